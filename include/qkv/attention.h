@@ -1,0 +1,217 @@
+/* attention.h - softmax attention and its relatives, forward and backward, without state.
+ *
+ *     score      s_ij     = scale a(q_i, k_j)         how well key j fits query i
+ *     mask       seen_ij                              which keys query i may see at all
+ *     normalize  alpha_ij from s_i. + bias_i.         the attention weights
+ *     pool       o_i      = sum_j alpha_ij v_j        the answer
+ *
+ * (Chapter "Queries, Keys, and Values" of Dive into Deep Learning, its equations for attention
+ * pooling and softmax attention.) Nothing here allocates, locks, prints or keeps state: the caller
+ * owns all memory, the workspace included. Memory is linear in n_q + n_k: the matrix of weights
+ * exists only when results.weights asks for it. Every function may be called from any number of
+ * threads at once.
+ *
+ * Only qkv_attend_*, the call for the common case, allocates (its own workspace, freed on return).
+ */
+#ifndef QKV_ATTENTION_H
+#define QKV_ATTENTION_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* ---- The problem: sizes and choices; no data, no dtype. All zero is softmax scaled dot.
+ * ---------- */
+
+/* a(q, k). The score is scale * a + nothing else; the default scale stands behind each. */
+typedef enum qkv_score {
+    QKV_SCORE_SCALED_DOT = 0, /* q'k;                         scale 1 / sqrt(d_k) */
+    QKV_SCORE_DOT,            /* q'k;                         scale 1 */
+    QKV_SCORE_GAUSSIAN /* -1/2 sum_c ((q_c - k_c) / h_c)^2; scale 1. h: the operand bandwidth */
+} qkv_score;
+
+/* How the scores of a row become weights. b is the bias (0 if absent), "seen" the unmasked keys. */
+typedef enum qkv_normalize {
+    QKV_SOFTMAX = 0,  /* exp(s + b) / sum exp(s + b) */
+    QKV_KERNEL_SUM,   /* K(u) e^b / sum K(u) e^b, with u = sqrt(-2 s) and K the field kernel */
+    QKV_HARD,         /* 1 at the largest s + b, the lowest index among equals; 0 elsewhere */
+    QKV_UNIFORM,      /* 1 / number of seen keys; scores and finite biases are ignored */
+    QKV_NONE_EXP,     /* exp(s + b), not normalised: the convex cone of the values */
+    QKV_NONE_SIGMOID, /* 1 / (1 + exp(-(s + b))), not normalised */
+    QKV_NONE_KERNEL,  /* K(u) e^b, not normalised */
+    QKV_NONE_IDENTITY /* s + b itself, of any sign: any linear combination of the values */
+} qkv_normalize;
+
+/* K(u) for QKV_KERNEL_SUM and QKV_NONE_KERNEL; with QKV_SCORE_GAUSSIAN, u = ||(q - k) / h||. The
+ * edge u = 1 belongs to the boxcar. Needs a distance score. */
+typedef enum qkv_kernel {
+    QKV_KERNEL_BOXCAR = 0,   /* 1 if u <= 1, else 0 */
+    QKV_KERNEL_TRIANGULAR,   /* max(0, 1 - u); the chapter calls it Epanechikov */
+    QKV_KERNEL_EPANECHNIKOV, /* max(0, 1 - u^2) */
+    QKV_KERNEL_CONSTANT      /* 1 */
+} qkv_kernel;
+
+/* What a QKV_KERNEL_SUM row is worth when it sees keys but all of them lie outside the support. */
+typedef enum qkv_empty {
+    QKV_EMPTY_NAN =
+        0, /* O, weights and dQ of the row are NaN, lse is -inf; keys and values get no gradient */
+    QKV_EMPTY_NEAREST, /* the seen keys at the smallest u share the weight (in proportion to e^b) */
+    QKV_EMPTY_ERROR /* as NaN, and the forward call returns QKV_E_DOMAIN with the count of such rows
+                     */
+} qkv_empty;
+
+/* Who may see whom, by rule; all rules, operands.mask and a bias of -inf combine by "and". */
+typedef struct qkv_mask {
+    bool causal; /* query i sees keys j <= i + causal_offset (top-left alignment at 0) */
+    ptrdiff_t
+        causal_offset;  /* n_k - n_q for a cache whose newest key belongs to the newest query */
+    bool leave_one_out; /* query i does not see key i */
+} qkv_mask;
+
+typedef struct qkv_attention {
+    ptrdiff_t batch, heads; /* 0 means 0: nothing is computed, QKV_OK */
+    ptrdiff_t
+        kv_heads; /* 0 means heads; query head h reads key/value head h / (heads / kv_heads) */
+    ptrdiff_t n_q, n_k; /* queries, keys; either may be 0 */
+    ptrdiff_t d_k, d_v; /* size of a query or key, size of a value */
+    ptrdiff_t
+        bandwidths; /* 0 or 1: one for all coordinates; d_k: one for each. Gaussian score only */
+    qkv_score score;
+    qkv_normalize normalize;
+    qkv_kernel kernel;
+    qkv_empty empty;
+    qkv_mask mask;
+} qkv_attention;
+
+/* ---- The data ----------------------------------------------------------------------------------
+ */
+
+/* An array of 4 axes: batch, head, row, column. Zeroed but for data, it is packed in C order over
+ * the sizes listed below. With strided = true, stride counts elements between neighbours on each
+ * axis; any sign; 0 repeats the data along an axis (inputs), or sums over it (gradients of bias,
+ * scale and bandwidth). data NULL: the operand is absent, or its gradient not wanted. */
+typedef struct qkv_slot_f32 {
+    float *data;
+    bool strided;
+    ptrdiff_t stride[4];
+} qkv_slot_f32;
+
+typedef struct qkv_slot_f64 {
+    double *data;
+    bool strided;
+    ptrdiff_t stride[4];
+} qkv_slot_f64;
+
+typedef struct qkv_slot_bool {
+    const uint8_t *data; /* 0: hidden, anything else: seen */
+    bool strided;
+    ptrdiff_t stride[4];
+} qkv_slot_bool;
+
+/* The inputs, which are never written (data is not const because the same struct carries the
+ * gradients). As d_in, a slot with data receives += the gradient of that input; mask is ignored. */
+typedef struct qkv_operands_f32 {
+    qkv_slot_f32 q; /* [batch, heads, n_q, d_k] */
+    qkv_slot_f32 k; /* [batch, kv_heads, n_k, d_k] */
+    qkv_slot_f32 v; /* [batch, kv_heads, n_k, d_v] */
+    qkv_slot_f32
+        bias; /* [batch, heads, n_q, n_k]; absent: 0. -inf hides the key, gradient exactly 0 */
+    qkv_slot_f32 scale; /* one number; strided: [batch, heads] (row and column strides ignored) */
+    qkv_slot_f32
+        bandwidth;      /* h > 0, in units of q and k: [bandwidths] shared by all; strided: [batch,
+                           heads, (row ignored), bandwidths]. Absent: 1. Gaussian score only */
+    qkv_slot_bool mask; /* [batch, heads, n_q, n_k]; absent: all seen */
+} qkv_operands_f32;
+
+typedef struct qkv_operands_f64 {
+    qkv_slot_f64 q, k, v, bias, scale, bandwidth;
+    qkv_slot_bool mask;
+} qkv_operands_f64;
+
+/* The outputs, overwritten. o is required, the others are computed if data is given. row_max and
+ * row_log_sum are what backward needs beside o: keep them and pass them back. As d_out, o and lse
+ * hold the cotangents (either may be absent, not both) and the others must be absent. */
+typedef struct qkv_results_f32 {
+    qkv_slot_f32 o;       /* [batch, heads, n_q, d_v] */
+    qkv_slot_f32 lse;     /* [batch, heads, n_q, 1] log of the row's sum (softmax, kernel sum); -inf
+                             where     a row sees nothing */
+    qkv_slot_f32 row_max; /* [batch, heads, n_q, 1] the largest exponent of the row */
+    qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1] log of the sum after row_max is taken out */
+    qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k] alpha */
+} qkv_results_f32;
+
+typedef struct qkv_results_f64 {
+    qkv_slot_f64 o, lse, row_max, row_log_sum, weights;
+} qkv_results_f64;
+
+/* ---- The calls ---------------------------------------------------------------------------------
+ */
+
+typedef enum qkv_pass { QKV_FORWARD = 0, QKV_BACKWARD, QKV_COVARIANCE } qkv_pass;
+
+/* Bytes of workspace for one pass of a, for the present number of threads. A smaller workspace
+ * serves as long as it holds one thread's share (fewer threads then run). QKV_E_SHAPE for negative
+ * sizes, d_k = 0 with the default scale of a scaled dot, heads not a multiple of kv_heads;
+ * QKV_E_ARG for choices that do not go together; QKV_E_OVERFLOW if a size product exceeds SIZE_MAX.
+ */
+QKV_API qkv_status qkv_attention_workspace(const qkv_attention *a, qkv_pass pass, qkv_dtype dtype,
+                                           size_t *bytes);
+
+/* o = pool(normalize(mask(score(q, k)))). workspace: bytes from qkv_attention_workspace, any
+ * alignment; may be NULL if nothing is to be computed. A row that sees no key has o = 0, weights 0,
+ * lse = -inf. Errors as above, and QKV_E_ALIAS if a result overlaps an input or another result in
+ * an element. */
+QKV_API qkv_status qkv_attention_forward_f32(const qkv_attention *a, const qkv_operands_f32 *in,
+                                             const qkv_results_f32 *out, void *workspace,
+                                             size_t workspace_bytes);
+QKV_API qkv_status qkv_attention_forward_f64(const qkv_attention *a, const qkv_operands_f64 *in,
+                                             const qkv_results_f64 *out, void *workspace,
+                                             size_t workspace_bytes);
+
+/* Vector-Jacobian product: d_in += (d forward / d in)' d_out, for the slots of d_in that have data.
+ * saved: the o, row_max and row_log_sum that forward wrote for these inputs (hard and uniform need
+ * only o). Scores are recomputed tile by tile: dV_j += sum_i alpha_ij dO_i,  dS_ij = alpha_ij
+ * (dO_i'v_j - dO_i'o_i + dlse_i)   (softmax) (Dao et al. 2022, FlashAttention, algorithm 4; Baydin
+ * et al. 2018 for the notion.) Same errors. */
+QKV_API qkv_status qkv_attention_backward_f32(const qkv_attention *a, const qkv_operands_f32 *in,
+                                              const qkv_results_f32 *saved,
+                                              const qkv_results_f32 *d_out,
+                                              const qkv_operands_f32 *d_in, void *workspace,
+                                              size_t workspace_bytes);
+QKV_API qkv_status qkv_attention_backward_f64(const qkv_attention *a, const qkv_operands_f64 *in,
+                                              const qkv_results_f64 *saved,
+                                              const qkv_results_f64 *d_out,
+                                              const qkv_operands_f64 *d_in, void *workspace,
+                                              size_t workspace_bytes);
+
+/* cov[i] = Cov_p[v, k] = sum_j p_ij (v_j - E v)(k_j - E k)' for the weights p of each query, as
+ * [batch, heads, n_q, d_v * d_k] (row-major d_v x d_k in the last axis), overwritten. One pass over
+ * the keys, by merged centred co-moments (Chan, Golub & LeVeque 1983), so a common offset of the
+ * keys does not cancel. It is the Jacobian of attention (exercise 2 of the chapter): dO/dq = scale
+ * Cov_p[v, k] for the dot scores, and Cov_p[v, k] diag(scale / h_c^2) for the Gaussian. Softmax,
+ * kernel sum and uniform only (QKV_E_ARG otherwise). A row that sees no key has 0, one that sees
+ * one key exactly 0. */
+QKV_API qkv_status qkv_attention_covariance_f32(const qkv_attention *a, const qkv_operands_f32 *in,
+                                                const qkv_slot_f32 *cov, void *workspace,
+                                                size_t workspace_bytes);
+QKV_API qkv_status qkv_attention_covariance_f64(const qkv_attention *a, const qkv_operands_f64 *in,
+                                                const qkv_slot_f64 *cov, void *workspace,
+                                                size_t workspace_bytes);
+
+/* The common case: packed q, k, v in, packed o out, no bias and no boolean mask; scale and
+ * bandwidth at their defaults; its own workspace. Errors as forward, and QKV_E_NOMEM. */
+QKV_API qkv_status qkv_attend_f32(const qkv_attention *a, const float *q, const float *k,
+                                  const float *v, float *o);
+QKV_API qkv_status qkv_attend_f64(const qkv_attention *a, const double *q, const double *k,
+                                  const double *v, double *o);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

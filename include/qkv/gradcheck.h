@@ -1,0 +1,78 @@
+/* gradcheck.h - is this gradient right? Central differences with Richardson extrapolation, which
+ * carry an error estimate of their own, so that the verdict needs no hand-picked tolerance. For
+ * qkv's operations and for yours.
+ *
+ * For each element x (Ridders 1982; Press et al., Numerical Recipes, 5.7):
+ *     h_k = eps^(1/7) max(1, |x|) / 2^k,  k = 0, 1, 2
+ *     D_k = (f(x + h_k) - f(x - h_k)) / (x+ - x-), with x+ and x- as they were stored
+ *     R1 = (4 D1 - D0) / 3,  R2 = (4 D2 - D1) / 3,  R = (16 R2 - R1) / 15
+ *     E  = |R - R2| + 32 eps (max |f| + |f(x)| + 1) / h_2
+ * The analytic a passes if both are finite and |a - R| <= 4 E. If E exceeds 1e-6 of the input's
+ * gradient scale (the largest |R| or |a| over that input), the element is tried again at smaller
+ * and larger steps; if it stays so, it is inconclusive, which fails: a check that cannot tell right
+ * from wrong has not passed. */
+#ifndef QKV_GRADCHECK_H
+#define QKV_GRADCHECK_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+/* One array the function depends on, with the gradient that is on trial. */
+typedef struct qkv_check_input {
+    const char *name;       /* for the report; NULL: "x0", "x1", .. by position */
+    double *x;              /* n numbers; perturbed in place one at a time, restored to the bit */
+    const double *gradient; /* n numbers: the claimed d f / d x */
+    size_t n;
+    double lower, upper; /* the open domain of x that steps must not leave; both 0: all numbers */
+    double scale;        /* the distance over which f changes; 0: max(1, |x|) */
+} qkv_check_input;
+
+/* f at the present contents of the inputs. Anything but QKV_OK ends the check with that status. */
+typedef qkv_status (*qkv_check_function)(void *context, double *value);
+
+typedef struct qkv_check_options {
+    size_t max_elements;   /* elements tried per input, drawn at random beyond that; 0: all */
+    uint64_t seed;         /* for that draw */
+    bool gradient_is_zero; /* the gradient is identically zero by design: exact 0 is then required
+                              of it. Without this a check in which every gradient and every
+                              difference is 0 fails as vacuous */
+} qkv_check_options;
+
+typedef struct qkv_check_report {
+    bool passed;
+    size_t checked, failed, inconclusive; /* elements, over all inputs */
+    bool vacuous;                         /* nothing could have failed */
+    const char *worst_input;  /* name of the input with the largest |a - R| / (4 E); borrowed */
+    size_t worst_index;       /* flat index into it */
+    double analytic, numeric; /* a and R there */
+    double error, bound;      /* |a - R| and 4 E there */
+    char message[256];        /* one sentence; also qkv_last_error() on failure */
+} qkv_check_report;
+
+/* QKV_OK if every element passed; QKV_E_GRADIENT if one failed, was inconclusive, or the check was
+ * vacuous; f's own status if f failed; QKV_E_ARG. NaN on either side never passes. The first x is
+ * evaluated twice: a function that is not a function of its inputs (another value for the same
+ * bits) is QKV_E_GRADIENT. report may be NULL; options NULL: all zero. Allocates a little;
+ * QKV_E_NOMEM. */
+QKV_API qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_check_input *inputs,
+                                 size_t n_inputs, const qkv_check_options *options,
+                                 qkv_check_report *report);
+
+/* The operations of the tape (its registry, grad/ops.def), each with the cases it is checked on. */
+QKV_API int qkv_op_count(void);
+QKV_API const char *qkv_op_name(int op); /* NULL out of range */
+
+/* Runs every case of one operation in f64: random values in its domain from seed, a signed random
+ * cotangent, every input. The report is of the worst element over the cases. */
+QKV_API qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,14 @@
+/* qkv.h - all of qkv. Each header may be included by itself. */
+#ifndef QKV_QKV_H
+#define QKV_QKV_H
+
+#include "attention.h"
+#include "gradcheck.h"
+#include "npy.h"
+#include "optim.h"
+#include "plot.h"
+#include "regression.h"
+#include "status.h"
+#include "tape.h"
+
+#endif
