@@ -1,0 +1,480 @@
+#include "oracle.h"
+
+#include <complex.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* Complex throughout, so that one forward pass serves the values and the complex step. */
+typedef long double complex number;
+
+static const long double step = 1e-30L;
+
+/* One query and everything it leads to. Arrays have n_k entries, o has d_v. */
+typedef struct row {
+    const problem *p;
+    const double *perturbed; /* the input element that gets + i step, or NULL */
+    ptrdiff_t b, h, i, g;    /* batch, head, query, and the head of its keys and values */
+    bool *seen;
+    number *a, *s, *bias; /* a(q, k), scale a(q, k), bias */
+    number *prior, *w;    /* e^bias and the weight, both times a common factor */
+    number *alpha, *o;    /* the weight at last; the answer */
+    number sum, lse;      /* of w; its log with the common factor put back */
+    long double size;     /* the largest sum of absolute values that makes up a logit */
+    ptrdiff_t n_seen;
+    bool outside; /* sees keys, but none within the kernel's support */
+    bool fragile; /* one rounding may change the answer */
+} row;
+
+static row row_new(const problem *p)
+{
+    size_t n = (size_t)p->a.n_k + 1;
+    return (row){.p = p,
+                 .seen = calloc(n, sizeof(bool)),
+                 .a = calloc(n, sizeof(number)),
+                 .s = calloc(n, sizeof(number)),
+                 .bias = calloc(n, sizeof(number)),
+                 .prior = calloc(n, sizeof(number)),
+                 .w = calloc(n, sizeof(number)),
+                 .alpha = calloc(n, sizeof(number)),
+                 .o = calloc((size_t)p->a.d_v + 1, sizeof(number))};
+}
+
+static void row_free(row *r)
+{
+    free(r->seen);
+    free(r->a);
+    free(r->s);
+    free(r->bias);
+    free(r->prior);
+    free(r->w);
+    free(r->alpha);
+    free(r->o);
+}
+
+/* ---- Forward ------------------------------------------------------------------------------- */
+
+static number element(const row *r, operand x, ptrdiff_t h, ptrdiff_t i, ptrdiff_t c)
+{
+    const double *at = r->p->in[x] + operand_index(r->p, x, r->b, h, i, c);
+    return *at + (at == r->perturbed ? step * I : 0);
+}
+
+static number query(const row *r, ptrdiff_t c)
+{
+    return element(r, Q, r->h, r->i, c);
+}
+
+static number key(const row *r, ptrdiff_t j, ptrdiff_t c)
+{
+    return element(r, K, r->g, j, c);
+}
+
+static number value(const row *r, ptrdiff_t j, ptrdiff_t c)
+{
+    return element(r, V, r->g, j, c);
+}
+
+static number scale(const row *r)
+{
+    if (r->p->in[SCALE]) return element(r, SCALE, r->h, 0, 0);
+    return r->p->a.score == QKV_SCORE_SCALED_DOT ? 1 / sqrtl((long double)r->p->a.d_k) : 1;
+}
+
+static number bandwidth(const row *r, ptrdiff_t c)
+{
+    return r->p->in[BANDWIDTH] ? element(r, BANDWIDTH, r->h, 0, c) : 1;
+}
+
+static bool sees(const row *r, ptrdiff_t j)
+{
+    const problem *p = r->p;
+    const qkv_attention *a = &p->a;
+    if (a->mask.causal && j > r->i + a->mask.causal_offset) return false;
+    if (a->mask.leave_one_out && j == r->i) return false;
+    if (p->mask && !p->mask[((r->b * a->heads + r->h) * a->n_q + r->i) * a->n_k + j]) return false;
+    return !p->in[BIAS] || creall(element(r, BIAS, r->h, r->i, j)) != -INFINITY;
+}
+
+static void score(row *r, ptrdiff_t j)
+{
+    number sum = 0;
+    long double size = 0;
+    for (ptrdiff_t c = 0; c < r->p->a.d_k; c++) {
+        number x = (query(r, c) - key(r, j, c)) / bandwidth(r, c);
+        number term = r->p->a.score == QKV_SCORE_GAUSSIAN ? -x * x / 2 : query(r, c) * key(r, j, c);
+        sum += term;
+        size += fabsl(creall(term));
+    }
+    r->a[j] = sum;
+    r->s[j] = scale(r) * sum;
+    r->bias[j] = r->p->in[BIAS] ? element(r, BIAS, r->h, r->i, j) : 0;
+    r->size = fmaxl(r->size, fabsl(creall(scale(r))) * size + fabsl(creall(r->bias[j])));
+}
+
+static number kernel(qkv_kernel shape, number u)
+{
+    bool inside = creall(u) <= 1;
+    switch (shape) {
+    case QKV_KERNEL_BOXCAR:
+        return inside ? 1 : 0;
+    case QKV_KERNEL_TRIANGULAR:
+        return inside ? 1 - u : 0;
+    case QKV_KERNEL_EPANECHNIKOV:
+        return inside ? 1 - u * u : 0;
+    case QKV_KERNEL_CONSTANT:
+        return 1;
+    }
+    return NAN;
+}
+
+static number distance(const row *r, ptrdiff_t j)
+{
+    return csqrtl(-2 * r->s[j]);
+}
+
+/* The largest x among the keys in the set; the first of equals. */
+static ptrdiff_t largest(const row *r, const number *x, const number *y, const bool *set)
+{
+    ptrdiff_t best = -1;
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++)
+        if (set[j] && (best < 0 || creall(x[j] + y[j]) > creall(x[best] + y[best]))) best = j;
+    return best;
+}
+
+static void weigh_exponential(row *r, bool normalized)
+{
+    ptrdiff_t best = largest(r, r->s, r->bias, r->seen);
+    long double top = normalized ? creall(r->s[best] + r->bias[best]) : 0;
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) {
+        if (r->seen[j]) r->w[j] = cexpl(r->s[j] + r->bias[j] - top);
+        r->sum += r->w[j];
+    }
+    r->lse = top + clogl(r->sum);
+}
+
+/* No seen key within the support: NaN, or the nearest keys in proportion to their prior. */
+static void weigh_outside(row *r)
+{
+    r->outside = true;
+    r->sum = 0;
+    long double nearest = -INFINITY;
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++)
+        if (r->seen[j]) nearest = fmaxl(nearest, creall(r->s[j]));
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) {
+        if (!r->seen[j]) continue;
+        long double gap = nearest - creall(r->s[j]);
+        if (r->p->a.empty != QKV_EMPTY_NEAREST)
+            r->w[j] = NAN;
+        else if (gap == 0)
+            r->w[j] = r->prior[j];
+        else if (gap < 64 * problem_epsilon(r->p) * r->size)
+            r->fragile = true;
+        r->sum += r->w[j];
+    }
+}
+
+static void weigh_kernel(row *r, bool normalized)
+{
+    const qkv_attention *a = &r->p->a;
+    bool *supported = calloc((size_t)a->n_k + 1, sizeof *supported);
+    for (ptrdiff_t j = 0; j < a->n_k; j++) {
+        if (!r->seen[j]) continue;
+        number u = distance(r, j);
+        supported[j] = creall(kernel(a->kernel, u)) > 0;
+        if (a->kernel != QKV_KERNEL_CONSTANT && fabsl(creall(u) - 1) < 64 * problem_epsilon(r->p))
+            r->fragile = true;
+    }
+    const bool *set = largest(r, r->bias, r->bias, supported) < 0 ? r->seen : supported;
+    long double top = normalized ? creall(r->bias[largest(r, r->bias, r->bias, set)]) : 0;
+    for (ptrdiff_t j = 0; j < a->n_k; j++) {
+        if (!r->seen[j]) continue;
+        r->prior[j] = set[j] ? cexpl(r->bias[j] - top) : 0;
+        if (supported[j]) r->w[j] = kernel(a->kernel, distance(r, j)) * r->prior[j];
+        r->sum += r->w[j];
+    }
+    if (normalized && set == r->seen)
+        weigh_outside(r);
+    else
+        r->lse = top + clogl(r->sum);
+    free(supported);
+}
+
+static void weigh_hard(row *r)
+{
+    ptrdiff_t best = largest(r, r->s, r->bias, r->seen);
+    r->w[best] = r->sum = 1;
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) {
+        long double gap = creall(r->s[best] + r->bias[best] - r->s[j] - r->bias[j]);
+        if (r->seen[j] && j != best && gap < 64 * problem_epsilon(r->p) * (1 + r->size))
+            r->fragile = true;
+    }
+}
+
+static void weigh(row *r)
+{
+    switch (r->p->a.normalize) {
+    case QKV_SOFTMAX:
+        weigh_exponential(r, true);
+        return;
+    case QKV_NONE_EXP:
+        weigh_exponential(r, false);
+        return;
+    case QKV_KERNEL_SUM:
+        weigh_kernel(r, true);
+        return;
+    case QKV_NONE_KERNEL:
+        weigh_kernel(r, false);
+        return;
+    case QKV_HARD:
+        weigh_hard(r);
+        return;
+    case QKV_UNIFORM:
+    case QKV_NONE_SIGMOID:
+    case QKV_NONE_IDENTITY:
+        break;
+    }
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) {
+        number x = r->s[j] + r->bias[j];
+        if (!r->seen[j]) continue;
+        if (r->p->a.normalize == QKV_UNIFORM)
+            r->w[j] = 1;
+        else if (r->p->a.normalize == QKV_NONE_IDENTITY)
+            r->w[j] = x;
+        else if (creall(x) > 0)
+            r->w[j] = 1 / (1 + cexpl(-x));
+        else
+            r->w[j] = cexpl(x) / (1 + cexpl(x));
+        r->sum += r->w[j];
+    }
+}
+
+/* Softmax, kernel sum, hard and uniform come before the unnormalised ones. */
+static bool is_normalized(const row *r)
+{
+    return r->p->a.normalize < QKV_NONE_EXP;
+}
+
+static void solve_row(row *r, ptrdiff_t index)
+{
+    const qkv_attention *a = &r->p->a;
+    r->i = index % a->n_q;
+    r->h = index / a->n_q % a->heads;
+    r->b = index / a->n_q / a->heads;
+    r->g = r->h / (a->heads / problem_kv_heads(r->p));
+    r->n_seen = 0;
+    r->outside = r->fragile = false;
+    r->size = 0;
+    r->sum = 0;
+    r->lse = -INFINITY;
+    for (ptrdiff_t j = 0; j < a->n_k; j++) {
+        r->w[j] = r->prior[j] = 0;
+        r->seen[j] = sees(r, j);
+        r->n_seen += r->seen[j];
+        if (r->seen[j]) score(r, j);
+    }
+    if (r->n_seen) weigh(r);
+    for (ptrdiff_t c = 0; c < a->d_v; c++) r->o[c] = 0;
+    for (ptrdiff_t j = 0; j < a->n_k; j++) {
+        r->alpha[j] = r->seen[j] && is_normalized(r) ? r->w[j] / r->sum : r->w[j];
+        if (!r->seen[j]) continue;
+        for (ptrdiff_t c = 0; c < a->d_v; c++) r->o[c] += r->alpha[j] * value(r, j, c);
+    }
+}
+
+static bool has_lse(const row *r)
+{
+    qkv_normalize n = r->p->a.normalize;
+    return (n == QKV_SOFTMAX || n == QKV_KERNEL_SUM) && r->n_seen && !r->outside;
+}
+
+double oracle_derivative(const problem *p, operand x, size_t index)
+{
+    row r = row_new(p);
+    r.perturbed = &p->in[x][index];
+    long double sum = 0;
+    for (ptrdiff_t i = 0; i < problem_rows(p); i++) {
+        solve_row(&r, i);
+        for (ptrdiff_t c = 0; c < p->a.d_v; c++) sum += p->d_o[i * p->a.d_v + c] * cimagl(r.o[c]);
+        if (p->d_lse && has_lse(&r)) sum += p->d_lse[i] * cimagl(r.lse);
+    }
+    row_free(&r);
+    return (double)(sum / step);
+}
+
+/* ---- Backward ------------------------------------------------------------------------------ */
+
+/* A number and what its rounding error is proportional to. */
+typedef struct sized {
+    long double x, size;
+} sized;
+
+static sized times(sized a, number factor)
+{
+    return (sized){a.x * creall(factor), a.size * fabsl(creall(factor))};
+}
+
+static sized dot_value(const row *r, const double *d_o, ptrdiff_t j)
+{
+    sized sum = {0, 0};
+    for (ptrdiff_t c = 0; c < r->p->a.d_v; c++) {
+        long double term = d_o[c] * creall(value(r, j, c));
+        sum.x += term;
+        sum.size += fabsl(term);
+    }
+    return sum;
+}
+
+/* dK/ds of the kernels as functions of s = -u^2 / 2; 0 at the tip of the triangle. */
+static number kernel_slope(const row *r, ptrdiff_t j)
+{
+    number u = distance(r, j);
+    if (creall(u) > 1) return 0;
+    if (r->p->a.kernel == QKV_KERNEL_EPANECHNIKOV) return 2;
+    if (r->p->a.kernel == QKV_KERNEL_TRIANGULAR && creall(u) > 0) return 1 / u;
+    return 0;
+}
+
+/* What the rounding error of alpha_j is proportional to: near the edge of its support a kernel errs
+ * as much as elsewhere, but is small. */
+static long double alpha_size(const row *r, ptrdiff_t j)
+{
+    long double condition = r->fragile ? INFINITY : 1 + r->size;
+    switch (r->p->a.normalize) {
+    case QKV_KERNEL_SUM:
+        return condition * fabsl(creall(r->prior[j] / r->sum));
+    case QKV_NONE_KERNEL:
+        return condition * fabsl(creall(r->prior[j]));
+    case QKV_NONE_IDENTITY:
+        return condition;
+    default:
+        return condition * fabsl(creall(r->alpha[j]));
+    }
+}
+
+/* alpha_j = w_j / sum or w_j: d w_j / d s_j and d w_j / d bias_j, both over that sum. */
+static void weight_slopes(const row *r, ptrdiff_t j, number *ds, number *db)
+{
+    number alpha = r->alpha[j];
+    *ds = *db = 0;
+    switch (r->p->a.normalize) {
+    case QKV_SOFTMAX:
+    case QKV_NONE_EXP:
+        *ds = *db = alpha;
+        return;
+    case QKV_KERNEL_SUM:
+        *db = alpha;
+        if (!r->outside) *ds = kernel_slope(r, j) * r->prior[j] / r->sum;
+        return;
+    case QKV_NONE_KERNEL:
+        *db = alpha;
+        *ds = kernel_slope(r, j) * r->prior[j];
+        return;
+    case QKV_NONE_SIGMOID:
+        *ds = *db = alpha * (1 - alpha);
+        return;
+    case QKV_NONE_IDENTITY:
+        *ds = *db = 1;
+        return;
+    case QKV_HARD:
+    case QKV_UNIFORM:
+        return;
+    }
+}
+
+static void add(const row *r, answer *y, answer *size, operand x, size_t index, sized term)
+{
+    if (!r->p->in[x]) return;
+    y->d[x][index] += (double)term.x;
+    size->d[x][index] += (double)term.size;
+}
+
+/* s = scale a(q, k): one pair's share of the gradients of q, k, scale and bandwidth. */
+static void add_score_gradients(const row *r, answer *y, answer *size, ptrdiff_t j, sized ds)
+{
+    const problem *p = r->p;
+    bool gaussian = p->a.score == QKV_SCORE_GAUSSIAN;
+    if (p->in[SCALE])
+        add(r, y, size, SCALE, operand_index(p, SCALE, r->b, r->h, 0, 0), times(ds, r->a[j]));
+    for (ptrdiff_t c = 0; c < p->a.d_k; c++) {
+        number q = query(r, c), k = key(r, j, c), h = bandwidth(r, c), x = (q - k) / h;
+        number to_q = gaussian ? -x / h : k, to_k = gaussian ? x / h : q;
+        size_t q_at = operand_index(p, Q, r->b, r->h, r->i, c);
+        size_t k_at = operand_index(p, K, r->b, r->g, j, c);
+        add(r, y, size, Q, q_at, times(ds, scale(r) * to_q));
+        add(r, y, size, K, k_at, times(ds, scale(r) * to_k));
+        if (p->in[BANDWIDTH])
+            add(r, y, size, BANDWIDTH, operand_index(p, BANDWIDTH, r->b, r->h, 0, c),
+                times(ds, scale(r) * x * x / h));
+    }
+}
+
+static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *size)
+{
+    const problem *p = r->p;
+    const double *d_o = p->d_o + index * p->a.d_v;
+    long double condition = r->fragile ? INFINITY : 1 + r->size;
+    sized center = {0, 0}; /* what every alpha loses when another grows: the sum's share */
+    for (ptrdiff_t j = 0; is_normalized(r) && j < p->a.n_k; j++) {
+        if (!r->seen[j]) continue;
+        sized term = times(dot_value(r, d_o, j), r->alpha[j]);
+        center.x += term.x;
+        center.size += term.size;
+    }
+    if (p->d_lse && has_lse(r)) {
+        center.x -= p->d_lse[index];
+        center.size += fabs(p->d_lse[index]);
+    }
+    for (ptrdiff_t j = 0; j < p->a.n_k; j++) {
+        if (!r->seen[j]) continue;
+        number to_s, to_b;
+        weight_slopes(r, j, &to_s, &to_b);
+        sized g = dot_value(r, d_o, j);
+        g = (sized){g.x - center.x, (g.size + center.size) * condition};
+        if (creall(to_s) != 0) add_score_gradients(r, y, size, j, times(g, to_s));
+        if (p->in[BIAS] && creall(to_b) != 0)
+            add(r, y, size, BIAS, operand_index(p, BIAS, r->b, r->h, r->i, j),
+                (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))});
+        for (ptrdiff_t c = 0; c < p->a.d_v; c++) {
+            long double term = creall(r->alpha[j]) * d_o[c];
+            add(r, y, size, V, operand_index(p, V, r->b, r->g, j, c),
+                (sized){term, fabs(d_o[c]) * alpha_size(r, j)});
+        }
+    }
+}
+
+static void store_row(const row *r, ptrdiff_t index, answer *y, answer *size)
+{
+    const qkv_attention *a = &r->p->a;
+    long double condition = r->fragile ? INFINITY : 1 + r->size;
+    y->lse[index] = has_lse(r) ? (double)creall(r->lse) : -INFINITY;
+    size->lse[index] = (double)condition;
+    for (ptrdiff_t c = 0; c < a->d_v; c++) {
+        y->o[index * a->d_v + c] = (double)creall(r->o[c]);
+        size->o[index * a->d_v + c] = 0;
+    }
+    for (ptrdiff_t j = 0; j < a->n_k; j++) {
+        long double alpha = creall(r->alpha[j]);
+        y->weights[index * a->n_k + j] = (double)alpha;
+        size->weights[index * a->n_k + j] = r->seen[j] ? (double)alpha_size(r, j) : 0;
+        for (ptrdiff_t c = 0; r->seen[j] && c < a->d_v; c++)
+            size->o[index * a->d_v + c] +=
+                (double)(alpha_size(r, j) * fabsl(creall(value(r, j, c))));
+    }
+}
+
+void oracle_solve(const problem *p, answer *y, answer *size)
+{
+    for (operand x = Q; x < OPERANDS; x++)
+        for (size_t i = 0; p->in[x] && i < operand_size(p, x); i++) {
+            y->d[x][i] = gradient_start(x, i);
+            size->d[x][i] = fabs(gradient_start(x, i));
+        }
+    row r = row_new(p);
+    for (ptrdiff_t i = 0; i < problem_rows(p); i++) {
+        solve_row(&r, i);
+        store_row(&r, i, y, size);
+        add_row_gradients(&r, i, y, size);
+    }
+    row_free(&r);
+}
