@@ -1,0 +1,198 @@
+#include "common.h"
+
+#include <errno.h>
+#include <getopt.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+enum { MAX_OPTIONS = 32, HELP_COLUMN = 28, HELP_WIDTH = 80 };
+
+/* Words of text from column on, wrapped and indented to that column. */
+static void print_wrapped(const char *text, int column)
+{
+    int at = column;
+    while (*text) {
+        int word = (int)strcspn(text, " ");
+        if (at > column && at + 1 + word > HELP_WIDTH) {
+            printf("\n%*s", column, "");
+            at = column;
+        }
+        if (at > column) at += printf(" ");
+        at += printf("%.*s", word, text);
+        text += word + (text[word] == ' ');
+    }
+    putchar('\n');
+}
+
+static void print_option(const command_option *o)
+{
+    int at = printf("  --%s", o->name);
+    if (o->argument) at += printf(" %s", o->argument);
+    if (at + 2 > HELP_COLUMN) {
+        putchar('\n');
+        at = 0;
+    }
+    printf("%*s", HELP_COLUMN - at, "");
+    print_wrapped(o->help, HELP_COLUMN);
+}
+
+_Noreturn static void print_help(const command *c)
+{
+    printf("Usage: %s [OPTION]...%s%s\n", program_invocation_short_name, *c->usage ? " " : "",
+           c->usage);
+    print_wrapped(c->summary, 0);
+    putchar('\n');
+    for (const command_option *o = c->options; o->name; o++) print_option(o);
+    print_option(&(command_option){"help", NULL, "Print this and exit."});
+    print_option(&(command_option){"version", NULL, "Print the version of qkv and exit."});
+    puts("\nExit status: 0 done, 1 something failed, 2 wrong usage.");
+    exit(fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILED);
+}
+
+int command_next(const command *c, int argc, char **argv)
+{
+    enum { HELP = 1000, VERSION, FIRST };
+    struct option options[MAX_OPTIONS + 3] = {{"help", no_argument, NULL, HELP},
+                                              {"version", no_argument, NULL, VERSION}};
+    for (int i = 0; i < MAX_OPTIONS && c->options[i].name; i++) {
+        const command_option *o = &c->options[i];
+        options[2 + i] = (struct option){o->name, o->argument ? required_argument : no_argument,
+                                         NULL, FIRST + i};
+    }
+    opterr = 0; /* getopt's own messages have argv[0], path and all */
+    int found = getopt_long(argc, argv, ":", options, NULL);
+    if (found == HELP) print_help(c);
+    if (found == VERSION) {
+        printf("%s (qkv) %s\n", program_invocation_short_name, qkv_version());
+        exit(EXIT_SUCCESS);
+    }
+    if (found == ':') usage_error("option %s needs an argument", argv[optind - 1]);
+    if (found == '?' && optopt >= HELP)
+        usage_error("option %s takes no argument", argv[optind - 1]);
+    if (found == '?') usage_error("unknown or ambiguous option %s", argv[optind - 1]);
+    return found < 0 ? -1 : found - FIRST;
+}
+
+static void print_error(const char *format, va_list arguments)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: ", program_invocation_short_name);
+    vfprintf(stderr, format, arguments);
+    fputc('\n', stderr);
+}
+
+_Noreturn void usage_error(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_error(format, arguments);
+    va_end(arguments);
+    fprintf(stderr, "Try '%s --help'.\n", program_invocation_short_name);
+    exit(EXIT_USAGE);
+}
+
+_Noreturn void fail_with(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_error(format, arguments);
+    va_end(arguments);
+    exit(EXIT_FAILED);
+}
+
+void check(qkv_status status)
+{
+    if (status != QKV_OK) fail_with("%s", qkv_last_error());
+}
+
+void *allocate(size_t n, size_t size)
+{
+    void *memory = calloc(n ? n : 1, size ? size : 1);
+    if (!memory) fail_with("out of memory: %zu times %zu bytes", n, size);
+    return memory;
+}
+
+double number_argument(const char *option, const char *text, double lower, double upper)
+{
+    char *end;
+    double value = strtod(text, &end);
+    if (end == text || *end) usage_error("--%s: '%s' is not a number", option, text);
+    if (!(value >= lower && value <= upper))
+        usage_error("--%s: %s is not between %g and %g", option, text, lower, upper);
+    return value;
+}
+
+long integer_argument(const char *option, const char *text, long lower, long upper)
+{
+    char *end;
+    errno = 0;
+    long value = strtol(text, &end, 10);
+    if (end == text || *end) usage_error("--%s: '%s' is not a whole number", option, text);
+    if (errno || value < lower || value > upper)
+        usage_error("--%s: %s is not between %ld and %ld", option, text, lower, upper);
+    return value;
+}
+
+void make_directories(const char *path)
+{
+    char *part = strdup(path);
+    if (!part) fail_with("out of memory");
+    for (char *end = part; *end;) {
+        end += strspn(end, "/");
+        end += strcspn(end, "/");
+        char after = *end;
+        *end = '\0';
+        if (mkdir(part, 0777) != 0 && errno != EEXIST)
+            fail_with("cannot make the directory %s: %s", part, strerror(errno));
+        *end = after;
+    }
+    struct stat found;
+    if (stat(path, &found) != 0 || !S_ISDIR(found.st_mode))
+        fail_with("%s is not a directory", path);
+    free(part);
+}
+
+char *join_path(const char *directory, const char *name)
+{
+    char *path;
+    if (asprintf(&path, "%s/%s", directory, name) < 0) fail_with("out of memory");
+    return path;
+}
+
+static void draw_bar(const progress *p, double part, const char *note)
+{
+    enum { WIDTH = 30 };
+    static const char full[] = "##############################";
+    static const char empty[] = "..............................";
+    int filled = (int)lround(part * WIDTH);
+    fprintf(stderr, "\r%s [%.*s%.*s] %3.0f%%  %s\033[K", p->label, filled, full, WIDTH - filled,
+            empty, floor(100 * part), note);
+}
+
+void progress_show(progress *p, long done, const char *format, ...)
+{
+    bool terminal = isatty(STDERR_FILENO);
+    double part = (double)done / (double)p->total;
+    int step = 1 + (int)(part * (terminal ? 100 : 10));
+    if (step <= p->shown && done < p->total) return;
+    p->shown = step;
+
+    char note[128];
+    va_list arguments;
+    va_start(arguments, format);
+    vsnprintf(note, sizeof note, format, arguments);
+    va_end(arguments);
+    fflush(stdout);
+    if (!terminal) {
+        fprintf(stderr, "%s %ld/%ld  %s\n", p->label, done, p->total, note);
+        return;
+    }
+    draw_bar(p, part, note);
+    if (done >= p->total) fputc('\n', stderr);
+}

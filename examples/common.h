@@ -1,0 +1,65 @@
+/* common.h - what the example programs share: options, errors, progress, output directories.
+ *
+ * Exit codes: 0 done; 1 something failed (a file, gnuplot, the data); 2 the command line is wrong.
+ * Every error is one line on stderr, "program: message". These are programs: unlike the library,
+ * the functions here print and exit. */
+#ifndef QKV_EXAMPLES_COMMON_H
+#define QKV_EXAMPLES_COMMON_H
+
+#include <stddef.h>
+
+#include "qkv/status.h"
+
+enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
+
+/* One long option. A table of them ends with a zeroed entry; --help and --version are added. */
+typedef struct command_option {
+    const char *name;     /* "output" for --output */
+    const char *argument; /* what --help calls its argument, "FILE"; NULL: it takes none */
+    const char *help;     /* one sentence, wrapped by command_next */
+} command_option;
+
+typedef struct command {
+    const char *usage;   /* what may follow the options: "[FILE]"; "" for nothing */
+    const char *summary; /* what the program does, in a sentence or two */
+    const command_option *options;
+} command;
+
+/* The index in the table of the next option of argv, its argument in getopt's optarg; -1 when there
+ * are no more (what is left begins at argv[optind]). Prints and exits for --help and --version, and
+ * exits with EXIT_USAGE for what the table does not have. */
+int command_next(const command *c, int argc, char **argv);
+
+/* Prints "program: message" and exits: with EXIT_USAGE and a hint at --help, with EXIT_FAILED. */
+_Noreturn void usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
+_Noreturn void fail_with(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Exits through fail_with(qkv_last_error()) unless status is QKV_OK. */
+void check(qkv_status status);
+
+/* n zeroed elements of size bytes; exits when there is no memory. */
+void *allocate(size_t n, size_t size);
+
+/* The number that text spells, in [lower, upper]; a usage_error naming --option otherwise. */
+double number_argument(const char *option, const char *text, double lower, double upper);
+long integer_argument(const char *option, const char *text, long lower, long upper);
+
+/* Makes the directory and its parents (mkdir -p); exits with a message if it cannot. */
+void make_directories(const char *path);
+
+/* "directory/name", to be freed. */
+char *join_path(const char *directory, const char *name);
+
+/* Progress on stderr: a bar redrawn in place on a terminal, about ten plain lines otherwise. Zero
+ * all but label and total; total >= 1. */
+typedef struct progress {
+    const char *label;
+    long total;
+    int shown; /* the last step of the bar that was drawn, plus 1 */
+} progress;
+
+/* done of total, with a note beside the bar ("loss 0.0123"). At done = total the line is ended. */
+void progress_show(progress *p, long done, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+#endif
