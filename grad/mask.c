@@ -1,0 +1,14 @@
+/* mask.c - mirror of src/mask.c: the bias is added, so its gradient is that of the exponent, and 0
+ * where hidden. */
+#include "grad/tile.h"
+
+void FN(qkv_mask_backward)(FN(qkv_grad_block) * g)
+{
+    const FN(qkv_block) *t = &g->t;
+    const FN(qkv_view) *to = &g->to->bias;
+    if (!to->data) return;
+    real *bias = FN(qkv_at)(to, t->batch, t->head, t->q0) + t->k0 * to->stride[3];
+    for (int i = 0; i < t->n_q; i++)
+        for (int j = 0; j < t->n_k; j++)
+            bias[i * to->stride[2] + j * to->stride[3]] += g->dw[j * QKV_LANES + i];
+}

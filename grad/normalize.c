@@ -1,0 +1,93 @@
+/* normalize.c - mirror of src/normalize.c. With s the score, b the bias, and dw = d_o'v:
+ *
+ *     softmax      w = exp(s + b) / sum      db = w (dw - delta),    ds = db
+ *     kernel sum   w = K(s) e^b / sum        db = w (dw - delta),    ds = K'(s) e^b / sum (dw -
+ * delta) none         w = f(s + b)              db = f' dw,             ds = db none         w =
+ * K(s) e^b              db = w dw,              ds = K'(s) e^b dw hard, uniform: the weights do not
+ * move with the scores         (not called)
+ *
+ * where delta = sum_j w_j dw_j - d_lse = d_o'o - d_lse, one number a row. */
+#include "grad/tile.h"
+
+/* dK/ds at s = -u^2/2. The triangle has a corner at u = 0, where the subgradient 0 is taken: 1/u
+ * would meet q - k = 0. */
+static real kernel_slope(qkv_kernel kernel, real s)
+{
+    real u2 = -2 * s;
+    if (u2 != u2) return u2;
+    if (u2 >= 1) return 0;
+    if (kernel == QKV_KERNEL_EPANECHNIKOV) return 2;
+    if (kernel == QKV_KERNEL_TRIANGULAR && u2 >= REAL_MIN) return 1 / sqrt(u2);
+    return 0;
+}
+
+static real bias_at(const FN(qkv_block) * t, int x)
+{
+    return t->in->bias.data ? t->b[x] : 0;
+}
+
+static void softmax(FN(qkv_grad_block) * g)
+{
+    const FN(qkv_block) *t = &g->t;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            int x = j * QKV_LANES + i;
+            g->ds[x] = g->dw[x] = t->w[x] * (g->dw[x] - g->delta[i]);
+        }
+}
+
+/* A row whose support is empty passes no gradient to anything; one that fell back to its nearest
+ * keys has no slope. */
+static void kernel_sum(FN(qkv_grad_block) * g)
+{
+    const FN(qkv_block) *t = &g->t;
+    qkv_kernel kernel = t->in->a.kernel;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            int x = j * QKV_LANES + i;
+            bool empty = t->log_sum[i] == (real)-INFINITY;
+            bool nearest =
+                qkv_needs_scan(&t->in->a) && FN(qkv_kernel_weight)(kernel, t->best[i]) == 0;
+            real rest = empty ? 0 : g->dw[x] - g->delta[i];
+            real share = exp(bias_at(t, x) - t->max[i] - t->log_sum[i]);
+            g->dw[x] = empty ? 0 : t->w[x] * rest;
+            g->ds[x] = empty || nearest ? 0 : kernel_slope(kernel, g->ds[x]) * share * rest;
+        }
+}
+
+static void unnormalized(FN(qkv_grad_block) * g)
+{
+    const FN(qkv_block) *t = &g->t;
+    for (int x = 0; x < t->n_k * QKV_LANES; x++) {
+        real dw = g->dw[x], w = t->w[x], s = g->ds[x];
+        switch (t->in->a.normalize) {
+        case QKV_NONE_SIGMOID:
+            g->ds[x] = g->dw[x] = dw * w * (1 - w);
+            break;
+        case QKV_NONE_IDENTITY:
+            g->ds[x] = dw;
+            break;
+        case QKV_NONE_KERNEL:
+            g->dw[x] = dw * w;
+            g->ds[x] = dw * kernel_slope(t->in->a.kernel, s) * exp(bias_at(t, x));
+            break;
+        default:
+            g->ds[x] = g->dw[x] = dw * w;
+            break; /* exp is its own derivative */
+        }
+    }
+}
+
+void FN(qkv_normalize_backward)(FN(qkv_grad_block) * g)
+{
+    const FN(qkv_block) *t = &g->t;
+    if (t->in->a.normalize == QKV_SOFTMAX)
+        softmax(g);
+    else if (t->in->a.normalize == QKV_KERNEL_SUM)
+        kernel_sum(g);
+    else
+        unnormalized(g);
+    if (t->coverage == QKV_SEES_ALL) return;
+    for (int x = 0; x < t->n_k * QKV_LANES; x++)
+        if (!t->seen[x]) g->dw[x] = g->ds[x] = 0;
+}

@@ -1,0 +1,188 @@
+/* covariance.c - Cov_p[v, k] under the weights p of each query, in one pass over the keys.
+ *
+ * Each tile's means and centred co-moment are merged into those of the tiles before (Chan, Golub &
+ * LeVeque 1983, eq. 2.1; weighted as in Pebay 2008): C = C_a + C_b + (v_b - v_a)(k_b - k_a)' W_a
+ * W_b / (W_a + W_b) Means are taken relative to the tile's first seen key, so that one key, or a
+ * common offset, costs no digit. */
+#include "fail.h"
+#include "team.h"
+#include "tile.h"
+#include "workspace.h"
+
+/* The moments so far of one query. */
+typedef struct moments {
+    real *v, *k; /* means */
+    real *c;     /* d_v x d_k, the sum of w (v - mean v)(k - mean k)' */
+} moments;
+
+typedef struct covariance_block {
+    FN(qkv_block) t;
+    real *lanes;           /* QKV_LANES times (d_v + d_k + d_v * d_k): the moments of each query */
+    real *tile_v, *tile_k; /* the means of a tile */
+} covariance_block;
+
+static size_t moments_size(const qkv_attention *a)
+{
+    return (size_t)(a->d_v + a->d_k + a->d_v * a->d_k);
+}
+
+static size_t layout(covariance_block *x, const qkv_attention *a, void *memory)
+{
+    size_t forward = FN(qkv_block_layout)(&x->t, a, memory), matrix = sizeof(real);
+    bool fits = qkv_size_mul(&matrix, a->d_v) && qkv_size_mul(&matrix, a->d_k);
+    if (forward == SIZE_MAX || !fits || matrix > PTRDIFF_MAX) return SIZE_MAX;
+    qkv_cursor c = {.base = memory, .used = forward};
+    x->lanes = qkv_take(&c, sizeof(real), (ptrdiff_t)moments_size(a), QKV_LANES);
+    x->tile_v = qkv_take(&c, sizeof(real), a->d_v, 1);
+    x->tile_k = qkv_take(&c, sizeof(real), a->d_k, 1);
+    return c.overflow ? SIZE_MAX : c.used;
+}
+
+size_t FN(qkv_covariance_share)(const qkv_attention *a)
+{
+    covariance_block x;
+    return layout(&x, a, NULL);
+}
+
+static moments moments_of(const covariance_block *x, int i)
+{
+    const qkv_attention *a = &x->t.in->a;
+    real *v = x->lanes + (size_t)i * moments_size(a);
+    return (moments){.v = v, .k = v + a->d_v, .c = v + a->d_v + a->d_k};
+}
+
+static bool seen(const FN(qkv_block) * t, int j, int i)
+{
+    return t->coverage == QKV_SEES_ALL || t->seen[j * QKV_LANES + i];
+}
+
+/* Weighted mean of rows over the tile, around its first seen row. */
+static void tile_mean(const FN(qkv_block) * t, int i, const FN(qkv_rows) * rows, ptrdiff_t d,
+                      real weight, real *mean)
+{
+    int first = 0;
+    while (!seen(t, first, i)) first++;
+    const real *origin = rows->data + first * rows->stride;
+    for (ptrdiff_t c = 0; c < d; c++) mean[c] = 0;
+    for (int j = first; j < t->n_k; j++) {
+        if (!seen(t, j, i)) continue;
+        const real *row = rows->data + j * rows->stride;
+        for (ptrdiff_t c = 0; c < d; c++) mean[c] += t->w[j * QKV_LANES + i] * (row[c] - origin[c]);
+    }
+    for (ptrdiff_t c = 0; c < d; c++) mean[c] = origin[c] + mean[c] / weight;
+}
+
+/* c += sum_j w_j (v_j - mean v)(k_j - mean k)' over the tile. */
+static void add_centred(covariance_block *x, int i, real *c)
+{
+    const FN(qkv_block) *t = &x->t;
+    ptrdiff_t d_v = t->in->a.d_v, d_k = t->in->a.d_k;
+    for (int j = 0; j < t->n_k; j++) {
+        if (!seen(t, j, i)) continue;
+        const real *v = t->v.data + j * t->v.stride, *k = t->k.data + j * t->k.stride;
+        for (ptrdiff_t m = 0; m < d_v; m++) {
+            real wv = t->w[j * QKV_LANES + i] * (v[m] - x->tile_v[m]);
+            for (ptrdiff_t n = 0; n < d_k; n++) c[m * d_k + n] += wv * (k[n] - x->tile_k[n]);
+        }
+    }
+}
+
+/* The tile's moments of query i join m. */
+static void merge(covariance_block *x, int i, real *weight)
+{
+    const FN(qkv_block) *t = &x->t;
+    ptrdiff_t d_v = t->in->a.d_v, d_k = t->in->a.d_k;
+    moments m = moments_of(x, i);
+    real old = *weight * t->rescale[i], added = 0;
+    for (int j = 0; j < t->n_k; j++) added += t->w[j * QKV_LANES + i];
+    *weight = old + added;
+    if (t->rescale[i] != 1)
+        for (ptrdiff_t n = 0; n < d_v * d_k; n++) m.c[n] *= t->rescale[i];
+    if (added == 0) return;
+    tile_mean(t, i, &t->v, d_v, added, x->tile_v);
+    tile_mean(t, i, &t->k, d_k, added, x->tile_k);
+    add_centred(x, i, m.c);
+    real share = old == 0 ? 1 : added / *weight;
+    for (ptrdiff_t r = 0; r < d_v && old != 0; r++)
+        for (ptrdiff_t n = 0; n < d_k; n++)
+            m.c[r * d_k + n] += (x->tile_v[r] - m.v[r]) * (x->tile_k[n] - m.k[n]) * old * share;
+    for (ptrdiff_t r = 0; r < d_v; r++)
+        m.v[r] = old == 0 ? x->tile_v[r] : m.v[r] + (x->tile_v[r] - m.v[r]) * share;
+    for (ptrdiff_t n = 0; n < d_k; n++)
+        m.k[n] = old == 0 ? x->tile_k[n] : m.k[n] + (x->tile_k[n] - m.k[n]) * share;
+}
+
+/* One block; returns the number of its rows that see keys but have no weight (those are NaN, as 0 /
+ * 0). */
+static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) * to)
+{
+    FN(qkv_block) *t = &x->t;
+    const qkv_attention *a = &t->in->a;
+    real weight[QKV_LANES] = {0};
+    memset(x->lanes, 0, sizeof(real) * moments_size(a) * QKV_LANES);
+    FN(qkv_block_scan)(t);
+    ptrdiff_t last = FN(qkv_mask_last)(t), empty = 0;
+    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS) {
+        if (!FN(qkv_block_tile)(t, k0)) continue;
+        FN(qkv_normalize_online)(t);
+        for (int i = 0; i < t->n_q; i++) merge(x, i, &weight[i]);
+    }
+    for (int i = 0; i < t->n_q; i++) {
+        real *row = FN(qkv_at)(to, t->batch, t->head, t->q0 + i);
+        const real *c = moments_of(x, i).c;
+        empty += t->any[i] != 0 && weight[i] == 0;
+        for (ptrdiff_t n = 0; n < a->d_v * a->d_k; n++)
+            row[n * to->stride[3]] = t->any[i] == 0 ? 0 : c[n] / weight[i];
+    }
+    return empty;
+}
+
+static qkv_status resolve(const qkv_attention *a, const FN(qkv_slot) * cov, FN(qkv_view) * to,
+                          qkv_slot_list *list)
+{
+    if (!qkv_has_sum(a) && a->normalize != QKV_UNIFORM)
+        return qkv_fail(QKV_E_ARG,
+                        "%s: a covariance does not go with weights that are no distribution over "
+                        "the keys; use QKV_SOFTMAX, QKV_KERNEL_SUM or QKV_UNIFORM",
+                        list->who);
+    if (!cov || (!cov->data && FN(qkv_forward_work)(a) && a->d_v && a->d_k))
+        return qkv_fail(QKV_E_ARG, "%s: cov is NULL", list->who);
+    if (FN(qkv_covariance_share)(a) == SIZE_MAX)
+        return qkv_fail(QKV_E_OVERFLOW, "%s: matrices of d_v x d_k = %td x %td exceed memory",
+                        list->who, a->d_v, a->d_k);
+    const ptrdiff_t dim[4] = {a->batch, a->heads, a->n_q, a->d_v * a->d_k};
+    *to = FN(qkv_view_of)(cov, dim);
+    return qkv_slot_list_add(list, FN(qkv_extent_of)("cov", cov, dim, true));
+}
+
+qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_operands) * in,
+                                        const FN(qkv_slot) * cov, void *workspace,
+                                        size_t workspace_bytes)
+{
+    FN(qkv_inputs) inputs;
+    FN(qkv_view) to;
+    qkv_slot_list list;
+    qkv_status status = FN(qkv_inputs_resolve)("qkv_attention_covariance", a, in, &inputs, &list);
+    a = &inputs.a;
+    if (!status) status = resolve(a, cov, &to, &list);
+    if (!status) status = qkv_slot_list_check(&list);
+    ptrdiff_t work = status ? 0 : FN(qkv_forward_work)(a);
+    if (work == 0 || a->d_v == 0 || a->d_k == 0) return status;
+    qkv_team team;
+    status = qkv_team_of(list.who, FN(qkv_covariance_share)(a), 0, work, workspace, workspace_bytes,
+                         &team);
+    if (status) return status;
+    ptrdiff_t empty = 0, blocks = work / (a->batch * a->heads);
+#pragma omp parallel num_threads(team.threads) reduction(+ : empty) if (team.threads > 1)
+    {
+        covariance_block x = {.t.in = &inputs};
+        layout(&x, a, qkv_team_share(&team));
+#pragma omp for schedule(dynamic)
+        for (ptrdiff_t i = 0; i < work; i++) {
+            ptrdiff_t row = i / blocks;
+            FN(qkv_block_begin)(&x.t, row / a->heads, row % a->heads, i % blocks * QKV_LANES);
+            empty += covariance(&x, &to);
+        }
+    }
+    return FN(qkv_empty_rows)(list.who, a, empty);
+}

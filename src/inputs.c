@@ -1,0 +1,117 @@
+/* inputs.c - the caller's operands become checked views with all their strides. */
+#include "fail.h"
+#include "tile.h"
+
+FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4])
+{
+    FN(qkv_view) view = {.data = slot->data};
+    qkv_strides(dim, slot->strided, slot->stride, view.stride);
+    return view;
+}
+
+/* A packed parameter is shared by all batch items and heads. */
+FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4])
+{
+    FN(qkv_view) view = FN(qkv_view_of)(slot, dim);
+    if (!slot->strided) view.stride[0] = view.stride[1] = 0;
+    return view;
+}
+
+qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) * slot, const ptrdiff_t dim[4],
+                             bool written)
+{
+    qkv_extent e = {.name = name, .data = slot->data, .element = sizeof(real), .written = written};
+    memcpy(e.dim, dim, sizeof e.dim);
+    qkv_strides(dim, slot->strided, slot->stride, e.stride);
+    return e;
+}
+
+void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) * in, ptrdiff_t dims[6][4])
+{
+    bool many_scales = in->scale.strided, many_bandwidths = in->bandwidth.strided;
+    const ptrdiff_t d[6][4] = {
+        {a->batch, a->heads, a->n_q, a->d_k},
+        {a->batch, a->kv_heads, a->n_k, a->d_k},
+        {a->batch, a->kv_heads, a->n_k, a->d_v},
+        {a->batch, a->heads, a->n_q, a->n_k},
+        {many_scales ? a->batch : 1, many_scales ? a->heads : 1, 1, 1},
+        {many_bandwidths ? a->batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths}};
+    memcpy(dims, d, sizeof d);
+}
+
+qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) * x, bool gradients,
+                                 qkv_slot_list *list)
+{
+    ptrdiff_t dims[6][4];
+    FN(qkv_operand_dims)(a, x, dims);
+    const FN(qkv_slot) * slots[] = {&x->q, &x->k, &x->v, &x->bias, &x->scale, &x->bandwidth};
+    static const char *const names[2][6] = {{"q", "k", "v", "bias", "scale", "bandwidth"},
+                                            {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth"}};
+    for (int i = 0; i < 6; i++) {
+        qkv_extent e = FN(qkv_extent_of)(names[gradients][i], slots[i], dims[i], gradients);
+        e.reduces = i >= 3;
+        qkv_status status = qkv_slot_list_add(list, e);
+        if (status) return status;
+    }
+    return QKV_OK;
+}
+
+static qkv_status list_mask(const qkv_attention *a, const qkv_slot_bool *mask, qkv_slot_list *list)
+{
+    qkv_extent e = {.name = "mask", .data = mask->data, .element = 1};
+    const ptrdiff_t dim[4] = {a->batch, a->heads, a->n_q, a->n_k};
+    memcpy(e.dim, dim, sizeof dim);
+    qkv_strides(dim, mask->strided, mask->stride, e.stride);
+    return qkv_slot_list_add(list, e);
+}
+
+static qkv_status require_operands(const char *who, const qkv_attention *a,
+                                   const FN(qkv_operands) * in)
+{
+    bool queries = a->batch && a->heads && a->n_q, keys = queries && a->n_k;
+    const struct {
+        const char *name;
+        const void *data;
+        bool needed;
+    } operands[] = {{"q", in->q.data, queries && a->d_k},
+                    {"k", in->k.data, keys && a->d_k},
+                    {"v", in->v.data, keys && a->d_v}};
+    for (int i = 0; i < 3; i++)
+        if (operands[i].needed && !operands[i].data)
+            return qkv_fail(QKV_E_ARG, "%s: %s is NULL", who, operands[i].name);
+    if (in->bandwidth.data && a->score != QKV_SCORE_GAUSSIAN)
+        return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", who);
+    if (a->score == QKV_SCORE_SCALED_DOT && a->d_k == 0 && !in->scale.data)
+        return qkv_fail(QKV_E_SHAPE,
+                        "%s: d_k is 0, so the default scale 1/sqrt(d_k) does not exist; give a "
+                        "scale",
+                        who);
+    return QKV_OK;
+}
+
+qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
+                                  const FN(qkv_operands) * in, FN(qkv_inputs) * out,
+                                  qkv_slot_list *list)
+{
+    list->who = who;
+    list->n = 0;
+    qkv_status status = qkv_problem_check(who, a, sizeof(real), &out->a);
+    if (status) return status;
+    if (!in) return qkv_fail(QKV_E_ARG, "%s: the operands are NULL", who);
+    a = &out->a;
+    status = require_operands(who, a, in);
+    if (!status) status = FN(qkv_operands_list)(a, in, false, list);
+    if (!status) status = list_mask(a, &in->mask, list);
+    if (status) return status;
+    ptrdiff_t dims[6][4];
+    FN(qkv_operand_dims)(a, in, dims);
+    out->q = FN(qkv_view_of)(&in->q, dims[0]);
+    out->k = FN(qkv_view_of)(&in->k, dims[1]);
+    out->v = FN(qkv_view_of)(&in->v, dims[2]);
+    out->bias = FN(qkv_view_of)(&in->bias, dims[3]);
+    out->scale = FN(qkv_parameter_view)(&in->scale, dims[4]);
+    out->bandwidth = FN(qkv_parameter_view)(&in->bandwidth, dims[5]);
+    out->mask = in->mask;
+    qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
+    return QKV_OK;
+}

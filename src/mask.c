@@ -1,0 +1,86 @@
+/* mask.c - second stage: which keys of the tile may each query of the block see at all? The bias
+ * belongs here, since -inf hides a key. */
+#include "tile.h"
+
+static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
+}
+
+ptrdiff_t FN(qkv_mask_last)(const FN(qkv_block) * t)
+{
+    const qkv_attention *a = &t->in->a;
+    if (!a->mask.causal) return a->n_k;
+    ptrdiff_t last = t->q0 + t->n_q + a->mask.causal_offset;
+    return last < 0 ? 0 : smaller(last, a->n_k);
+}
+
+/* Every pair of the tile is seen, by the rules alone. */
+static bool rules_hide_nothing(const FN(qkv_block) * t)
+{
+    const qkv_mask *m = &t->in->a.mask;
+    bool causal = m->causal && t->k0 + t->n_k - 1 > t->q0 + m->causal_offset;
+    bool diagonal = m->leave_one_out && t->k0 < t->q0 + t->n_q && t->q0 < t->k0 + t->n_k;
+    return !causal && !diagonal;
+}
+
+static void apply_rules(FN(qkv_block) * t)
+{
+    const qkv_mask *m = &t->in->a.mask;
+    memset(t->seen, 1, (size_t)(t->n_k * QKV_LANES));
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            ptrdiff_t key = t->k0 + j, query = t->q0 + i;
+            if (m->causal && key > query + m->causal_offset) t->seen[j * QKV_LANES + i] = 0;
+            if (m->leave_one_out && key == query) t->seen[j * QKV_LANES + i] = 0;
+        }
+}
+
+static void apply_boolean(FN(qkv_block) * t)
+{
+    const qkv_slot_bool *mask = &t->in->mask;
+    const uint8_t *m = mask->data + t->batch * mask->stride[0] + t->head * mask->stride[1] +
+                       t->q0 * mask->stride[2] + t->k0 * mask->stride[3];
+    for (int i = 0; i < t->n_q; i++)
+        for (int j = 0; j < t->n_k; j++)
+            if (!m[i * mask->stride[2] + j * mask->stride[3]]) t->seen[j * QKV_LANES + i] = 0;
+}
+
+/* Loads the bias into b, 0 in the unused lanes; true if some of it is -inf. */
+static bool load_bias(FN(qkv_block) * t)
+{
+    const FN(qkv_view) *bias = &t->in->bias;
+    const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
+    bool hides = false;
+    if (t->n_q < QKV_LANES) memset(t->b, 0, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
+    for (int i = 0; i < t->n_q; i++)
+        for (int j = 0; j < t->n_k; j++) {
+            real b = x[i * bias->stride[2] + j * bias->stride[3]];
+            t->b[j * QKV_LANES + i] = b;
+            hides = hides || b == (real)-INFINITY;
+        }
+    return hides;
+}
+
+static qkv_coverage count_seen(const FN(qkv_block) * t)
+{
+    int seen = 0;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < t->n_q; i++) seen += t->seen[j * QKV_LANES + i];
+    return seen == 0 ? QKV_SEES_NONE : seen == t->n_q * t->n_k ? QKV_SEES_ALL : QKV_SEES_SOME;
+}
+
+void FN(qkv_mask_tile)(FN(qkv_block) * t)
+{
+    bool bias_hides = t->in->bias.data && load_bias(t);
+    if (rules_hide_nothing(t) && !t->in->mask.data && !bias_hides) {
+        t->coverage = QKV_SEES_ALL;
+        return;
+    }
+    apply_rules(t);
+    if (t->in->mask.data) apply_boolean(t);
+    if (bias_hides)
+        for (int x = 0; x < t->n_k * QKV_LANES; x++)
+            if (t->b[x] == (real)-INFINITY) t->seen[x] = 0;
+    t->coverage = count_seen(t);
+}

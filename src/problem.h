@@ -1,0 +1,44 @@
+/* problem.h - is the problem well posed: its sizes, its choices, and which elements the arrays
+ * share? No dtype. */
+#ifndef QKV_SRC_PROBLEM_H
+#define QKV_SRC_PROBLEM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "qkv/attention.h"
+
+/* An array as the checks see it. */
+typedef struct qkv_extent {
+    const char *name;
+    const void *data;
+    size_t element; /* bytes of an element */
+    ptrdiff_t dim[4], stride[4];
+    bool written;
+    bool reduces; /* a stride of 0 means a sum, not an element written twice */
+} qkv_extent;
+
+/* Every array of a call, gathered while they are resolved and checked in one go. */
+typedef struct qkv_slot_list {
+    const char *who; /* the public function, for messages */
+    int n;
+    qkv_extent extent[24];
+} qkv_slot_list;
+
+/* Fills in kv_heads, bandwidths and a causal_offset that lies within the matrix; QKV_E_ARG,
+ * QKV_E_SHAPE, QKV_E_OVERFLOW. */
+qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t element,
+                             qkv_attention *filled);
+
+/* C-order strides over dim, or the given ones. */
+void qkv_strides(const ptrdiff_t dim[4], bool strided, const ptrdiff_t given[4],
+                 ptrdiff_t stride[4]);
+
+/* Appends an array (absent ones, data NULL, are skipped); QKV_E_OVERFLOW if its elements cannot all
+ * be addressed. */
+qkv_status qkv_slot_list_add(qkv_slot_list *list, qkv_extent extent);
+
+/* QKV_E_ALIAS if a written element is written twice or shared with another array; names both. */
+qkv_status qkv_slot_list_check(const qkv_slot_list *list);
+
+#endif

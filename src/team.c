@@ -1,0 +1,56 @@
+#include "team.h"
+
+#include <stdint.h>
+
+#include "fail.h"
+#include "workspace.h"
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
+
+static int wanted(ptrdiff_t work)
+{
+    int threads = qkv_get_num_threads();
+#ifdef _OPENMP
+    if (omp_in_parallel()) threads = 1; /* the caller has parallelised already */
+#endif
+    return work < threads ? (int)work : threads;
+}
+
+size_t qkv_team_bytes(size_t share, size_t common, ptrdiff_t work)
+{
+    size_t bytes = share;
+    bool fits = share != SIZE_MAX && common != SIZE_MAX && qkv_size_mul(&bytes, wanted(work)) &&
+                qkv_size_add(&bytes, common) && qkv_size_add(&bytes, QKV_ALIGN - 1);
+    return fits ? bytes : SIZE_MAX;
+}
+
+qkv_status qkv_team_of(const char *who, size_t share, size_t common, ptrdiff_t work,
+                       void *workspace, size_t bytes, qkv_team *team)
+{
+    char *aligned = qkv_align(workspace);
+    size_t lost = (size_t)(aligned - (char *)workspace) + common;
+    size_t shares = workspace && bytes > lost ? (bytes - lost) / share : 0;
+    if (shares == 0)
+        return qkv_fail(QKV_E_ARG,
+                        "%s: the workspace %s %zu bytes, expected at least %zu (see "
+                        "qkv_attention_workspace)",
+                        who, workspace ? "has" : "is NULL and has", bytes,
+                        common + share + QKV_ALIGN - 1);
+    int threads = wanted(work);
+    *team = (qkv_team){.threads = shares < (size_t)threads ? (int)shares : threads,
+                       .memory = aligned,
+                       .common = common,
+                       .share = share};
+    return QKV_OK;
+}
+
+void *qkv_team_share(const qkv_team *team)
+{
+    size_t thread = 0;
+#ifdef _OPENMP
+    thread = team->threads > 1 ? (size_t)omp_get_thread_num() : 0;
+#endif
+    return team->memory + team->common + thread * team->share;
+}
