@@ -1,10 +1,10 @@
 /* normalize.c - mirror of src/normalize.c. With s the score, b the bias, and dw = d_o'v:
  *
- *     softmax      w = exp(s + b) / sum      db = w (dw - delta),    ds = db
- *     kernel sum   w = K(s) e^b / sum        db = w (dw - delta),    ds = K'(s) e^b / sum (dw -
- * delta) none         w = f(s + b)              db = f' dw,             ds = db none         w =
- * K(s) e^b              db = w dw,              ds = K'(s) e^b dw hard, uniform: the weights do not
- * move with the scores         (not called)
+ *   softmax     w = exp(s + b) / sum   db = w (dw - delta)   ds = db
+ *   kernel sum  w = K(s) e^b / sum     db = w (dw - delta)   ds = K'(s) e^b / sum (dw - delta)
+ *   none        w = f(s + b)           db = f' dw            ds = db
+ *   none        w = K(s) e^b           db = w dw             ds = K'(s) e^b dw
+ *   hard, uniform: the weights do not move with the scores (not called)
  *
  * where delta = sum_j w_j dw_j - d_lse = d_o'o - d_lse, one number a row. */
 #include "grad/tile.h"
@@ -55,6 +55,13 @@ static void kernel_sum(FN(qkv_grad_block) * g)
         }
 }
 
+/* w (1 - w) without the cancellation of 1 - w near 1. */
+static real sigmoid_slope(real x)
+{
+    real e = exp(-fabs(x));
+    return e / ((1 + e) * (1 + e));
+}
+
 static void unnormalized(FN(qkv_grad_block) * g)
 {
     const FN(qkv_block) *t = &g->t;
@@ -62,7 +69,7 @@ static void unnormalized(FN(qkv_grad_block) * g)
         real dw = g->dw[x], w = t->w[x], s = g->ds[x];
         switch (t->in->a.normalize) {
         case QKV_NONE_SIGMOID:
-            g->ds[x] = g->dw[x] = dw * w * (1 - w);
+            g->ds[x] = g->dw[x] = dw * sigmoid_slope(s + bias_at(t, x));
             break;
         case QKV_NONE_IDENTITY:
             g->ds[x] = dw;

@@ -157,7 +157,7 @@ typedef enum qkv_pass { QKV_FORWARD = 0, QKV_BACKWARD, QKV_COVARIANCE } qkv_pass
 
 /* Bytes of workspace for one pass of a, for the present number of threads. A smaller workspace
  * serves as long as it holds one thread's share (fewer threads then run). QKV_E_SHAPE for negative
- * sizes, d_k = 0 with the default scale of a scaled dot, heads not a multiple of kv_heads;
+ * sizes, heads not a multiple of kv_heads (forward and backward: d_k = 0 with a default scale too);
  * QKV_E_ARG for choices that do not go together; QKV_E_OVERFLOW if a size product exceeds SIZE_MAX.
  */
 QKV_API qkv_status qkv_attention_workspace(const qkv_attention *a, qkv_pass pass, qkv_dtype dtype,
