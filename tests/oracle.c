@@ -153,8 +153,9 @@ static void weigh_exponential(row *r, bool normalized)
     r->lse = top + clogl(r->sum);
 }
 
-/* No seen key within the support: NaN, or the nearest keys in proportion to their prior. */
-static void weigh_outside(row *r)
+/* No seen key within the support: NaN, or the nearest keys in proportion to their prior, which top
+ * was taken out of. */
+static void weigh_outside(row *r, long double top)
 {
     r->outside = true;
     r->sum = 0;
@@ -172,6 +173,7 @@ static void weigh_outside(row *r)
             r->fragile = true;
         r->sum += r->w[j];
     }
+    if (r->p->a.empty == QKV_EMPTY_NEAREST) r->lse = top + clogl(r->sum);
 }
 
 static void weigh_kernel(row *r, bool normalized)
@@ -194,7 +196,7 @@ static void weigh_kernel(row *r, bool normalized)
         r->sum += r->w[j];
     }
     if (normalized && set == r->seen)
-        weigh_outside(r);
+        weigh_outside(r, top);
     else
         r->lse = top + clogl(r->sum);
     free(supported);
@@ -285,7 +287,7 @@ static void solve_row(row *r, ptrdiff_t index)
 static bool has_lse(const row *r)
 {
     qkv_normalize n = r->p->a.normalize;
-    return (n == QKV_SOFTMAX || n == QKV_KERNEL_SUM) && r->n_seen && !r->outside;
+    return (n == QKV_SOFTMAX || n == QKV_KERNEL_SUM) && creall(r->lse) > -INFINITY;
 }
 
 double oracle_derivative(const problem *p, operand x, size_t index)
@@ -335,20 +337,30 @@ static number kernel_slope(const row *r, ptrdiff_t j)
     return 0;
 }
 
+/* By how much a row's rounding errors exceed epsilon: its logits are that large, and a sum of
+ * kernels may be smaller than what they are computed from. */
+static long double condition(const row *r)
+{
+    if (r->fragile) return INFINITY;
+    number prior = 0;
+    for (ptrdiff_t j = 0; r->p->a.normalize == QKV_KERNEL_SUM && j < r->p->a.n_k; j++)
+        prior += r->prior[j];
+    return (1 + r->size) * fmaxl(1, fabsl(creall(prior / r->sum)));
+}
+
 /* What the rounding error of alpha_j is proportional to: near the edge of its support a kernel errs
  * as much as elsewhere, but is small. */
 static long double alpha_size(const row *r, ptrdiff_t j)
 {
-    long double condition = r->fragile ? INFINITY : 1 + r->size;
     switch (r->p->a.normalize) {
     case QKV_KERNEL_SUM:
-        return condition * fabsl(creall(r->prior[j] / r->sum));
+        return condition(r) * fabsl(creall(r->prior[j] / r->sum));
     case QKV_NONE_KERNEL:
-        return condition * fabsl(creall(r->prior[j]));
+        return condition(r) * fabsl(creall(r->prior[j]));
     case QKV_NONE_IDENTITY:
-        return condition;
+        return condition(r);
     default:
-        return condition * fabsl(creall(r->alpha[j]));
+        return condition(r) * fabsl(creall(r->alpha[j]));
     }
 }
 
@@ -413,7 +425,6 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
 {
     const problem *p = r->p;
     const double *d_o = p->d_o + index * p->a.d_v;
-    long double condition = r->fragile ? INFINITY : 1 + r->size;
     sized center = {0, 0}; /* what every alpha loses when another grows: the sum's share */
     for (ptrdiff_t j = 0; is_normalized(r) && j < p->a.n_k; j++) {
         if (!r->seen[j]) continue;
@@ -430,7 +441,7 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
         number to_s, to_b;
         weight_slopes(r, j, &to_s, &to_b);
         sized g = dot_value(r, d_o, j);
-        g = (sized){g.x - center.x, (g.size + center.size) * condition};
+        g = (sized){g.x - center.x, (g.size + center.size) * condition(r)};
         if (creall(to_s) != 0) add_score_gradients(r, y, size, j, times(g, to_s));
         if (p->in[BIAS] && creall(to_b) != 0)
             add(r, y, size, BIAS, operand_index(p, BIAS, r->b, r->h, r->i, j),
@@ -446,9 +457,8 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
 static void store_row(const row *r, ptrdiff_t index, answer *y, answer *size)
 {
     const qkv_attention *a = &r->p->a;
-    long double condition = r->fragile ? INFINITY : 1 + r->size;
     y->lse[index] = has_lse(r) ? (double)creall(r->lse) : -INFINITY;
-    size->lse[index] = (double)condition;
+    size->lse[index] = (double)condition(r);
     for (ptrdiff_t c = 0; c < a->d_v; c++) {
         y->o[index * a->d_v + c] = (double)creall(r->o[c]);
         size->o[index * a->d_v + c] = 0;

@@ -1,0 +1,72 @@
+#include "agree.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "support.h"
+
+typedef struct tally {
+    const char *what;
+    double epsilon;
+    size_t compared, unbounded;
+} tally;
+
+static void compare(tally *t, const char *name, const double *actual, const double *expected,
+                    const double *size, size_t n)
+{
+    char label[400];
+    for (size_t i = 0; actual && i < n; i++) {
+        t->compared++;
+        if (!isfinite(size[i])) {
+            t->unbounded++;
+            continue;
+        }
+        double allowed = 64 * t->epsilon * size[i];
+        if (fabs(actual[i] - expected[i]) <= allowed || actual[i] == expected[i]) continue;
+        snprintf(label, sizeof label, "%s: %s[%zu]", t->what, name, i);
+        assert_close_(actual[i], expected[i], allowed, label, __FILE__, __LINE__);
+    }
+}
+
+void assert_agrees(const problem *p, layout where, const char *what)
+{
+    answer y = answer_new(p), expected = answer_new(p), size = answer_new(p);
+    assert_ok(compute(p, where, ALL_GRADIENTS, &y));
+    oracle_solve(p, &expected, &size);
+    tally t = {.what = what, .epsilon = problem_epsilon(p)};
+    size_t rows = (size_t)problem_rows(p);
+    compare(&t, "o", y.o, expected.o, size.o, rows * (size_t)p->a.d_v);
+    compare(&t, "weights", y.weights, expected.weights, size.weights, rows * (size_t)p->a.n_k);
+    if (p->a.normalize <= QKV_KERNEL_SUM) compare(&t, "lse", y.lse, expected.lse, size.lse, rows);
+    for (operand x = Q; x < OPERANDS; x++)
+        if (p->in[x])
+            compare(&t, operand_name[x], y.d[x], expected.d[x], size.d[x], operand_size(p, x));
+    assert_true(10 * t.unbounded <= t.compared);
+    answer_free(&size);
+    answer_free(&expected);
+    answer_free(&y);
+}
+
+static void assert_same(const char *what, const char *name, const double *actual,
+                        const double *expected, size_t n)
+{
+    for (size_t i = 0; actual && i < n; i++) {
+        if (!memcmp(&actual[i], &expected[i], sizeof *actual)) continue;
+        print_error("%s: %s[%zu] is %a, expected the bits of %a\n", what, name, i, actual[i],
+                    expected[i]);
+        fail();
+    }
+}
+
+void assert_same_bits(const problem *p, int gradients, const answer *y, const answer *expected,
+                      const char *what)
+{
+    size_t rows = (size_t)problem_rows(p);
+    assert_same(what, "o", y->o, expected->o, rows * (size_t)p->a.d_v);
+    assert_same(what, "lse", y->lse, expected->lse, rows);
+    assert_same(what, "weights", y->weights, expected->weights, rows * (size_t)p->a.n_k);
+    for (operand x = Q; x < OPERANDS; x++)
+        if (gradients >> x & 1)
+            assert_same(what, operand_name[x], y->d[x], expected->d[x], operand_size(p, x));
+}

@@ -1,0 +1,47 @@
+/* choices.h - every score with every normaliser and kernel it goes with, for tests that hold for
+ * all of them. */
+#ifndef QKV_TESTS_CHOICES_H
+#define QKV_TESTS_CHOICES_H
+
+#include "qkv/attention.h"
+
+enum { CHOICES = 21 };
+
+/* a with the choice numbered c; a kernel sum without support takes the nearest key. */
+static inline qkv_attention with_choice(qkv_attention a, size_t c)
+{
+    static const struct {
+        qkv_score score;
+        qkv_normalize normalize;
+        qkv_kernel kernel;
+    } choices[CHOICES] = {
+        {QKV_SCORE_SCALED_DOT, QKV_SOFTMAX, 0},
+        {QKV_SCORE_DOT, QKV_SOFTMAX, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_SOFTMAX, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
+        {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_TRIANGULAR},
+        {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV},
+        {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_CONSTANT},
+        {QKV_SCORE_SCALED_DOT, QKV_HARD, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_HARD, 0},
+        {QKV_SCORE_SCALED_DOT, QKV_UNIFORM, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_UNIFORM, 0},
+        {QKV_SCORE_SCALED_DOT, QKV_NONE_EXP, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_EXP, 0},
+        {QKV_SCORE_DOT, QKV_NONE_SIGMOID, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_SIGMOID, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_BOXCAR},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_TRIANGULAR},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_EPANECHNIKOV},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_CONSTANT},
+        {QKV_SCORE_DOT, QKV_NONE_IDENTITY, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_NONE_IDENTITY, 0},
+    };
+    a.score = choices[c].score;
+    a.normalize = choices[c].normalize;
+    a.kernel = choices[c].kernel;
+    a.empty = QKV_EMPTY_NEAREST;
+    return a;
+}
+
+#endif

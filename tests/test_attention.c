@@ -1,0 +1,160 @@
+/* test_attention.c - forward and every gradient against the oracle, over all choices and over the
+ * sizes at which a tile loop goes wrong. Built for each dtype. */
+#include "agree.h"
+#include "choices.h"
+#include "src/real.h"
+#include "support.h"
+
+#include <stdio.h>
+
+/* Operands and masks, each alone and all together. */
+static const struct {
+    int with;
+    qkv_mask mask;
+    bool bandwidth_each; /* d_k bandwidths */
+} extras[] = {
+    {WITH_BANDWIDTH, {0}, false},
+    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {0}, true},
+    {WITH_SCALE | WITH_HEAD_BANDWIDTH, {.causal = true}, true},
+    {WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, false},
+    {WITH_HEAD_SCALE | WITH_SHARED_BIAS | WITH_HEAD_BANDWIDTH,
+     {.causal = true, .causal_offset = 3},
+     false},
+    {WITH_KEY_BIAS | WITH_HIDING_BIAS | WITH_BANDWIDTH,
+     {.causal = true, .causal_offset = -2},
+     true},
+    {WITH_BIAS | WITH_HIDING_BIAS | WITH_MASK | WITH_SCALE | WITH_D_LSE | WITH_HEAD_BANDWIDTH,
+     {.causal = true, .causal_offset = 1, .leave_one_out = true},
+     true},
+};
+
+enum { EXTRAS = sizeof extras / sizeof *extras };
+
+static void assert_case_agrees(qkv_attention a, size_t c, size_t e, layout where, uint64_t seed)
+{
+    a = with_choice(a, c);
+    a.mask = extras[e].mask;
+    int with = extras[e].with;
+    if (a.score != QKV_SCORE_GAUSSIAN)
+        with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+    else if (extras[e].bandwidth_each)
+        a.bandwidths = a.d_k;
+    char what[200];
+    snprintf(
+        what, sizeof what,
+        "choice %zu extra %zu layout %d seed %llu, batch %td heads %td/%td n_q %td n_k %td d_k "
+        "%td d_v %td",
+        c, e, (int)where, (unsigned long long)seed, a.batch, a.heads, a.kv_heads, a.n_q, a.n_k,
+        a.d_k, a.d_v);
+    problem p = problem_random(a, REAL_DTYPE, with, seed);
+    assert_agrees(&p, where, what);
+    problem_free(&p);
+}
+
+static void every_choice_with_every_operand_and_mask_agrees_with_the_oracle(void **state)
+{
+    (void)state;
+    static const qkv_attention shapes[] = {
+        {.batch = 2, .heads = 4, .kv_heads = 2, .n_q = 5, .n_k = 7, .d_k = 3, .d_v = 2},
+        {.batch = 1, .heads = 2, .n_q = 9, .n_k = 6, .d_k = 1, .d_v = 1},
+        {.batch = 2, .heads = 3, .kv_heads = 1, .n_q = 1, .n_k = 19, .d_k = 4, .d_v = 9},
+    };
+    uint64_t seed = 1;
+    for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
+        for (size_t c = 0; c < CHOICES; c++)
+            for (size_t e = 0; e < EXTRAS; e++, seed++)
+                assert_case_agrees(shapes[s], c, e, (layout)(seed % LAYOUTS), seed);
+}
+
+static void sizes_around_the_edges_of_tiles_agree_with_the_oracle(void **state)
+{
+    (void)state;
+    static const ptrdiff_t n[] = {1, 2, 15, 16, 17, 31, 32, 33, 47, 63, 64, 65, 97, 127, 128, 129};
+    static const ptrdiff_t d[] = {1, 2, 3, 4, 5, 7, 8, 9, 15, 16, 17, 32, 33};
+    enum { SIZES = sizeof n / sizeof *n, WIDTHS = sizeof d / sizeof *d };
+    size_t turn = 0;
+    for (size_t i = 0; i < SIZES; i++)
+        for (size_t j = 0; j < SIZES; j += 3, turn++) {
+            qkv_attention a = {.batch = 1,
+                               .heads = 1 + (ptrdiff_t)(turn % 2),
+                               .n_q = n[i],
+                               .n_k = n[(i + j) % SIZES],
+                               .d_k = d[turn % WIDTHS],
+                               .d_v = d[turn * 5 % WIDTHS]};
+            assert_case_agrees(a, turn % CHOICES, turn % EXTRAS, (layout)(turn % LAYOUTS), turn);
+        }
+}
+
+static void many_keys_or_many_queries_agree_with_the_oracle(void **state)
+{
+    (void)state;
+    static const ptrdiff_t many[] = {255, 256, 257, 511, 513, 1025};
+    for (size_t i = 0; i < sizeof many / sizeof *many; i++)
+        for (size_t c = 0; c < CHOICES; c += 2) {
+            qkv_attention keys = {.batch = 1,
+                                  .heads = 2,
+                                  .kv_heads = 1,
+                                  .n_q = 3,
+                                  .n_k = many[i],
+                                  .d_k = 5,
+                                  .d_v = 3};
+            qkv_attention queries = keys;
+            queries.n_q = keys.n_k;
+            queries.n_k = 3;
+            assert_case_agrees(keys, c, (i + c) % EXTRAS, LAYOUT_PACKED, i);
+            assert_case_agrees(queries, c + 1 < CHOICES ? c + 1 : 0, (i + c) % EXTRAS,
+                               LAYOUT_ROWS_FIRST, i);
+        }
+}
+
+static void wide_heads_agree_with_the_oracle(void **state)
+{
+    (void)state;
+    static const ptrdiff_t d[][2] = {{64, 64},  {65, 1},  {128, 127}, {1, 129},
+                                     {31, 257}, {256, 3}, {80, 96},   {300, 20}};
+    for (size_t i = 0; i < sizeof d / sizeof *d; i++)
+        for (size_t c = 0; c < CHOICES; c += 3) {
+            qkv_attention a = {
+                .batch = 1, .heads = 1, .n_q = 9, .n_k = 21, .d_k = d[i][0], .d_v = d[i][1]};
+            assert_case_agrees(a, (c + i) % CHOICES, (c + i) % EXTRAS, (layout)(i % LAYOUTS), i);
+        }
+}
+
+static void a_gradient_wanted_alone_equals_the_one_wanted_with_all(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        qkv_attention a = with_choice(
+            (qkv_attention){
+                .batch = 2, .heads = 2, .kv_heads = 1, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5},
+            c);
+        int bandwidth = a.score == QKV_SCORE_GAUSSIAN ? WITH_BANDWIDTH : 0;
+        if (bandwidth) a.bandwidths = 3;
+        problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_SCALE | bandwidth, c);
+        answer all = answer_new(&p), one = answer_new(&p);
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &all));
+        for (operand x = Q; x < OPERANDS; x++) {
+            if (!p.in[x]) continue;
+            assert_ok(compute(&p, LAYOUT_PACKED, 1 << x, &one));
+            assert_same_bits(&p, 1 << x, &one, &all, operand_name[x]);
+            for (operand z = Q; z < OPERANDS; z++) /* the others were left alone */
+                for (size_t i = 0; z != x && p.in[z] && i < operand_size(&p, z); i++)
+                    assert_true(one.d[z][i] == gradient_start(z, i));
+        }
+        answer_free(&one);
+        answer_free(&all);
+        problem_free(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_choice_with_every_operand_and_mask_agrees_with_the_oracle),
+        cmocka_unit_test(sizes_around_the_edges_of_tiles_agree_with_the_oracle),
+        cmocka_unit_test(many_keys_or_many_queries_agree_with_the_oracle),
+        cmocka_unit_test(wide_heads_agree_with_the_oracle),
+        cmocka_unit_test(a_gradient_wanted_alone_equals_the_one_wanted_with_all),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}

@@ -1,0 +1,349 @@
+/* test_extremes.c - the numeric contract for numbers: NaN and infinity where nobody may look,
+ * biases and logits at the ends of the range. Built for each dtype. */
+#include "agree.h"
+#include "choices.h"
+#include "src/real.h"
+#include "support.h"
+
+#include <stdlib.h>
+
+/* Enough keys for several tiles of any size. */
+static const qkv_attention many_keys = {
+    .batch = 2, .heads = 2, .kv_heads = 1, .n_q = 21, .n_k = 299, .d_k = 3, .d_v = 2};
+
+static problem problem_of(qkv_attention a, int with)
+{
+    if (a.score != QKV_SCORE_GAUSSIAN) with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+    return problem_random(a, REAL_DTYPE, with, 11);
+}
+
+static answer solve(const problem *p)
+{
+    answer y = answer_new(p);
+    assert_ok(compute(p, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+    return y;
+}
+
+/* ---- Hidden keys --------------------------------------------------------------------------- */
+
+typedef enum hiding { BY_MASK, BY_BIAS, BY_CAUSE, HIDINGS } hiding;
+
+/* All rows are kept from the keys j with j % 3 == 1, or, by cause, from the last hundred. */
+static bool is_hidden(hiding how, ptrdiff_t j)
+{
+    return how == BY_CAUSE ? j >= 199 : j % 3 == 1;
+}
+
+static problem problem_with_hidden_keys(qkv_attention a, hiding how)
+{
+    if (how == BY_CAUSE) a.mask = (qkv_mask){.causal = true, .causal_offset = 198 - a.n_q + 1};
+    problem p = problem_of(a, WITH_BIAS | WITH_MASK | WITH_SCALE | WITH_BANDWIDTH | WITH_D_LSE);
+    for (ptrdiff_t i = 0; i < problem_rows(&p) * a.n_k; i++) {
+        if (!is_hidden(how, i % a.n_k)) continue;
+        if (how == BY_MASK) p.mask[i] = 0;
+        if (how == BY_BIAS) p.in[BIAS][i] = -INFINITY;
+    }
+    return p;
+}
+
+static void nan_and_infinity_in_keys_nobody_sees_change_no_bit(void **state)
+{
+    (void)state;
+    static const double poisons[] = {NAN, INFINITY, -INFINITY};
+    for (size_t c = 0; c < CHOICES; c++)
+        for (hiding how = BY_MASK; how < HIDINGS; how++) {
+            problem p = problem_with_hidden_keys(with_choice(many_keys, c), how);
+            answer clean = solve(&p);
+            for (ptrdiff_t row = 0; row < p.a.batch * p.a.n_k; row++) { /* one key head */
+                if (!is_hidden(how, row % p.a.n_k)) continue;
+                for (ptrdiff_t i = 0; i < p.a.d_k; i++)
+                    p.in[K][row * p.a.d_k + i] = poisons[(row + i) % 3];
+                for (ptrdiff_t i = 0; i < p.a.d_v; i++)
+                    p.in[V][row * p.a.d_v + i] = poisons[(row + i) % 3];
+            }
+            answer poisoned = solve(&p);
+            assert_same_bits(&p, ALL_GRADIENTS, &poisoned, &clean, "hidden keys");
+            answer_free(&poisoned);
+            answer_free(&clean);
+            problem_free(&p);
+        }
+}
+
+/* Even queries see even keys, odd queries odd keys. */
+static problem problem_of_two_parties(qkv_attention a)
+{
+    problem p = problem_of(a, WITH_BIAS | WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE);
+    for (ptrdiff_t i = 0; i < problem_rows(&p) * a.n_k; i++)
+        p.mask[i] = (i / a.n_k % a.n_q - i % a.n_k) % 2 == 0;
+    return p;
+}
+
+static void assert_party_unchanged(const problem *p, const answer *y, const answer *expected,
+                                   ptrdiff_t party)
+{
+    const qkv_attention *a = &p->a;
+    for (ptrdiff_t row = 0; row < problem_rows(p); row++) {
+        if (row % a->n_q % 2 != party) continue;
+        for (ptrdiff_t c = 0; c < a->d_v; c++)
+            assert_close(y->o[row * a->d_v + c], expected->o[row * a->d_v + c], 0);
+        for (ptrdiff_t c = 0; c < a->d_k; c++)
+            assert_close(y->d[Q][row * a->d_k + c], expected->d[Q][row * a->d_k + c], 0);
+        for (ptrdiff_t j = 0; j < a->n_k; j++) {
+            assert_close(y->weights[row * a->n_k + j], expected->weights[row * a->n_k + j], 0);
+            assert_close(y->d[BIAS][row * a->n_k + j], expected->d[BIAS][row * a->n_k + j], 0);
+        }
+    }
+    for (ptrdiff_t row = 0; row < a->batch * a->n_k; row++) {
+        if (row % a->n_k % 2 != party) continue;
+        for (ptrdiff_t c = 0; c < a->d_k; c++)
+            assert_close(y->d[K][row * a->d_k + c], expected->d[K][row * a->d_k + c], 0);
+        for (ptrdiff_t c = 0; c < a->d_v; c++)
+            assert_close(y->d[V][row * a->d_v + c], expected->d[V][row * a->d_v + c], 0);
+    }
+}
+
+static bool reads_scores(const problem *p)
+{
+    return p->a.normalize != QKV_UNIFORM;
+}
+
+static void a_nan_key_spoils_only_the_rows_that_see_it(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        problem p = problem_of_two_parties(with_choice(many_keys, c));
+        answer clean = solve(&p);
+        ptrdiff_t spoiled = 201; /* of batch 0; seen by odd queries */
+        p.in[K][spoiled * p.a.d_k] = NAN;
+        answer y = solve(&p);
+        assert_party_unchanged(&p, &y, &clean, 0);
+        for (ptrdiff_t row = 1; reads_scores(&p) && row < p.a.n_q; row += 2) {
+            for (ptrdiff_t i = 0; i < p.a.d_v; i++) assert_true(isnan(y.o[row * p.a.d_v + i]));
+            /* dq = sum ds k: 0 for hard; for the identity ds does not depend on the score */
+            ptrdiff_t affected = p.a.normalize == QKV_HARD            ? 0
+                                 : p.a.normalize == QKV_NONE_IDENTITY ? 1
+                                                                      : p.a.d_k;
+            for (ptrdiff_t i = 0; i < affected; i++) assert_true(isnan(y.d[Q][row * p.a.d_k + i]));
+            assert_true(isnan(y.weights[row * p.a.n_k + spoiled]));
+        }
+        answer_free(&y);
+        answer_free(&clean);
+        problem_free(&p);
+    }
+}
+
+static void a_nan_query_spoils_only_its_row_and_the_keys_it_sees(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        problem p = problem_of_two_parties(with_choice(many_keys, c));
+        answer clean = solve(&p);
+        ptrdiff_t spoiled = 7;
+        p.in[Q][spoiled * p.a.d_k + 1] = NAN;
+        answer y = solve(&p);
+        assert_party_unchanged(&p, &y, &clean, 0);
+        for (ptrdiff_t row = 0; row < p.a.n_q; row++)
+            for (ptrdiff_t i = 0; i < p.a.d_v; i++) {
+                bool is_nan = row == spoiled && reads_scores(&p);
+                assert_true(isnan(y.o[row * p.a.d_v + i]) == is_nan);
+            }
+        answer_free(&y);
+        answer_free(&clean);
+        problem_free(&p);
+    }
+}
+
+static void a_nan_value_spoils_only_its_column_of_the_rows_that_see_it(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        problem p = problem_of_two_parties(with_choice(many_keys, c));
+        answer clean = solve(&p);
+        p.in[V][201 * p.a.d_v + 1] = NAN;
+        answer y = solve(&p);
+        assert_party_unchanged(&p, &y, &clean, 0);
+        for (ptrdiff_t row = 1; row < p.a.n_q; row += 2)
+            assert_close(y.o[row * p.a.d_v], clean.o[row * p.a.d_v], 0);
+        answer_free(&y);
+        answer_free(&clean);
+        problem_free(&p);
+    }
+}
+
+/* ---- Biases -------------------------------------------------------------------------------- */
+
+static void a_bias_of_minus_infinity_is_a_mask_to_the_bit(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        qkv_attention a = with_choice(many_keys, c);
+        problem masked = problem_of(a, WITH_BIAS | WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE);
+        answer expected = solve(&masked);
+        for (size_t i = 0; i < operand_size(&masked, BIAS); i++)
+            if (!masked.mask[i]) masked.in[BIAS][i] = -INFINITY;
+        uint8_t *mask = masked.mask;
+        masked.mask = NULL;
+        answer y = solve(&masked);
+        assert_same_bits(&masked, ALL_GRADIENTS, &y, &expected, "bias -inf");
+        for (size_t i = 0; i < operand_size(&masked, BIAS); i++)
+            if (!mask[i]) assert_true(y.d[BIAS][i] == gradient_start(BIAS, i)); /* exactly 0 */
+        free(mask);
+        answer_free(&y);
+        answer_free(&expected);
+        problem_free(&masked);
+    }
+}
+
+static void the_largest_finite_biases_are_numbers_not_sentinels(void **state)
+{
+    (void)state;
+    static const qkv_normalize all[] = {QKV_SOFTMAX, QKV_KERNEL_SUM, QKV_HARD, QKV_UNIFORM};
+    double huge = REAL_DTYPE == QKV_F32 ? FLT_MAX : DBL_MAX;
+    for (size_t n = 0; n < 4; n++)
+        for (int sign = -1; sign <= 1; sign += 2) {
+            qkv_attention a = many_keys;
+            a.score = QKV_SCORE_GAUSSIAN;
+            a.normalize = all[n];
+            a.kernel = QKV_KERNEL_CONSTANT;
+            problem p = problem_of(a, WITH_BIAS);
+            for (size_t i = 0; i < operand_size(&p, BIAS); i++) p.in[BIAS][i] = sign * huge;
+            for (size_t i = 0; i < operand_size(&p, Q); i++) p.in[Q][i] = 0;
+            for (size_t i = 0; i < operand_size(&p, K); i++) p.in[K][i] = 0;
+            answer y = solve(&p);
+            for (ptrdiff_t i = 0; i < problem_rows(&p) * a.n_k; i++) {
+                double expected = a.normalize == QKV_HARD ? i % a.n_k == 0 : 1.0 / (double)a.n_k;
+                assert_close(y.weights[i], expected, 4 * REAL_EPSILON / (double)a.n_k);
+            }
+            for (size_t i = 0; i < operand_size(&p, BIAS); i++) assert_true(isfinite(y.d[BIAS][i]));
+            answer_free(&y);
+            problem_free(&p);
+        }
+}
+
+/* ---- Logits -------------------------------------------------------------------------------- */
+
+/* s = q k with one coordinate, all keys the same. */
+static problem problem_of_equal_logits(qkv_normalize normalize, double logit)
+{
+    qkv_attention a = {.batch = 1, .heads = 1, .n_q = 3, .n_k = 150, .d_k = 1, .d_v = 2};
+    a.score = QKV_SCORE_DOT;
+    a.normalize = normalize;
+    problem p = problem_of(a, WITH_BIAS | WITH_D_LSE);
+    for (size_t i = 0; i < operand_size(&p, BIAS); i++) p.in[BIAS][i] = 0;
+    for (size_t i = 0; i < operand_size(&p, Q); i++) p.in[Q][i] = 1;
+    for (size_t i = 0; i < operand_size(&p, K); i++) p.in[K][i] = (double)(real)logit;
+    return p;
+}
+
+static void equal_logits_weigh_the_same_however_large(void **state)
+{
+    (void)state;
+    static const double logits[] = {1e30, -1e30, 1e4, -1e4, 0};
+    for (size_t l = 0; l < 5; l++) {
+        problem p = problem_of_equal_logits(QKV_SOFTMAX, logits[l]);
+        problem zero = problem_of_equal_logits(QKV_SOFTMAX, 0);
+        answer y = solve(&p), plain = solve(&zero);
+        for (ptrdiff_t i = 0; i < p.a.n_q * p.a.n_k; i++) {
+            assert_close(y.weights[i], 1.0 / 150, 4 * REAL_EPSILON / 150);
+            assert_close(y.d[BIAS][i], plain.d[BIAS][i], 0);
+        }
+        for (size_t i = 0; i < operand_size(&p, V); i++) assert_close(y.d[V][i], plain.d[V][i], 0);
+        for (size_t i = 0; i < operand_size(&p, K); i++) assert_close(y.d[K][i], plain.d[K][i], 0);
+        for (size_t i = 0; i < operand_size(&p, Q); i++) assert_true(isfinite(y.d[Q][i]));
+        answer_free(&plain);
+        answer_free(&y);
+        problem_free(&zero);
+        problem_free(&p);
+    }
+}
+
+static void logits_far_below_the_maximum_weigh_nothing_and_are_no_nan(void **state)
+{
+    (void)state;
+    static const double depths[] = {80, 95, 104, 700, 740, 800, 1e4, 1e30};
+    for (size_t l = 0; l < sizeof depths / sizeof *depths; l++)
+        for (ptrdiff_t winner = 0; winner < 150; winner += 149) {
+            problem p = problem_of_equal_logits(QKV_SOFTMAX, -depths[l]);
+            p.in[K][winner] = 0;
+            answer y = solve(&p);
+            for (ptrdiff_t i = 0; i < p.a.n_q; i++) {
+                assert_close(y.weights[i * p.a.n_k + winner], 1, 200 * exp(-depths[l]));
+                assert_close(y.weights[i * p.a.n_k + 75], exp(-depths[l]),
+                             1e-5 * exp(-depths[l]) + 1.0 * REAL_MIN);
+                assert_close(y.o[i * p.a.d_v], p.in[V][winner * p.a.d_v], 600 * exp(-depths[l]));
+                assert_close(y.lse[i], 0, 200 * exp(-depths[l]));
+            }
+            for (operand x = Q; x < OPERANDS; x++)
+                for (size_t i = 0; p.in[x] && i < operand_size(&p, x); i++)
+                    assert_true(isfinite(y.d[x][i]));
+            answer_free(&y);
+            problem_free(&p);
+        }
+}
+
+static void a_sigmoid_of_extreme_logits_is_0_or_1_with_a_gradient_of_0(void **state)
+{
+    (void)state;
+    static const double logits[] = {1e30, -1e30, 1e4, -1e4};
+    for (size_t l = 0; l < 4; l++) {
+        problem p = problem_of_equal_logits(QKV_NONE_SIGMOID, logits[l]);
+        answer y = solve(&p);
+        for (ptrdiff_t i = 0; i < p.a.n_q * p.a.n_k; i++) {
+            assert_close(y.weights[i], logits[l] > 0, 0);
+            assert_close(y.d[BIAS][i], gradient_start(BIAS, (size_t)i), 0);
+        }
+        answer_free(&y);
+        problem_free(&p);
+    }
+}
+
+/* 1e6 and 1e8 plus multiples of 1/16 and 1/1024 are exact in f32 and f64, hence so are differences.
+ */
+static void a_common_offset_of_queries_and_keys_changes_no_gaussian_weight(void **state)
+{
+    (void)state;
+    double offset = REAL_DTYPE == QKV_F32 ? 1e6 : 1e8, grid = REAL_DTYPE == QKV_F32 ? 16 : 1024;
+    for (size_t c = 0; c < CHOICES; c++) {
+        qkv_attention a = with_choice(many_keys, c);
+        if (a.score != QKV_SCORE_GAUSSIAN) continue;
+        problem p = problem_of(a, WITH_BANDWIDTH | WITH_SCALE | WITH_D_LSE);
+        for (operand x = Q; x <= K; x++)
+            for (size_t i = 0; i < operand_size(&p, x); i++)
+                p.in[x][i] = round(p.in[x][i] * grid) / grid;
+        answer near = solve(&p), expected = answer_new(&p), size = answer_new(&p);
+        oracle_solve(&p, &expected, &size);
+        for (operand x = Q; x <= K; x++)
+            for (size_t i = 0; i < operand_size(&p, x); i++) {
+                p.in[x][i] += offset;
+                assert_true((double)(real)p.in[x][i] == p.in[x][i]);
+            }
+        answer far = solve(&p);
+        for (ptrdiff_t i = 0; i < problem_rows(&p) * a.n_k; i++)
+            assert_close(far.weights[i], near.weights[i], 128 * REAL_EPSILON * size.weights[i]);
+        for (operand x = Q; x < OPERANDS; x++)
+            for (size_t i = 0; p.in[x] && i < operand_size(&p, x); i++)
+                assert_close(far.d[x][i], near.d[x][i], 128 * REAL_EPSILON * size.d[x][i]);
+        answer_free(&far);
+        answer_free(&size);
+        answer_free(&expected);
+        answer_free(&near);
+        problem_free(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(nan_and_infinity_in_keys_nobody_sees_change_no_bit),
+        cmocka_unit_test(a_nan_key_spoils_only_the_rows_that_see_it),
+        cmocka_unit_test(a_nan_query_spoils_only_its_row_and_the_keys_it_sees),
+        cmocka_unit_test(a_nan_value_spoils_only_its_column_of_the_rows_that_see_it),
+        cmocka_unit_test(a_bias_of_minus_infinity_is_a_mask_to_the_bit),
+        cmocka_unit_test(the_largest_finite_biases_are_numbers_not_sentinels),
+        cmocka_unit_test(equal_logits_weigh_the_same_however_large),
+        cmocka_unit_test(logits_far_below_the_maximum_weigh_nothing_and_are_no_nan),
+        cmocka_unit_test(a_sigmoid_of_extreme_logits_is_0_or_1_with_a_gradient_of_0),
+        cmocka_unit_test(a_common_offset_of_queries_and_keys_changes_no_gaussian_weight),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
