@@ -1,4 +1,58 @@
-/* npy.h - arrays in files. */
+/* npy.h - arrays in .npy files (NumPy enhancement proposal 1, format versions 1.0, 2.0 and 3.0).
+ *
+ *     qkv_npy a;
+ *     if (qkv_npy_load(&a, "weights.npy") == QKV_OK) {
+ *         // a.rank, a.dim[0] .. , a.data
+ *         qkv_npy_free(&a);
+ *     } */
 #ifndef QKV_NPY_H
 #define QKV_NPY_H
+
+#include "status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+enum { QKV_NPY_MAX_RANK = 8 };
+
+/* The element types that are read and written, with NumPy's name for each. */
+typedef enum qkv_npy_type {
+    QKV_NPY_F32 = 0, /* '<f4': float */
+    QKV_NPY_F64,     /* '<f8': double */
+    QKV_NPY_I64,     /* '<i8': int64_t */
+    QKV_NPY_BOOL     /* '|b1': uint8_t, 0 is false */
+} qkv_npy_type;
+
+/* An array, packed in C order. */
+typedef struct qkv_npy {
+    qkv_npy_type type;
+    int rank; /* 0 (a single number) .. QKV_NPY_MAX_RANK */
+    ptrdiff_t dim[QKV_NPY_MAX_RANK];
+    void *data;
+} qkv_npy;
+
+/* Number of elements, and bytes of one. The product of the sizes must be within SIZE_MAX, as it is
+ * for any array that was loaded. */
+QKV_API size_t qkv_npy_size(const qkv_npy *array);
+QKV_API size_t qkv_npy_item_bytes(qkv_npy_type type);
+
+/* Reads a whole file; array is overwritten, and zeroed on an error. Byte orders '<', '=' and '|'
+ * are the machine's (little-endian); a Fortran-order array is transposed to C order. QKV_E_FORMAT,
+ * with file and byte offset, for a malformed file, another element type, more than
+ * QKV_NPY_MAX_RANK axes, or data shorter or longer than the header says - which is checked before
+ * anything of that size is allocated. QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
+QKV_API qkv_status qkv_npy_load(qkv_npy *array, const char *path);
+
+/* Writes format 1.0. The file appears whole, under a temporary name first, or not at all.
+ * QKV_E_ARG, QKV_E_SHAPE for a negative size or a bad rank, QKV_E_OVERFLOW, QKV_E_IO,
+ * QKV_E_NOMEM. */
+QKV_API qkv_status qkv_npy_save(const qkv_npy *array, const char *path);
+
+/* Frees the data of a loaded array and zeroes it. NULL and a zeroed array are fine. */
+QKV_API void qkv_npy_free(qkv_npy *array);
+
+#ifdef __cplusplus
+}
+#endif
 #endif
