@@ -1,0 +1,45 @@
+/* figure.h - one figure in the making: a gnuplot script and the data it draws. */
+#ifndef QKV_SRC_FIGURE_H
+#define QKV_SRC_FIGURE_H
+
+#include <locale.h>
+#include <stdbool.h>
+#include <stdio.h>
+
+#include "qkv/plot.h"
+
+typedef struct qkv_sheet {
+    FILE *script; /* plots "@data index I" */
+    FILE *data;   /* blocks of numbers; qkv_sheet_end_block after each */
+    char *script_text, *data_text;
+    size_t script_length, data_length;
+    double width, height; /* inches */
+    bool vector;          /* SVG or PDF: cells are shapes, not pixels */
+    /* Each terminal has its own gap below tics (raise: characters to move labels up by), and its
+     * own unit of linewidth and pointsize (in points). */
+    double raise, points_per_line, points_per_mark;
+    const qkv_figure *figure;
+    const char *caller, *terminal;
+    locale_t locale;
+} qkv_sheet;
+
+/* Starts a figure of that size; numbers print with a point until it is drawn or dropped. QKV_E_ARG
+ * for a size or a path that cannot be, QKV_E_NOMEM. */
+qkv_status qkv_sheet_open(qkv_sheet *sheet, const qkv_figure *figure, double width, double height,
+                          const char *caller);
+
+/* A number of the data; what is not finite becomes gnuplot's NaN. */
+void qkv_sheet_number(qkv_sheet *sheet, double x);
+void qkv_sheet_end_block(qkv_sheet *sheet);
+
+/* The texts around one set of axes; NULL: none. */
+void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label,
+                      const char *y_label);
+
+/* The axes' rectangle, in inches from the bottom left corner. */
+void qkv_sheet_place(qkv_sheet *sheet, double left, double bottom, double right, double top);
+
+/* Runs gnuplot, keeps the script if asked to, and frees everything, whatever happens. */
+qkv_status qkv_sheet_draw(qkv_sheet *sheet);
+
+#endif

@@ -1,0 +1,304 @@
+#include "qkv/plot.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "fail.h"
+#include "figure.h"
+#include "gnuplot.h"
+
+static const char caller[] = "qkv_plot_panels";
+
+/* Distinguishable with any colour vision (after Okabe and Ito 2008), blue and vermilion first. */
+static const char *const cycle[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
+                                    "#e69f00", "#56b4e9", "#666666"};
+enum { CYCLE = sizeof cycle / sizeof *cycle };
+
+/* Inches, for a panel and what stands around it. */
+static const double panel_w = 3.4, panel_h = 2.4, left = 0.78, right = 0.18, bottom = 0.58,
+                    top = 0.36;
+
+typedef struct box {
+    double low[2], high[2]; /* of x and y */
+} box;
+
+static bool visible(const qkv_panel *p, double x, double y)
+{
+    return isfinite(x) && isfinite(y) && !(p->log_y && y <= 0);
+}
+
+static void widen(box *b, const qkv_panel *p, double x, double y)
+{
+    if (!visible(p, x, y)) return;
+    b->low[0] = fmin(b->low[0], x);
+    b->high[0] = fmax(b->high[0], x);
+    b->low[1] = fmin(b->low[1], y);
+    b->high[1] = fmax(b->high[1], y);
+}
+
+static box data_box(const qkv_panel *p)
+{
+    box b = {{INFINITY, INFINITY}, {-INFINITY, -INFINITY}};
+    for (size_t i = 0; i < p->n_series; i++) {
+        const qkv_series *s = &p->series[i];
+        for (size_t j = 0; j < s->n; j++) {
+            widen(&b, p, s->x[j], s->y[j]);
+            if (s->mark == QKV_BAND) widen(&b, p, s->x[j], s->y2[j]);
+            if (s->mark != QKV_BARS) continue;
+            widen(&b, p, s->x[j] - 0.6, 0);
+            widen(&b, p, s->x[j] + 0.6, 0);
+        }
+    }
+    return b;
+}
+
+/* Some air around the data, none below bars; something sensible around nothing or one point. */
+static void fit_axis(double *low, double *high, bool log, bool floor_at_zero)
+{
+    if (!(*low <= *high)) {
+        *low = log ? 1 : 0;
+        *high = log ? 10 : 1;
+    }
+    if (log) {
+        double air = *low < *high ? pow(*high / *low, 0.05) : 2;
+        *low /= air;
+        *high *= air;
+        return;
+    }
+    double air = *low < *high ? 0.05 * (*high - *low) : fmax(0.5, 0.05 * fabs(*low));
+    if (!(floor_at_zero && *low == 0)) *low -= air;
+    *high += air;
+}
+
+static bool has_bars(const qkv_panel *p)
+{
+    for (size_t i = 0; i < p->n_series; i++)
+        if (p->series[i].mark == QKV_BARS) return true;
+    return false;
+}
+
+/* The ranges of the axes; aspect: height of the panel over its width. */
+static box find_ranges(const qkv_panel *p, double aspect)
+{
+    box b = data_box(p);
+    fit_axis(&b.low[0], &b.high[0], false, false);
+    fit_axis(&b.low[1], &b.high[1], p->log_y, has_bars(p));
+    const double *given[] = {p->x_range, p->y_range};
+    for (int axis = 0; axis < 2; axis++) {
+        if (given[axis][0] == 0 && given[axis][1] == 0) continue;
+        b.low[axis] = given[axis][0];
+        b.high[axis] = given[axis][1];
+    }
+    if (!p->equal_aspect) return b;
+    double w = b.high[0] - b.low[0], h = b.high[1] - b.low[1];
+    int axis = h > w * aspect ? 0 : 1;
+    double more = axis == 0 ? h / aspect - w : w * aspect - h;
+    b.low[axis] -= more / 2;
+    b.high[axis] += more / 2;
+    return b;
+}
+
+/* ---- The legend goes to the corner with the least data in it -----------------------------------
+ */
+
+static double unit(double x, double low, double high, bool log_scale)
+{
+    return log_scale ? log(x / low) / log(high / low) : (x - low) / (high - low);
+}
+
+static void count_point(const qkv_panel *p, const box *b, double x, double y, double *corner)
+{
+    if (!visible(p, x, y)) return;
+    double u = unit(x, b->low[0], b->high[0], false), v = unit(y, b->low[1], b->high[1], p->log_y);
+    bool at_left = u<0.45, at_right = u> 0.55, at_top = v > 0.62, at_bottom = v < 0.38;
+    corner[0] += at_top && at_right;
+    corner[1] += at_top && at_left;
+    corner[2] += at_bottom && at_right;
+    corner[3] += at_bottom && at_left;
+}
+
+static const char *legend_corner(const qkv_panel *p, const box *b)
+{
+    static const char *const names[] = {"top right", "top left", "bottom right", "bottom left"};
+    double total[4] = {0};
+    for (size_t i = 0; i < p->n_series; i++) {
+        const qkv_series *s = &p->series[i];
+        double corner[4] = {0};
+        for (size_t j = 0; j < s->n; j++) {
+            count_point(p, b, s->x[j], s->y[j], corner);
+            if (s->mark == QKV_BAND) count_point(p, b, s->x[j], s->y2[j], corner);
+        }
+        /* Every series counts the same, however finely it is sampled. */
+        for (int c = 0; c < 4; c++) total[c] += corner[c] / (double)(s->n ? s->n : 1);
+    }
+    int best = 0;
+    for (int c = 1; c < 4; c++)
+        if (total[c] < total[best]) best = c;
+    return names[best];
+}
+
+/* ---- Drawing -----------------------------------------------------------------------------------
+ */
+
+static void add_data(qkv_sheet *sheet, const qkv_panel *p, const qkv_series *s)
+{
+    fputs("NaN NaN NaN NaN\n", sheet->data); /* so that an empty series is a block too */
+    for (size_t j = 0; j < s->n; j++) {
+        bool shown = visible(p, s->x[j], s->y[j]);
+        if (s->mark == QKV_BAND) shown = shown && visible(p, s->x[j], s->y2[j]);
+        qkv_sheet_number(sheet, shown ? s->x[j] : NAN);
+        qkv_sheet_number(sheet, shown ? s->y[j] : NAN);
+        qkv_sheet_number(sheet, s->y2 ? s->y2[j] : NAN);
+        qkv_sheet_number(sheet, s->sizes ? s->sizes[j] : s->size > 0 ? s->size : 4.5);
+        fputc('\n', sheet->data);
+    }
+    qkv_sheet_end_block(sheet);
+}
+
+static void add_series(qkv_sheet *sheet, const qkv_series *s, int index, size_t position)
+{
+    FILE *f = sheet->script;
+    fprintf(f, "@data index %d ", index);
+    double size = s->size > 0 ? s->size : 1.5;
+    switch (s->mark) {
+    case QKV_LINE:
+    case QKV_DASHES:
+        fprintf(f, "using 1:2 with lines linewidth %g dashtype %s", size / sheet->points_per_line,
+                s->mark == QKV_DASHES ? "(7,5)" : "solid");
+        break;
+    case QKV_POINTS:
+        fprintf(f, "using 1:2:($4*%g) with points pointtype 7 pointsize variable",
+                1 / sheet->points_per_mark);
+        break;
+    case QKV_BAND:
+        fputs("using 1:2:3 with filledcurves fillstyle transparent solid 0.22 noborder", f);
+        break;
+    case QKV_BARS:
+        fputs("using 1:2:(0.7) with boxes fillstyle solid 0.85 noborder", f);
+        break;
+    }
+    fputs(" linecolor rgb ", f);
+    qkv_gnuplot_quote(f, s->colour ? s->colour : cycle[position % CYCLE]);
+    if (s->label) {
+        fputs(" title ", f);
+        qkv_gnuplot_quote(f, s->label);
+    } else {
+        fputs(" notitle", f);
+    }
+}
+
+static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
+{
+    FILE *f = sheet->script;
+    fprintf(f, "set xrange [%.10g:%.10g]\nset yrange [%.10g:%.10g]\n%sset logscale y\n", b->low[0],
+            b->high[0], b->low[1], b->high[1], p->log_y ? "" : "un");
+    fputs("set xtics autofreq\n", f);
+    if (p->x_ticks) {
+        fputs("set xtics (", f);
+        for (size_t i = 0; i < p->n_x_ticks; i++) {
+            qkv_gnuplot_quote_tic(f, p->x_ticks[i] ? p->x_ticks[i] : "");
+            fprintf(f, " %zu%s", i, i + 1 < p->n_x_ticks ? ", " : "");
+        }
+        fputs(")\n", f);
+    }
+    fprintf(f, "set grid %s linetype 1 linecolor '#e4e4e4' linewidth 0.6 back\n",
+            p->x_ticks ? "noxtics ytics" : "xtics ytics");
+    fprintf(f, "set key %s\n", legend_corner(p, b));
+}
+
+static void add_panel(qkv_sheet *sheet, const qkv_panel *p, double aspect, int *index)
+{
+    box b = find_ranges(p, aspect);
+    set_axes(sheet, p, &b);
+    qkv_sheet_labels(sheet, p->title, p->x_label, p->y_label);
+    fputs("plot ", sheet->script);
+    if (p->n_series == 0) fputs("NaN notitle", sheet->script);
+    size_t position = 0;
+    for (size_t i = 0; i < p->n_series; i++) {
+        if (i > 0) fputs(", ", sheet->script);
+        add_series(sheet, &p->series[i], (*index)++, position);
+        position += !p->series[i].colour;
+        add_data(sheet, p, &p->series[i]);
+    }
+    fputc('\n', sheet->script);
+}
+
+static void set_figure(qkv_sheet *sheet)
+{
+    fprintf(sheet->script,
+            "set border 3 linecolor '#888888' linewidth 0.8\n"
+            "set tics out nomirror scale 0.4 textcolor '#333333'\nset xtics offset 0,%g\n"
+            "set format '%%g'\nset samples 2\n"
+            "set key opaque fillcolor '#ffffff' noautotitle Left reverse samplen 1.6 spacing %g "
+            "textcolor '#222222'\nset multiplot\n",
+            sheet->raise, sheet->key_spacing);
+}
+
+static qkv_status check_series(const qkv_series *s, int panel, size_t i)
+{
+    if (s->n > 0 && (!s->x || !s->y || (s->mark == QKV_BAND && !s->y2)))
+        return qkv_fail(QKV_E_ARG, "%s: panel %d, series %zu: x, y or y2 is NULL", caller, panel,
+                        i);
+    if ((unsigned)s->mark > QKV_BARS || !(s->size >= 0))
+        return qkv_fail(QKV_E_ARG, "%s: panel %d, series %zu: mark %d or size %g is none", caller,
+                        panel, i, (int)s->mark, s->size);
+    return QKV_OK;
+}
+
+static bool range_is_valid(const double *range, bool log_scale)
+{
+    if (range[0] == 0 && range[1] == 0) return true;
+    return isfinite(range[0]) && isfinite(range[1]) && range[0] < range[1] &&
+           !(log_scale && range[0] <= 0);
+}
+
+static qkv_status check_panel(const qkv_panel *p, int panel)
+{
+    if (!range_is_valid(p->x_range, false) || !range_is_valid(p->y_range, p->log_y))
+        return qkv_fail(QKV_E_ARG, "%s: panel %d: a range is not low < high", caller, panel);
+    if (p->equal_aspect && p->log_y)
+        return qkv_fail(QKV_E_ARG, "%s: panel %d: equal_aspect and log_y exclude each other",
+                        caller, panel);
+    if ((p->n_series > 0 && !p->series) || (p->x_ticks && p->n_x_ticks == 0))
+        return qkv_fail(QKV_E_ARG, "%s: panel %d: series is NULL or x_ticks is empty", caller,
+                        panel);
+    for (size_t i = 0; i < p->n_series; i++) {
+        qkv_status status = check_series(&p->series[i], panel, i);
+        if (status) return status;
+    }
+    return QKV_OK;
+}
+
+qkv_status qkv_plot_panels(const qkv_panel *panels, int rows, int cols, const qkv_figure *figure)
+{
+    static const qkv_figure defaults = {0};
+    if (!figure) figure = &defaults;
+    if (!panels) return qkv_fail(QKV_E_ARG, "%s: panels is NULL", caller);
+    if (rows < 1 || cols < 1 || rows > 20 || cols > 20)
+        return qkv_fail(QKV_E_SHAPE, "%s: %d x %d panels, expected 1 to 20 each", caller, rows,
+                        cols);
+    for (int i = 0; i < rows * cols; i++) {
+        qkv_status status = check_panel(&panels[i], i);
+        if (status) return status;
+    }
+    double frame_w = left + right, frame_h = bottom + top;
+    double width = figure->width > 0 ? figure->width : cols * (panel_w + frame_w);
+    double height = figure->height > 0 ? figure->height : rows * (panel_h + frame_h);
+    double w = width / cols - frame_w, h = height / rows - frame_h;
+    if (!(w > 0 && h > 0))
+        return qkv_fail(QKV_E_ARG, "%s: %g x %g inches leave no room for %d x %d panels", caller,
+                        width, height, rows, cols);
+    qkv_sheet sheet;
+    qkv_status status = qkv_sheet_open(&sheet, figure, width, height, caller);
+    if (status) return status;
+    set_figure(&sheet);
+    int index = 0;
+    for (int i = 0; i < rows * cols; i++) {
+        double x = i % cols * (w + frame_w) + left,
+               y = (rows - 1 - i / cols) * (h + frame_h) + bottom;
+        qkv_sheet_place(&sheet, x, y, x + w, y + h);
+        add_panel(&sheet, &panels[i], h / w, &index);
+    }
+    fputs("unset multiplot\n", sheet.script);
+    return qkv_sheet_draw(&sheet);
+}
