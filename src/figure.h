@@ -17,7 +17,7 @@ typedef struct qkv_sheet {
     bool vector;          /* SVG or PDF: cells are shapes, not pixels */
     /* Each terminal has its own gap below tics (raise: characters to move labels up by), and its
      * own unit of linewidth and pointsize (in points). */
-    double raise, points_per_line, points_per_mark;
+    double raise, key_spacing, points_per_line, points_per_mark;
     const qkv_figure *figure;
     const char *caller, *terminal;
     locale_t locale;
