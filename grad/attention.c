@@ -8,7 +8,7 @@
 #include "src/team.h"
 #include "src/workspace.h"
 
-static size_t layout(FN(qkv_grad_block) * g, const qkv_attention *a, void *memory)
+static size_t layout(FN(qkv_grad_block) *g, const qkv_attention *a, void *memory)
 {
     size_t forward = FN(qkv_block_layout)(&g->t, a, memory);
     if (forward == SIZE_MAX) return SIZE_MAX;
@@ -44,7 +44,7 @@ ptrdiff_t FN(qkv_backward_work)(const qkv_attention *a)
     return a->n_q ? a->batch * a->kv_heads : 0;
 }
 
-static real read_row(const FN(qkv_view) * from, const FN(qkv_block) * t, int i)
+static real read_row(const FN(qkv_view) *from, const FN(qkv_block) *t, int i)
 {
     return from->data ? *FN(qkv_at)(from, t->batch, t->head, t->q0 + i) : 0;
 }
@@ -62,7 +62,7 @@ static bool transpose(const real *lanes, ptrdiff_t d, real *rows)
 }
 
 /* max, log_sum and delta of the block's rows. */
-static void begin_rows(FN(qkv_grad_block) * g)
+static void begin_rows(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     const FN(qkv_gradients) *to = g->to;
@@ -79,7 +79,7 @@ static void begin_rows(FN(qkv_grad_block) * g)
     }
 }
 
-static void begin(FN(qkv_grad_block) * g, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0)
+static void begin(FN(qkv_grad_block) *g, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0)
 {
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
@@ -94,7 +94,7 @@ static void begin(FN(qkv_grad_block) * g, ptrdiff_t batch, ptrdiff_t head, ptrdi
 }
 
 /* x += the rows of a tile, in the key/value head. */
-static void add_rows(const FN(qkv_view) * x, const FN(qkv_block) * t, const real *rows, ptrdiff_t d)
+static void add_rows(const FN(qkv_view) *x, const FN(qkv_block) *t, const real *rows, ptrdiff_t d)
 {
     if (!x->data || d == 0) return;
     real *to = FN(qkv_at)(x, t->batch, t->kv_head, t->k0);
@@ -103,7 +103,7 @@ static void add_rows(const FN(qkv_view) * x, const FN(qkv_block) * t, const real
             to[j * x->stride[2] + c * x->stride[3]] += rows[j * d + c];
 }
 
-static void backward_tile(FN(qkv_grad_block) * g)
+static void backward_tile(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
@@ -119,7 +119,7 @@ static void backward_tile(FN(qkv_grad_block) * g)
     add_rows(&g->to->k, t, g->dk, a->d_k);
 }
 
-static void backward_block(FN(qkv_grad_block) * g)
+static void backward_block(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     ptrdiff_t last = FN(qkv_mask_last)(t), d = t->in->a.d_k;
@@ -134,7 +134,7 @@ static void backward_block(FN(qkv_grad_block) * g)
 }
 
 /* All query heads of one key/value head. */
-static void backward_group(FN(qkv_grad_block) * g, ptrdiff_t batch, ptrdiff_t kv_head)
+static void backward_group(FN(qkv_grad_block) *g, ptrdiff_t batch, ptrdiff_t kv_head)
 {
     const qkv_attention *a = &g->t.in->a;
     ptrdiff_t group = a->heads / a->kv_heads;
@@ -149,7 +149,7 @@ static void backward_group(FN(qkv_grad_block) * g, ptrdiff_t batch, ptrdiff_t kv
 }
 
 /* The heads' sums, in order, into dscale and dbandwidth. */
-static void add_parameters(const qkv_attention *a, const FN(qkv_gradients) * to)
+static void add_parameters(const qkv_attention *a, const FN(qkv_gradients) *to)
 {
     for (ptrdiff_t b = 0; b < a->batch; b++)
         for (ptrdiff_t h = 0; h < a->heads; h++) {
@@ -163,15 +163,15 @@ static void add_parameters(const qkv_attention *a, const FN(qkv_gradients) * to)
 }
 
 /* Heads that add to the same element of dbias cannot run side by side. */
-static bool heads_share_bias(const qkv_attention *a, const FN(qkv_view) * bias)
+static bool heads_share_bias(const qkv_attention *a, const FN(qkv_view) *bias)
 {
     return bias->data &&
            ((bias->stride[0] == 0 && a->batch > 1) || (bias->stride[1] == 0 && a->heads > 1));
 }
 
-qkv_status FN(qkv_attention_backward)(const qkv_attention *a, const FN(qkv_operands) * in,
-                                      const FN(qkv_results) * saved, const FN(qkv_results) * d_out,
-                                      const FN(qkv_operands) * d_in, void *workspace,
+qkv_status FN(qkv_attention_backward)(const qkv_attention *a, const FN(qkv_operands) *in,
+                                      const FN(qkv_results) *saved, const FN(qkv_results) *d_out,
+                                      const FN(qkv_operands) *d_in, void *workspace,
                                       size_t workspace_bytes)
 {
     FN(qkv_inputs) inputs;

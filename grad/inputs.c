@@ -3,7 +3,7 @@
 #include "src/fail.h"
 
 static qkv_status check_cotangents(const char *who, const qkv_attention *a,
-                                   const FN(qkv_results) * saved, const FN(qkv_results) * d_out)
+                                   const FN(qkv_results) *saved, const FN(qkv_results) *d_out)
 {
     if (!saved || !d_out)
         return qkv_fail(QKV_E_ARG, "%s: %s is NULL", who, saved ? "d_out" : "saved");
@@ -22,8 +22,8 @@ static qkv_status check_cotangents(const char *who, const qkv_attention *a,
     return QKV_OK;
 }
 
-qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_results) * saved,
-                                      const FN(qkv_results) * d_out, FN(qkv_gradients) * to,
+qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_results) *saved,
+                                      const FN(qkv_results) *d_out, FN(qkv_gradients) *to,
                                       qkv_slot_list *list)
 {
     qkv_status status = check_cotangents(list->who, a, saved, d_out);
@@ -32,8 +32,8 @@ qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_resul
     const ptrdiff_t value[4] = {a->batch, a->heads, a->n_q, a->d_v};
     const struct {
         const char *name;
-        const FN(qkv_slot) * slot;
-        FN(qkv_view) * view;
+        const FN(qkv_slot) *slot;
+        FN(qkv_view) *view;
         const ptrdiff_t *dim;
     } all[] = {{"saved o", &saved->o, &to->o, value},
                {"saved row_max", &saved->row_max, &to->row_max, row},
@@ -48,8 +48,8 @@ qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_resul
     return status;
 }
 
-qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) * d_in,
-                                     FN(qkv_gradients) * to, qkv_slot_list *list)
+qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) *d_in,
+                                     FN(qkv_gradients) *to, qkv_slot_list *list)
 {
     if (!d_in) return qkv_fail(QKV_E_ARG, "%s: d_in is NULL", list->who);
     if (d_in->bandwidth.data && a->score != QKV_SCORE_GAUSSIAN)

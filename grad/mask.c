@@ -2,7 +2,7 @@
  * where hidden. */
 #include "grad/tile.h"
 
-void FN(qkv_mask_backward)(FN(qkv_grad_block) * g)
+void FN(qkv_mask_backward)(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     const FN(qkv_view) *to = &g->to->bias;

@@ -21,12 +21,12 @@ static real kernel_slope(qkv_kernel kernel, real s)
     return 0;
 }
 
-static real bias_at(const FN(qkv_block) * t, int x)
+static real bias_at(const FN(qkv_block) *t, int x)
 {
     return t->in->bias.data ? t->b[x] : 0;
 }
 
-static void softmax(FN(qkv_grad_block) * g)
+static void softmax(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     for (int j = 0; j < t->n_k; j++)
@@ -38,7 +38,7 @@ static void softmax(FN(qkv_grad_block) * g)
 
 /* A row whose support is empty passes no gradient to anything; one that fell back to its nearest
  * keys has no slope. */
-static void kernel_sum(FN(qkv_grad_block) * g)
+static void kernel_sum(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     qkv_kernel kernel = t->in->a.kernel;
@@ -62,7 +62,7 @@ static real sigmoid_slope(real x)
     return e / ((1 + e) * (1 + e));
 }
 
-static void unnormalized(FN(qkv_grad_block) * g)
+static void unnormalized(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     for (int x = 0; x < t->n_k * QKV_LANES; x++) {
@@ -85,7 +85,7 @@ static void unnormalized(FN(qkv_grad_block) * g)
     }
 }
 
-void FN(qkv_normalize_backward)(FN(qkv_grad_block) * g)
+void FN(qkv_normalize_backward)(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     if (t->in->a.normalize == QKV_SOFTMAX)

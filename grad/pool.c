@@ -2,7 +2,7 @@
 #include "grad/tile.h"
 
 /* dw[j][i] = sum_c v[j][c] d_o[c][i]. A hidden pair may get NaN here; normalize.c drops it. */
-static void weights(FN(qkv_grad_block) * g)
+static void weights(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     for (int j = 0; j < t->n_k; j++) {
@@ -14,7 +14,7 @@ static void weights(FN(qkv_grad_block) * g)
     }
 }
 
-void FN(qkv_outer)(const FN(qkv_block) * t, const real *p, const real *rows, bool rows_finite,
+void FN(qkv_outer)(const FN(qkv_block) *t, const real *p, const real *rows, bool rows_finite,
                    ptrdiff_t d, real *dx)
 {
     bool all = t->coverage == QKV_SEES_ALL || rows_finite;
@@ -28,7 +28,7 @@ void FN(qkv_outer)(const FN(qkv_block) * t, const real *p, const real *rows, boo
         }
 }
 
-void FN(qkv_pool_backward)(FN(qkv_grad_block) * g)
+void FN(qkv_pool_backward)(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     weights(g);

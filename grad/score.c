@@ -11,7 +11,7 @@
 #include "grad/tile.h"
 
 /* dq[c][i] += scale sum_j ds[j][i] k[j][c]. */
-static void dot_queries(FN(qkv_grad_block) * g)
+static void dot_queries(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     ptrdiff_t d = t->in->a.d_k;
@@ -32,7 +32,7 @@ static void dot_queries(FN(qkv_grad_block) * g)
     }
 }
 
-static void dot_keys(FN(qkv_grad_block) * g)
+static void dot_keys(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     FN(qkv_outer)(t, g->ds, g->q_rows, g->q_finite, t->in->a.d_k, g->dk);
@@ -40,7 +40,7 @@ static void dot_keys(FN(qkv_grad_block) * g)
 }
 
 /* u = (q - k) / h of one coordinate of one key, 0 at hidden pairs. */
-static void distances(const FN(qkv_block) * t, int j, ptrdiff_t c, real *u)
+static void distances(const FN(qkv_block) *t, int j, ptrdiff_t c, real *u)
 {
     real k = t->k.data[j * t->k.stride + c], inverse = t->inverse_bandwidth[c];
     const real *q = t->q + c * QKV_LANES;
@@ -51,7 +51,7 @@ static void distances(const FN(qkv_block) * t, int j, ptrdiff_t c, real *u)
 }
 
 /* One coordinate of a tile: its dq and dk; returns the gradient of its bandwidth. */
-static real gaussian_coordinate(FN(qkv_grad_block) * g, ptrdiff_t c)
+static real gaussian_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
 {
     const FN(qkv_block) *t = &g->t;
     real inverse = t->inverse_bandwidth[c], total = 0;
@@ -72,7 +72,7 @@ static real gaussian_coordinate(FN(qkv_grad_block) * g, ptrdiff_t c)
     return total * inverse;
 }
 
-static void gaussian(FN(qkv_grad_block) * g)
+static void gaussian(FN(qkv_grad_block) *g)
 {
     const qkv_attention *a = &g->t.in->a;
     for (ptrdiff_t c = 0; c < a->d_k; c++)
@@ -80,7 +80,7 @@ static void gaussian(FN(qkv_grad_block) * g)
 }
 
 /* sum ds a. The tile's s is not needed any more, so it becomes a. */
-static real scale_gradient(FN(qkv_grad_block) * g)
+static real scale_gradient(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     real scale = t->scale, sum = 0;
@@ -93,7 +93,7 @@ static real scale_gradient(FN(qkv_grad_block) * g)
     return sum;
 }
 
-void FN(qkv_score_backward)(FN(qkv_grad_block) * g)
+void FN(qkv_score_backward)(FN(qkv_grad_block) *g)
 {
     if (g->t.in->a.score == QKV_SCORE_GAUSSIAN) {
         gaussian(g);

@@ -16,7 +16,7 @@ typedef struct FN(qkv_gradients) {
 
 typedef struct FN(qkv_grad_block) {
     FN(qkv_block) t;
-    const FN(qkv_gradients) * to;
+    const FN(qkv_gradients) *to;
     real *d_o;      /* d_v x QKV_LANES, lanes beyond n_q are 0 */
     real *d_o_rows; /* QKV_LANES x d_v, the same */
     real *q_rows;   /* QKV_LANES x d_k */
@@ -30,30 +30,29 @@ typedef struct FN(qkv_grad_block) {
 } FN(qkv_grad_block);
 
 /* Is the pair seen? Not asked for lanes beyond n_q. */
-static inline bool FN(qkv_pair)(const FN(qkv_block) * t, int j, int i)
+static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
 {
     return t->coverage == QKV_SEES_ALL || t->seen[j * QKV_LANES + i];
 }
 
 /* ---- pool.c ---- */
-void FN(qkv_pool_backward)(FN(qkv_grad_block) * g); /* d_o, w -> dw = d_o'v, dv = w d_o */
+void FN(qkv_pool_backward)(FN(qkv_grad_block) *g); /* d_o, w -> dw = d_o'v, dv = w d_o */
 /* dx[j][c] = sum_i p[j][i] rows[i][c] over the pairs that see each other. */
-void FN(qkv_outer)(const FN(qkv_block) * t, const real *p, const real *rows, bool rows_finite,
+void FN(qkv_outer)(const FN(qkv_block) *t, const real *p, const real *rows, bool rows_finite,
                    ptrdiff_t d, real *dx);
 /* ---- normalize.c ---- */
-void FN(qkv_normalize_backward)(FN(qkv_grad_block) * g); /* w, dw, delta, s -> dw = d bias, ds */
+void FN(qkv_normalize_backward)(FN(qkv_grad_block) *g); /* w, dw, delta, s -> dw = d bias, ds */
 /* ---- mask.c ---- */
-void FN(qkv_mask_backward)(FN(qkv_grad_block) * g); /* dbias += dw */
+void FN(qkv_mask_backward)(FN(qkv_grad_block) *g); /* dbias += dw */
 /* ---- score.c ---- */
-void FN(qkv_score_backward)(FN(qkv_grad_block) *
-                            g); /* ds -> dq, dk, and this head's partial sums */
+void FN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq, dk, and this head's partial sums */
 
 /* ---- inputs.c: checks and resolves; the arrays join the list ---- */
-qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_results) * saved,
-                                      const FN(qkv_results) * d_out, FN(qkv_gradients) * to,
+qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_results) *saved,
+                                      const FN(qkv_results) *d_out, FN(qkv_gradients) *to,
                                       qkv_slot_list *list);
-qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) * d_in,
-                                     FN(qkv_gradients) * to, qkv_slot_list *list);
+qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) *d_in,
+                                     FN(qkv_gradients) *to, qkv_slot_list *list);
 /* ---- attention.c: pieces of work, workspace of a thread, workspace common to all ---- */
 ptrdiff_t FN(qkv_backward_work)(const qkv_attention *a);
 size_t FN(qkv_backward_share)(const qkv_attention *a);

@@ -17,8 +17,8 @@ qkv_status FN(qkv_attend)(const qkv_attention *a, const real *q, const real *k, 
     void *workspace = malloc(bytes);
     if (!workspace)
         return qkv_fail(QKV_E_NOMEM, "qkv_attend: no memory for a workspace of %zu bytes", bytes);
-    const FN(qkv_operands)
-        in = {.q.data = (real *)q, .k.data = (real *)k, .v.data = (real *)v}; /* never written */
+    const FN(qkv_operands) in = {
+        .q.data = (real *)q, .k.data = (real *)k, .v.data = (real *)v}; /* never written */
     const FN(qkv_results) out = {.o.data = o};
     status = FN(qkv_attention_forward)(a, &in, &out, workspace, bytes);
     free(workspace);

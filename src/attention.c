@@ -9,7 +9,7 @@ typedef struct outputs {
     FN(qkv_view) o, lse, row_max, row_log_sum, weights;
 } outputs;
 
-static qkv_status resolve_outputs(const qkv_attention *a, const FN(qkv_results) * out,
+static qkv_status resolve_outputs(const qkv_attention *a, const FN(qkv_results) *out,
                                   outputs *views, qkv_slot_list *list)
 {
     const char *who = list->who;
@@ -26,8 +26,8 @@ static qkv_status resolve_outputs(const qkv_attention *a, const FN(qkv_results) 
     const ptrdiff_t matrix[4] = {a->batch, a->heads, a->n_q, a->n_k};
     const struct {
         const char *name;
-        const FN(qkv_slot) * slot;
-        FN(qkv_view) * view;
+        const FN(qkv_slot) *slot;
+        FN(qkv_view) *view;
         const ptrdiff_t *dim;
     } all[] = {{"o", &out->o, &views->o, value},
                {"lse", &out->lse, &views->lse, row},
@@ -43,13 +43,13 @@ static qkv_status resolve_outputs(const qkv_attention *a, const FN(qkv_results) 
     return QKV_OK;
 }
 
-static void write_row(const FN(qkv_view) * to, const FN(qkv_block) * t, int i, real x)
+static void write_row(const FN(qkv_view) *to, const FN(qkv_block) *t, int i, real x)
 {
     if (to->data) *FN(qkv_at)(to, t->batch, t->head, t->q0 + i) = x;
 }
 
 /* The pooled sums become outputs; the number of rows of the block whose kernel support is empty. */
-static ptrdiff_t finish(FN(qkv_block) * t, const outputs *out)
+static ptrdiff_t finish(FN(qkv_block) *t, const outputs *out)
 {
     ptrdiff_t d = t->in->a.d_v, empty = 0;
     bool sums = qkv_has_sum(&t->in->a);
@@ -71,7 +71,7 @@ static ptrdiff_t finish(FN(qkv_block) * t, const outputs *out)
 }
 
 /* The matrix, since it was asked for: a second walk, now that max and sum are known. */
-static void write_weights(FN(qkv_block) * t, const FN(qkv_view) * weights)
+static void write_weights(FN(qkv_block) *t, const FN(qkv_view) *weights)
 {
     for (ptrdiff_t k0 = 0; k0 < t->in->a.n_k; k0 += QKV_KEYS) {
         bool seen = FN(qkv_block_tile)(t, k0);
@@ -84,7 +84,7 @@ static void write_weights(FN(qkv_block) * t, const FN(qkv_view) * weights)
     }
 }
 
-static ptrdiff_t forward_block(FN(qkv_block) * t, const outputs *out)
+static ptrdiff_t forward_block(FN(qkv_block) *t, const outputs *out)
 {
     FN(qkv_block_scan)(t);
     if (t->in->a.d_v) memset(t->o, 0, sizeof(real) * (size_t)t->in->a.d_v * QKV_LANES);
@@ -117,8 +117,8 @@ size_t FN(qkv_forward_share)(const qkv_attention *a)
     return FN(qkv_block_layout)(&t, a, NULL);
 }
 
-qkv_status FN(qkv_attention_forward)(const qkv_attention *a, const FN(qkv_operands) * in,
-                                     const FN(qkv_results) * out, void *workspace,
+qkv_status FN(qkv_attention_forward)(const qkv_attention *a, const FN(qkv_operands) *in,
+                                     const FN(qkv_results) *out, void *workspace,
                                      size_t workspace_bytes)
 {
     FN(qkv_inputs) inputs;

@@ -3,7 +3,7 @@
 #include "tile.h"
 #include "workspace.h"
 
-size_t FN(qkv_block_layout)(FN(qkv_block) * t, const qkv_attention *a, void *memory)
+size_t FN(qkv_block_layout)(FN(qkv_block) *t, const qkv_attention *a, void *memory)
 {
     qkv_cursor c = {.base = memory};
     const size_t r = sizeof(real);
@@ -26,7 +26,7 @@ size_t FN(qkv_block_layout)(FN(qkv_block) * t, const qkv_attention *a, void *mem
     return c.overflow ? SIZE_MAX : c.used;
 }
 
-void FN(qkv_load_lanes)(real *to, const FN(qkv_view) * from, const FN(qkv_block) * t, ptrdiff_t d)
+void FN(qkv_load_lanes)(real *to, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d)
 {
     const real *x = FN(qkv_at)(from, t->batch, t->head, t->q0);
     memset(to, 0, sizeof(real) * (size_t)d * QKV_LANES);
@@ -35,14 +35,14 @@ void FN(qkv_load_lanes)(real *to, const FN(qkv_view) * from, const FN(qkv_block)
             to[c * QKV_LANES + i] = x[i * from->stride[2] + c * from->stride[3]];
 }
 
-static real scale_of(const FN(qkv_block) * t)
+static real scale_of(const FN(qkv_block) *t)
 {
     const qkv_attention *a = &t->in->a;
     if (t->in->scale.data) return *FN(qkv_at)(&t->in->scale, t->batch, t->head, 0);
     return a->score == QKV_SCORE_SCALED_DOT ? 1 / sqrt((real)a->d_k) : 1;
 }
 
-static void load_bandwidth(FN(qkv_block) * t)
+static void load_bandwidth(FN(qkv_block) *t)
 {
     const FN(qkv_view) *h = &t->in->bandwidth;
     const real *x = h->data ? FN(qkv_at)(h, t->batch, t->head, 0) : NULL;
@@ -50,7 +50,7 @@ static void load_bandwidth(FN(qkv_block) * t)
     for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) t->inverse_bandwidth[c] = x ? 1 / x[c * step] : 1;
 }
 
-void FN(qkv_block_begin)(FN(qkv_block) * t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0)
+void FN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0)
 {
     const qkv_attention *a = &t->in->a;
     t->batch = batch;
@@ -65,7 +65,7 @@ void FN(qkv_block_begin)(FN(qkv_block) * t, ptrdiff_t batch, ptrdiff_t head, ptr
 }
 
 /* Rows in place where their columns are neighbours, packed otherwise: the bits are the same. */
-static void load_rows(FN(qkv_rows) * rows, const FN(qkv_view) * from, const FN(qkv_block) * t,
+static void load_rows(FN(qkv_rows) *rows, const FN(qkv_view) *from, const FN(qkv_block) *t,
                       ptrdiff_t d)
 {
     if (d == 0) return;
@@ -80,7 +80,7 @@ static void load_rows(FN(qkv_rows) * rows, const FN(qkv_view) * from, const FN(q
     rows->stride = d;
 }
 
-bool FN(qkv_block_tile)(FN(qkv_block) * t, ptrdiff_t k0)
+bool FN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0)
 {
     const qkv_attention *a = &t->in->a;
     t->k0 = k0;
@@ -93,7 +93,7 @@ bool FN(qkv_block_tile)(FN(qkv_block) * t, ptrdiff_t k0)
     return true;
 }
 
-void FN(qkv_block_scan)(FN(qkv_block) * t)
+void FN(qkv_block_scan)(FN(qkv_block) *t)
 {
     if (!qkv_needs_scan(&t->in->a)) return;
     ptrdiff_t last = FN(qkv_mask_last)(t);

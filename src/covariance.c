@@ -51,13 +51,13 @@ static moments moments_of(const covariance_block *x, int i)
     return (moments){.v = v, .k = v + a->d_v, .c = v + a->d_v + a->d_k};
 }
 
-static bool seen(const FN(qkv_block) * t, int j, int i)
+static bool seen(const FN(qkv_block) *t, int j, int i)
 {
     return t->coverage == QKV_SEES_ALL || t->seen[j * QKV_LANES + i];
 }
 
 /* Weighted mean of rows over the tile, around its first seen row. */
-static void tile_mean(const FN(qkv_block) * t, int i, const FN(qkv_rows) * rows, ptrdiff_t d,
+static void tile_mean(const FN(qkv_block) *t, int i, const FN(qkv_rows) *rows, ptrdiff_t d,
                       real weight, real *mean)
 {
     int first = 0;
@@ -114,7 +114,7 @@ static void merge(covariance_block *x, int i, real *weight)
 
 /* One block; returns the number of its rows that see keys but have no weight (those are NaN, as 0 /
  * 0). */
-static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) * to)
+static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
 {
     FN(qkv_block) *t = &x->t;
     const qkv_attention *a = &t->in->a;
@@ -137,7 +137,7 @@ static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) * to)
     return empty;
 }
 
-static qkv_status resolve(const qkv_attention *a, const FN(qkv_slot) * cov, FN(qkv_view) * to,
+static qkv_status resolve(const qkv_attention *a, const FN(qkv_slot) *cov, FN(qkv_view) *to,
                           qkv_slot_list *list)
 {
     if (!qkv_has_sum(a) && a->normalize != QKV_UNIFORM)
@@ -155,8 +155,8 @@ static qkv_status resolve(const qkv_attention *a, const FN(qkv_slot) * cov, FN(q
     return qkv_slot_list_add(list, FN(qkv_extent_of)("cov", cov, dim, true));
 }
 
-qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_operands) * in,
-                                        const FN(qkv_slot) * cov, void *workspace,
+qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_operands) *in,
+                                        const FN(qkv_slot) *cov, void *workspace,
                                         size_t workspace_bytes)
 {
     FN(qkv_inputs) inputs;

@@ -2,7 +2,7 @@
 #include "fail.h"
 #include "tile.h"
 
-FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4])
+FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4])
 {
     FN(qkv_view) view = {.data = slot->data};
     qkv_strides(dim, slot->strided, slot->stride, view.stride);
@@ -10,14 +10,14 @@ FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4])
 }
 
 /* A packed parameter is shared by all batch items and heads. */
-FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4])
+FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4])
 {
     FN(qkv_view) view = FN(qkv_view_of)(slot, dim);
     if (!slot->strided) view.stride[0] = view.stride[1] = 0;
     return view;
 }
 
-qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) * slot, const ptrdiff_t dim[4],
+qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
                              bool written)
 {
     qkv_extent e = {.name = name, .data = slot->data, .element = sizeof(real), .written = written};
@@ -26,7 +26,7 @@ qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) * slot, const 
     return e;
 }
 
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) * in, ptrdiff_t dims[6][4])
+void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in, ptrdiff_t dims[6][4])
 {
     bool many_scales = in->scale.strided, many_bandwidths = in->bandwidth.strided;
     const ptrdiff_t d[6][4] = {
@@ -39,12 +39,12 @@ void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) * in, p
     memcpy(dims, d, sizeof d);
 }
 
-qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) * x, bool gradients,
+qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list)
 {
     ptrdiff_t dims[6][4];
     FN(qkv_operand_dims)(a, x, dims);
-    const FN(qkv_slot) * slots[] = {&x->q, &x->k, &x->v, &x->bias, &x->scale, &x->bandwidth};
+    const FN(qkv_slot) *slots[] = {&x->q, &x->k, &x->v, &x->bias, &x->scale, &x->bandwidth};
     static const char *const names[2][6] = {{"q", "k", "v", "bias", "scale", "bandwidth"},
                                             {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth"}};
     for (int i = 0; i < 6; i++) {
@@ -66,7 +66,7 @@ static qkv_status list_mask(const qkv_attention *a, const qkv_slot_bool *mask, q
 }
 
 static qkv_status require_operands(const char *who, const qkv_attention *a,
-                                   const FN(qkv_operands) * in)
+                                   const FN(qkv_operands) *in)
 {
     bool queries = a->batch && a->heads && a->n_q, keys = queries && a->n_k;
     const struct {
@@ -90,7 +90,7 @@ static qkv_status require_operands(const char *who, const qkv_attention *a,
 }
 
 qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
-                                  const FN(qkv_operands) * in, FN(qkv_inputs) * out,
+                                  const FN(qkv_operands) *in, FN(qkv_inputs) *out,
                                   qkv_slot_list *list)
 {
     list->who = who;

@@ -7,7 +7,7 @@ static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b)
     return a < b ? a : b;
 }
 
-ptrdiff_t FN(qkv_mask_last)(const FN(qkv_block) * t)
+ptrdiff_t FN(qkv_mask_last)(const FN(qkv_block) *t)
 {
     const qkv_attention *a = &t->in->a;
     if (!a->mask.causal) return a->n_k;
@@ -16,7 +16,7 @@ ptrdiff_t FN(qkv_mask_last)(const FN(qkv_block) * t)
 }
 
 /* Every pair of the tile is seen, by the rules alone. */
-static bool rules_hide_nothing(const FN(qkv_block) * t)
+static bool rules_hide_nothing(const FN(qkv_block) *t)
 {
     const qkv_mask *m = &t->in->a.mask;
     bool causal = m->causal && t->k0 + t->n_k - 1 > t->q0 + m->causal_offset;
@@ -24,7 +24,7 @@ static bool rules_hide_nothing(const FN(qkv_block) * t)
     return !causal && !diagonal;
 }
 
-static void apply_rules(FN(qkv_block) * t)
+static void apply_rules(FN(qkv_block) *t)
 {
     const qkv_mask *m = &t->in->a.mask;
     memset(t->seen, 1, (size_t)(t->n_k * QKV_LANES));
@@ -36,7 +36,7 @@ static void apply_rules(FN(qkv_block) * t)
         }
 }
 
-static void apply_boolean(FN(qkv_block) * t)
+static void apply_boolean(FN(qkv_block) *t)
 {
     const qkv_slot_bool *mask = &t->in->mask;
     const uint8_t *m = mask->data + t->batch * mask->stride[0] + t->head * mask->stride[1] +
@@ -47,7 +47,7 @@ static void apply_boolean(FN(qkv_block) * t)
 }
 
 /* Loads the bias into b, 0 in the unused lanes; true if some of it is -inf. */
-static bool load_bias(FN(qkv_block) * t)
+static bool load_bias(FN(qkv_block) *t)
 {
     const FN(qkv_view) *bias = &t->in->bias;
     const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
@@ -62,7 +62,7 @@ static bool load_bias(FN(qkv_block) * t)
     return hides;
 }
 
-static qkv_coverage count_seen(const FN(qkv_block) * t)
+static qkv_coverage count_seen(const FN(qkv_block) *t)
 {
     int seen = 0;
     for (int j = 0; j < t->n_k; j++)
@@ -70,7 +70,7 @@ static qkv_coverage count_seen(const FN(qkv_block) * t)
     return seen == 0 ? QKV_SEES_NONE : seen == t->n_q * t->n_k ? QKV_SEES_ALL : QKV_SEES_SOME;
 }
 
-void FN(qkv_mask_tile)(FN(qkv_block) * t)
+void FN(qkv_mask_tile)(FN(qkv_block) *t)
 {
     bool bias_hides = t->in->bias.data && load_bias(t);
     if (rules_hide_nothing(t) && !t->in->mask.data && !bias_hides) {

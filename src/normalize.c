@@ -25,7 +25,7 @@ real FN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
     return 1;
 }
 
-void FN(qkv_normalize_begin)(FN(qkv_block) * t)
+void FN(qkv_normalize_begin)(FN(qkv_block) *t)
 {
     for (int i = 0; i < QKV_LANES; i++) {
         t->max[i] = -INF;
@@ -39,12 +39,12 @@ void FN(qkv_normalize_begin)(FN(qkv_block) * t)
     }
 }
 
-static bool is_seen(const FN(qkv_block) * t, int x)
+static bool is_seen(const FN(qkv_block) *t, int x)
 {
     return t->coverage == QKV_SEES_ALL || t->seen[x];
 }
 
-static real bias_at(const FN(qkv_block) * t, int x)
+static real bias_at(const FN(qkv_block) *t, int x)
 {
     return t->in->bias.data ? t->b[x] : 0;
 }
@@ -52,7 +52,7 @@ static real bias_at(const FN(qkv_block) * t, int x)
 /* The pass over all keys that some normalisers need before they can give a single weight: the
  * largest exponent (the first of equals; a NaN wins and stays), the smallest u^2, or the number of
  * seen keys. */
-void FN(qkv_normalize_scan)(FN(qkv_block) * t)
+void FN(qkv_normalize_scan)(FN(qkv_block) *t)
 {
     qkv_normalize normalize = t->in->a.normalize;
     for (int j = 0; j < t->n_k; j++)
@@ -74,7 +74,7 @@ void FN(qkv_normalize_scan)(FN(qkv_block) * t)
 }
 
 /* K(u), or for a row whose support is empty under the policy nearest, 1 at the smallest u. */
-static real kernel_factor(const FN(qkv_block) * t, int i, real s)
+static real kernel_factor(const FN(qkv_block) *t, int i, real s)
 {
     real u2 = -2 * s;
     const qkv_attention *a = &t->in->a;
@@ -84,7 +84,7 @@ static real kernel_factor(const FN(qkv_block) * t, int i, real s)
 }
 
 /* The weights that need no sum. */
-static real direct_weight(const FN(qkv_block) * t, int i, int x, ptrdiff_t key)
+static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
 {
     const qkv_attention *a = &t->in->a;
     if (a->normalize == QKV_UNIFORM) return 1 / t->best[i]; /* there are no scores */
@@ -110,7 +110,7 @@ static real direct_weight(const FN(qkv_block) * t, int i, int x, ptrdiff_t key)
 
 /* w = exponents, -inf where the factor is 0 or the key hidden; s becomes the factor for the kernel
  * sum. */
-static void exponents(FN(qkv_block) * t)
+static void exponents(FN(qkv_block) *t)
 {
     int n = t->n_k * QKV_LANES;
     bool bias = t->in->bias.data;
@@ -129,7 +129,7 @@ static void exponents(FN(qkv_block) * t)
 
 /* exp(w - from) times the factor; hidden keys, at -inf, become exactly 0. from is finite or +inf.
  */
-static void exponentiate(FN(qkv_block) * t, const real *from, const real *log_sum)
+static void exponentiate(FN(qkv_block) *t, const real *from, const real *log_sum)
 {
     bool kernel = t->in->a.normalize == QKV_KERNEL_SUM;
     for (int j = 0; j < t->n_k; j++)
@@ -141,7 +141,7 @@ static void exponentiate(FN(qkv_block) * t, const real *from, const real *log_su
         }
 }
 
-static void update_max(FN(qkv_block) * t, real *from)
+static void update_max(FN(qkv_block) *t, real *from)
 {
     real max[QKV_LANES];
     memcpy(max, t->max, sizeof max);
@@ -157,7 +157,7 @@ static void update_max(FN(qkv_block) * t, real *from)
     }
 }
 
-void FN(qkv_normalize_online)(FN(qkv_block) * t)
+void FN(qkv_normalize_online)(FN(qkv_block) *t)
 {
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++)
@@ -175,7 +175,7 @@ void FN(qkv_normalize_online)(FN(qkv_block) * t)
         for (int i = 0; i < QKV_LANES; i++) t->sum[i] += t->w[j * QKV_LANES + i];
 }
 
-void FN(qkv_normalize_weights)(FN(qkv_block) * t)
+void FN(qkv_normalize_weights)(FN(qkv_block) *t)
 {
     int n = t->n_k * QKV_LANES;
     if (qkv_has_sum(&t->in->a)) {

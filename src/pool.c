@@ -1,7 +1,7 @@
 /* pool.c - fourth stage: the weighted sum of the values. */
 #include "tile.h"
 
-bool FN(qkv_rows_finite)(const FN(qkv_rows) * rows, int n, ptrdiff_t d)
+bool FN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d)
 {
     for (int j = 0; j < n; j++)
         for (ptrdiff_t c = 0; c < d; c++)
@@ -9,7 +9,7 @@ bool FN(qkv_rows_finite)(const FN(qkv_rows) * rows, int n, ptrdiff_t d)
     return true;
 }
 
-static void rescale(FN(qkv_block) * t)
+static void rescale(FN(qkv_block) *t)
 {
     bool all_one = true;
     for (int i = 0; i < QKV_LANES; i++) all_one = all_one && t->rescale[i] == 1;
@@ -20,7 +20,7 @@ static void rescale(FN(qkv_block) * t)
 
 /* o[c][i] += sum_j w[j][i] v[j][c], four columns at a time so that a weight is loaded once for
  * four. */
-static void pool(FN(qkv_block) * t, ptrdiff_t c, int columns)
+static void pool(FN(qkv_block) *t, ptrdiff_t c, int columns)
 {
     real sum[4][QKV_LANES] = {{0}};
     for (int j = 0; j < t->n_k; j++) {
@@ -35,7 +35,7 @@ static void pool(FN(qkv_block) * t, ptrdiff_t c, int columns)
 
 /* The same sum over the seen pairs only: 0 times a hidden NaN would be NaN. A hard choice hides all
  * but the winner. */
-static void pool_seen(FN(qkv_block) * t)
+static void pool_seen(FN(qkv_block) *t)
 {
     bool hard = t->in->a.normalize == QKV_HARD;
     for (ptrdiff_t c = 0; c < t->in->a.d_v; c++)
@@ -51,7 +51,7 @@ static void pool_seen(FN(qkv_block) * t)
         }
 }
 
-void FN(qkv_pool_tile)(FN(qkv_block) * t)
+void FN(qkv_pool_tile)(FN(qkv_block) *t)
 {
     ptrdiff_t d = t->in->a.d_v, c = 0;
     rescale(t);

@@ -2,7 +2,7 @@
 #include "tile.h"
 
 /* s[j][i] = sum_c k[j][c] q[c][i]. */
-static void dot(FN(qkv_block) * t)
+static void dot(FN(qkv_block) *t)
 {
     ptrdiff_t d = t->in->a.d_k;
     for (int j = 0; j < t->n_k; j++) {
@@ -16,7 +16,7 @@ static void dot(FN(qkv_block) * t)
 
 /* s[j][i] = -1/2 sum_c ((q[c][i] - k[j][c]) / h[c])^2. Differences first: |q|^2 - 2 q'k + |k|^2
  * would cancel for keys with a large common offset. */
-static void gaussian(FN(qkv_block) * t)
+static void gaussian(FN(qkv_block) *t)
 {
     ptrdiff_t d = t->in->a.d_k;
     for (int j = 0; j < t->n_k; j++) {
@@ -31,7 +31,7 @@ static void gaussian(FN(qkv_block) * t)
     }
 }
 
-void FN(qkv_score_tile)(FN(qkv_block) * t)
+void FN(qkv_score_tile)(FN(qkv_block) *t)
 {
     if (t->in->a.score == QKV_SCORE_GAUSSIAN)
         gaussian(t);

@@ -50,7 +50,7 @@ typedef struct FN(qkv_view) {
     ptrdiff_t stride[4];
 } FN(qkv_view);
 
-static inline real *FN(qkv_at)(const FN(qkv_view) * view, ptrdiff_t batch, ptrdiff_t head,
+static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdiff_t head,
                                ptrdiff_t row)
 {
     return view->data + batch * view->stride[0] + head * view->stride[1] + row * view->stride[2];
@@ -71,7 +71,7 @@ typedef struct FN(qkv_rows) {
 } FN(qkv_rows);
 
 typedef struct FN(qkv_block) {
-    const FN(qkv_inputs) * in;
+    const FN(qkv_inputs) *in;
     ptrdiff_t batch, head, kv_head;
     ptrdiff_t q0, k0; /* first query of the block, first key of the tile */
     int n_q, n_k;     /* how many of each */
@@ -98,50 +98,49 @@ typedef struct FN(qkv_block) {
 } FN(qkv_block);
 
 /* ---- score.c ---- */
-void FN(qkv_score_tile)(FN(qkv_block) * t);
+void FN(qkv_score_tile)(FN(qkv_block) *t);
 /* ---- mask.c ---- */
-void FN(qkv_mask_tile)(FN(qkv_block) * t); /* sets coverage, seen and b */
-ptrdiff_t FN(qkv_mask_last)(const FN(qkv_block) *
-                            t); /* keys from here on are hidden from the block by rule */
+void FN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
+ptrdiff_t FN(qkv_mask_last)(
+    const FN(qkv_block) *t); /* keys from here on are hidden from the block by rule */
 /* ---- normalize.c ---- */
-void FN(qkv_normalize_begin)(FN(qkv_block) * t);  /* the rows, before the first tile */
-void FN(qkv_normalize_scan)(FN(qkv_block) * t);   /* s, b, seen -> best, winner */
-void FN(qkv_normalize_online)(FN(qkv_block) * t); /* s, b, seen -> w, max, sum, rescale, any */
-void FN(qkv_normalize_weights)(FN(qkv_block) *
-                               t); /* s, b, seen, max, log_sum -> final w; 0 where unseen */
+void FN(qkv_normalize_begin)(FN(qkv_block) *t);  /* the rows, before the first tile */
+void FN(qkv_normalize_scan)(FN(qkv_block) *t);   /* s, b, seen -> best, winner */
+void FN(qkv_normalize_online)(FN(qkv_block) *t); /* s, b, seen -> w, max, sum, rescale, any */
+void FN(qkv_normalize_weights)(
+    FN(qkv_block) *t); /* s, b, seen, max, log_sum -> final w; 0 where unseen */
 real FN(qkv_kernel_weight)(qkv_kernel kernel, real u2);
 /* ---- pool.c ---- */
-void FN(qkv_pool_tile)(FN(qkv_block) * t); /* o = o * rescale + w v */
-bool FN(qkv_rows_finite)(const FN(qkv_rows) * rows, int n, ptrdiff_t d);
+void FN(qkv_pool_tile)(FN(qkv_block) *t); /* o = o * rescale + w v */
+bool FN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d);
 
 /* ---- block.c: the loop's own parts, shared with grad/ and covariance.c ---- */
 /* Points the block's buffers into memory (aligned); NULL counts only. Bytes, or SIZE_MAX on
  * overflow. */
-size_t FN(qkv_block_layout)(FN(qkv_block) * t, const qkv_attention *a, void *memory);
-void FN(qkv_block_begin)(FN(qkv_block) * t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0);
-void FN(qkv_block_scan)(FN(qkv_block) *
-                        t); /* the scan of normalize.c over all tiles, where one is needed */
+size_t FN(qkv_block_layout)(FN(qkv_block) *t, const qkv_attention *a, void *memory);
+void FN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0);
+void FN(qkv_block_scan)(
+    FN(qkv_block) *t); /* the scan of normalize.c over all tiles, where one is needed */
 /* Loads, masks and scores the tile at k0; false, and no more than the mask done, if nothing in it
  * is seen. */
-bool FN(qkv_block_tile)(FN(qkv_block) * t, ptrdiff_t k0);
+bool FN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0);
 /* to = d x QKV_LANES from the block's n_q rows; unused lanes 0. */
-void FN(qkv_load_lanes)(real *to, const FN(qkv_view) * from, const FN(qkv_block) * t, ptrdiff_t d);
+void FN(qkv_load_lanes)(real *to, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d);
 
 /* ---- inputs.c: from the caller's structs to checked views ---- */
 /* Checks problem and operands, resolves them, starts the list of arrays with them. */
 qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
-                                  const FN(qkv_operands) * in, FN(qkv_inputs) * out,
+                                  const FN(qkv_operands) *in, FN(qkv_inputs) *out,
                                   qkv_slot_list *list);
 /* The sizes of q, k, v, bias, scale, bandwidth. */
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) * in,
-                          ptrdiff_t dims[6][4]);
+void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in, ptrdiff_t dims[6][4]);
 /* Adds the six arrays (inputs, or their gradients, which are written) to the list. */
-qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) * x, bool gradients,
+qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list);
-FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4]);
+FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
 /* Of scale or bandwidth: packed means one for all batch items and heads. */
-FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) * slot, const ptrdiff_t dim[4]);
-qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) * slot, const ptrdiff_t dim[4],
+FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
+qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
                              bool written);
 
 /* ---- attention.c, covariance.c: pieces of work for threads, and the workspace of one thread ----

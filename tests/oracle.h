@@ -9,8 +9,8 @@
 /* Overwrites value (of answer_new). Gradients are gradient_start + d L with L = sum(d_o o) +
  * sum(d_lse lse). magnitude, of the same shape, receives what rounding errors are proportional to:
  * the same sums over absolute values, times 1 + the largest logit of the row. It is infinite or NaN
- * where one rounding may change the answer at all (a key at the edge of a kernel's support, two equally
- * good keys for QKV_HARD). */
+ * where one rounding may change the answer at all (a key at the edge of a kernel's support, two
+ * equally good keys for QKV_HARD). */
 void oracle_solve(const problem *p, answer *value, answer *magnitude);
 
 /* dL/dx for one element of an operand, by complex step: Im L(x + ih) / h with h = 1e-30, exact to

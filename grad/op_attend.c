@@ -1,0 +1,368 @@
+/* op_attend.c - attention as one node: the stateless calls of attention.h, with what they save kept
+ * in the arena. */
+#include <string.h>
+
+#include "grad/arguments.h"
+#include "grad/tape.h"
+#include "src/real.h"
+
+enum { Q, K, V, BIAS, SCALE, BANDWIDTH };
+
+typedef struct attend_state {
+    qkv_attention a;
+    int input[QKV_ATTEND_INPUTS]; /* which input is q, k, ..; -1: absent */
+    FN(qkv_operands) in;
+    FN(qkv_results) saved;
+} attend_state;
+
+/* [batch, heads, n, d] of an operand that may lack leading axes. */
+static qkv_status matrix(qkv_tape *tape, const qkv_node *node, const qkv_node *x, const char *name,
+                         ptrdiff_t dim[4])
+{
+    if (x->rank < 2 || x->rank > 4)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE, "%s has rank %d, expected 2 to 4", name,
+                             x->rank);
+    dim[0] = x->rank > 2 ? x->dim[0] : 1;
+    dim[1] = x->rank > 3 ? x->dim[1] : 1;
+    dim[2] = x->dim[x->rank - 2];
+    dim[3] = x->dim[x->rank - 1];
+    return QKV_OK;
+}
+
+static qkv_status equal(qkv_tape *tape, const qkv_node *node, const char *what, ptrdiff_t found,
+                        ptrdiff_t expected)
+{
+    if (found == expected) return QKV_OK;
+    return qkv_node_fail(tape, node, QKV_E_SHAPE, "%s is %td, expected %td", what, found, expected);
+}
+
+/* The sizes of the problem from the shapes of q, k and v. */
+static qkv_status sizes(qkv_tape *tape, qkv_node *node, qkv_attention *a)
+{
+    const qkv_node *q = qkv_input(tape, node, 0), *k = qkv_input(tape, node, 1),
+                   *v = qkv_input(tape, node, 2);
+    ptrdiff_t dq[4] = {0}, dk[4] = {0}, dv[4] = {0};
+    if (matrix(tape, node, q, "q", dq) || matrix(tape, node, k, "k", dk) ||
+        matrix(tape, node, v, "v", dv) || equal(tape, node, "the rank of k", k->rank, q->rank) ||
+        equal(tape, node, "the rank of v", v->rank, q->rank) ||
+        equal(tape, node, "the batch of k", dk[0], dq[0]) ||
+        equal(tape, node, "the batch of v", dv[0], dq[0]) ||
+        equal(tape, node, "the number of heads of v", dv[1], dk[1]) ||
+        equal(tape, node, "the size of a key", dk[3], dq[3]) ||
+        equal(tape, node, "the number of values", dv[2], dk[2]))
+        return tape->status;
+    a->batch = dq[0];
+    a->heads = dq[1];
+    a->kv_heads = dk[1];
+    a->n_q = dq[2];
+    a->n_k = dk[2];
+    a->d_k = dq[3];
+    a->d_v = dv[3];
+    return QKV_OK;
+}
+
+/* A bias of any shape that broadcasts, as strides over [batch, heads, n_q, n_k]. */
+static qkv_status bias_slot(qkv_tape *tape, const qkv_node *node, const qkv_attention *a,
+                            const qkv_node *x, FN(qkv_slot) *slot)
+{
+    const ptrdiff_t to[4] = {a->batch, a->heads, a->n_q, a->n_k};
+    ptrdiff_t step = 1;
+    if (x->rank > 4)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE, "the bias has rank %d, expected 0 to 4",
+                             x->rank);
+    slot->data = x->value;
+    slot->strided = true;
+    for (int i = 3, j = x->rank - 1; i >= 0; i--, j--) {
+        ptrdiff_t n = j >= 0 ? x->dim[j] : 1;
+        if (n != to[i] && n != 1)
+            return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                                 "axis %d of the bias is %td, expected %td or 1", j, n, to[i]);
+        slot->stride[i] = n == 1 ? 0 : step;
+        step *= n;
+    }
+    return QKV_OK;
+}
+
+static qkv_status parameter_slots(qkv_tape *tape, const qkv_node *node, attend_state *s,
+                                  const qkv_node *const x[QKV_ATTEND_INPUTS])
+{
+    const qkv_node *scale = x[SCALE], *h = x[BANDWIDTH];
+    if (scale) {
+        bool per_head = scale->rank == 1 && scale->dim[0] == s->a.heads;
+        if (!per_head && scale->size != 1)
+            return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                                 "scale has %zu elements, expected 1 or [%td]", scale->size,
+                                 s->a.heads);
+        s->in.scale.data = scale->value;
+        s->in.scale.strided = per_head;
+        s->in.scale.stride[1] = per_head && s->a.heads > 1;
+    }
+    if (h) {
+        if (h->size != 1 && (h->rank != 1 || h->dim[0] != s->a.d_k))
+            return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                                 "bandwidth has %zu elements, expected 1 or [%td]", h->size,
+                                 s->a.d_k);
+        s->in.bandwidth.data = h->value;
+        s->a.bandwidths = (ptrdiff_t)h->size;
+    }
+    return QKV_OK;
+}
+
+/* The rows that backward needs. */
+static qkv_status save_slots(qkv_tape *tape, const qkv_node *node, attend_state *s)
+{
+    size_t rows = (size_t)(s->a.batch * s->a.heads * s->a.n_q);
+    real *memory = qkv_node_take(tape, node, rows, 2 * sizeof *memory);
+    if (!memory) return QKV_E_NOMEM;
+    s->saved.row_max.data = memory;
+    s->saved.row_log_sum.data = memory + rows;
+    return QKV_OK;
+}
+
+static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+{
+    const qkv_attend_arguments *given = arguments;
+    attend_state *s = qkv_node_take(tape, node, 1, sizeof *s);
+    if (!s) return QKV_E_NOMEM;
+    *s = (attend_state){.a = *given->attention};
+    s->a.bandwidths = 0;
+    node->state = s;
+    const qkv_node *x[QKV_ATTEND_INPUTS] = {0};
+    for (int i = 0, n = 0; i < QKV_ATTEND_INPUTS; i++) {
+        s->input[i] = given->present[i] ? n++ : -1;
+        if (given->present[i]) x[i] = qkv_input(tape, node, s->input[i]);
+    }
+    if (sizes(tape, node, &s->a)) return tape->status;
+    s->in.q.data = x[Q]->value;
+    s->in.k.data = x[K]->value;
+    s->in.v.data = x[V]->value;
+    if (given->mask) s->in.mask = *given->mask;
+    if (x[BIAS] && bias_slot(tape, node, &s->a, x[BIAS], &s->in.bias)) return tape->status;
+    if (parameter_slots(tape, node, s, x) || save_slots(tape, node, s)) return tape->status;
+    ptrdiff_t dim[4];
+    for (int i = 0; i < x[Q]->rank; i++) dim[i] = x[Q]->dim[i];
+    dim[x[Q]->rank - 1] = s->a.d_v;
+    return qkv_node_shape(tape, node, x[Q]->rank, dim);
+}
+
+/* The workspace lives until the reset, as all of a node's memory: forward and backward have one
+ * each. */
+static void *workspace(qkv_tape *tape, const qkv_node *node, qkv_pass pass, size_t *bytes)
+{
+    const attend_state *s = node->state;
+    qkv_status status = qkv_attention_workspace(&s->a, pass, REAL_DTYPE, bytes);
+    if (!status) return qkv_node_take(tape, node, *bytes, 1);
+    qkv_node_fail(tape, node, status, "%s", qkv_last_error());
+    return NULL;
+}
+
+static qkv_status report(qkv_tape *tape, const qkv_node *node, qkv_status status)
+{
+    return status ? qkv_node_fail(tape, node, status, "%s", qkv_last_error()) : QKV_OK;
+}
+
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
+{
+    attend_state *s = node->state;
+    size_t bytes;
+    void *memory = workspace(tape, node, QKV_FORWARD, &bytes);
+    if (!memory) return tape->status;
+    s->saved.o.data = node->value;
+    return report(tape, node, FN(qkv_attention_forward)(&s->a, &s->in, &s->saved, memory, bytes));
+}
+
+/* Where the gradient of an operand goes. An array may be several operands at once (k and v of
+ * self-attention), but attention writes no element twice: the later ones get an array of their own,
+ * added by join_gradients. */
+static qkv_status split_gradients(qkv_tape *tape, const qkv_node *node,
+                                  real *gradient[QKV_ATTEND_INPUTS])
+{
+    const attend_state *s = node->state;
+    for (int i = 0; i < QKV_ATTEND_INPUTS; i++) {
+        gradient[i] = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
+        for (int j = 0; j < i && gradient[i]; j++) {
+            if (gradient[j] != gradient[i]) continue;
+            size_t n = qkv_input(tape, node, s->input[i])->size;
+            gradient[i] = qkv_node_take(tape, node, n, sizeof(real));
+            if (!gradient[i]) return QKV_E_NOMEM;
+            memset(gradient[i], 0, n * sizeof(real));
+        }
+    }
+    return QKV_OK;
+}
+
+static void join_gradients(qkv_tape *tape, const qkv_node *node,
+                           real *const gradient[QKV_ATTEND_INPUTS])
+{
+    const attend_state *s = node->state;
+    for (int i = 0; i < QKV_ATTEND_INPUTS; i++) {
+        real *to = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
+        if (!to || to == gradient[i]) continue;
+        size_t n = qkv_input(tape, node, s->input[i])->size;
+        for (size_t x = 0; x < n; x++) to[x] += gradient[i][x];
+    }
+}
+
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    const attend_state *s = node->state;
+    size_t bytes;
+    real *gradient[QKV_ATTEND_INPUTS];
+    void *memory = workspace(tape, node, QKV_BACKWARD, &bytes);
+    if (!memory || split_gradients(tape, node, gradient)) return tape->status;
+    FN(qkv_operands) d_in = s->in; /* the same layouts */
+    d_in.q.data = gradient[Q];
+    d_in.k.data = gradient[K];
+    d_in.v.data = gradient[V];
+    d_in.bias.data = gradient[BIAS];
+    d_in.scale.data = gradient[SCALE];
+    d_in.bandwidth.data = gradient[BANDWIDTH];
+    const FN(qkv_results) d_out = {.o.data = node->gradient};
+    qkv_status status =
+        FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out, &d_in, memory, bytes);
+    if (!status) join_gradients(tape, node, gradient);
+    return report(tape, node, status);
+}
+
+/* ---- Checks -------------------------------------------------------------------------------------
+ */
+
+static qkv_var plain(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend(tape, &(qkv_attention){0}, &in);
+}
+
+static qkv_var itself(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[0], .v = x[0]};
+    return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_DOT}, &in);
+}
+
+static qkv_var causal_bias(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.mask = {.causal = true, .causal_offset = 1}};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .bias = x[3], .scale = x[4]};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var gaussian(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.score = QKV_SCORE_GAUSSIAN, .mask = {.leave_one_out = true}};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .bandwidth = x[3]};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var kernel(qkv_tape *tape, const qkv_var *x, qkv_normalize normalize, qkv_kernel kernel)
+{
+    const qkv_attention a = {.score = QKV_SCORE_GAUSSIAN, .normalize = normalize, .kernel = kernel};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .bias = x[3], .bandwidth = x[4]};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var triangular(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_TRIANGULAR);
+}
+
+static qkv_var epanechnikov(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV);
+}
+
+static qkv_var none_kernel(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_NONE_KERNEL, QKV_KERNEL_EPANECHNIKOV);
+}
+
+/* The kernels whose weights are steps: only values and bias have a slope. */
+static qkv_var boxcar(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR);
+}
+
+static qkv_var constant(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_CONSTANT);
+}
+
+static qkv_var normalized(qkv_tape *tape, const qkv_var *x, qkv_normalize normalize)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend(tape, &(qkv_attention){.normalize = normalize}, &in);
+}
+
+static qkv_var hard(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_HARD);
+}
+
+static qkv_var uniform(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_UNIFORM);
+}
+
+static qkv_var none_exp(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_NONE_EXP);
+}
+
+static qkv_var none_sigmoid(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_NONE_SIGMOID);
+}
+
+static qkv_var none_identity(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_NONE_IDENTITY);
+}
+
+/* Values within 0.4 and bandwidths near 2 keep every distance inside the support, away from its
+ * kink. */
+#define KERNEL_CASE(name)                                                                 \
+    {                                                                                     \
+        .label = "attend " #name, .n_input = 5,                                           \
+        .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}, {2, {5, 7}}, {0}}, .lower = 0.6, \
+        .upper = 1, .apply = name                                                         \
+    }
+#define NORMALIZE_CASE(name)                                                                      \
+    {                                                                                             \
+        .label = "attend " #name, .n_input = 3, .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}}, \
+        .apply = name                                                                             \
+    }
+
+static const qkv_op_case cases[] = {
+    {.n_input = 3,
+     .input = {{4, {2, 4, 5, 3}}, {4, {2, 2, 7, 3}}, {4, {2, 2, 7, 2}}},
+     .apply = plain},
+    {.label = "attend to itself", .n_input = 1, .input = {{3, {2, 6, 3}}}, .apply = itself},
+    {.label = "attend causal, bias, scale per head",
+     .n_input = 5,
+     .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {3, {2, 1, 7}}, {1, {2}}},
+     .apply = causal_bias},
+    {.label = "attend gaussian, one bandwidth, leave one out",
+     .n_input = 4,
+     .input = {{2, {6, 3}}, {2, {7, 3}}, {2, {7, 2}}, {0}},
+     .lower = 0.5,
+     .upper = 2,
+     .apply = gaussian},
+    {.label = "attend gaussian, a bandwidth a column",
+     .n_input = 4,
+     .input = {{2, {6, 3}}, {2, {7, 3}}, {2, {7, 2}}, {1, {3}}},
+     .lower = 0.5,
+     .upper = 2,
+     .apply = gaussian},
+    KERNEL_CASE(triangular),
+    KERNEL_CASE(epanechnikov),
+    KERNEL_CASE(none_kernel),
+    KERNEL_CASE(boxcar),
+    KERNEL_CASE(constant),
+    NORMALIZE_CASE(hard),
+    NORMALIZE_CASE(uniform),
+    NORMALIZE_CASE(none_exp),
+    NORMALIZE_CASE(none_sigmoid),
+    NORMALIZE_CASE(none_identity),
+    {0},
+};
+
+const qkv_op FN(qkv_op_attend) = {"attend", shape, forward, backward, cases, NULL};

@@ -1,0 +1,30 @@
+/* op_detach.c - the value flows on, the gradient does not. The value is shared, not copied. */
+#include "grad/tape.h"
+#include "src/real.h"
+
+static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+{
+    (void)arguments;
+    node->needs_gradient = false;
+    node->value = qkv_input(tape, node, 0)->value;
+    return qkv_shape_same(tape, node, NULL);
+}
+
+static qkv_status nothing(qkv_tape *tape, qkv_node *node)
+{
+    (void)tape, (void)node;
+    return QKV_OK;
+}
+
+/* Differences see through a detached x, so here what is detached has no gradient to begin with. */
+static qkv_var beside(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_add(tape, qkv_neg(tape, x[0]), qkv_detach(tape, x[1]));
+}
+
+static const qkv_op_case cases[] = {
+    {.n_input = 2, .input = {{1, {5}}, {1, {5}}}, .constant = 1u << 1, .apply = beside},
+    {0},
+};
+
+const qkv_op FN(qkv_op_detach) = {"detach", shape, nothing, nothing, cases, NULL};
