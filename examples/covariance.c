@@ -1,0 +1,286 @@
+/* covariance.c - exercise 2 of the chapter, three ways. For a(q, k) = q'k, softmax weights p and
+ * values equal to the keys, the Jacobian of attention with respect to the query is the covariance
+ * of the keys under p:
+ *
+ *     o = sum_j p_j k_j,   dp_j/dq = p_j (k_j - o)   =>   do/dq = sum_j p_j k_j (k_j - o)' =
+ * Cov_p[k]
+ *
+ * The tape differentiates, finite differences measure, and the covariance is computed from its
+ * definition. */
+#include <getopt.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common.h"
+#include "qkv/attention.h"
+#include "qkv/plot.h"
+#include "qkv/tape.h"
+#include "src/random.h"
+
+typedef struct settings {
+    long keys, d, seed;
+    double scale;
+    const char *plot, *format;
+} settings;
+
+/* One query against keys that are their own values. */
+typedef struct exercise {
+    qkv_attention a;
+    double *q, *k, *weights; /* [d], [keys, d], [keys] */
+    double *output;          /* [d] */
+    double scale;
+} exercise;
+
+static exercise make_exercise(const settings *s)
+{
+    exercise e = {.a = {.batch = 1, .heads = 1, .n_q = 1, .n_k = s->keys, .d_k = s->d, .d_v = s->d},
+                  .scale = s->scale};
+    e.q = allocate((size_t)s->d, sizeof(double));
+    e.k = allocate((size_t)(s->keys * s->d), sizeof(double));
+    e.weights = allocate((size_t)s->keys, sizeof(double));
+    e.output = allocate((size_t)s->d, sizeof(double));
+    for (long c = 0; c < s->d; c++) e.q[c] = qkv_random_normal((uint64_t)s->seed, 0, (uint64_t)c);
+    for (long x = 0; x < s->keys * s->d; x++)
+        e.k[x] = qkv_random_normal((uint64_t)s->seed, 1, (uint64_t)x);
+    return e;
+}
+
+static qkv_operands_f64 operands(exercise *e)
+{
+    return (qkv_operands_f64){
+        .q.data = e->q, .k.data = e->k, .v.data = e->k, .scale.data = &e->scale};
+}
+
+/* o and p at the present query. */
+static void attend(exercise *e)
+{
+    size_t bytes;
+    check(qkv_attention_workspace(&e->a, QKV_FORWARD, QKV_F64, &bytes));
+    void *workspace = allocate(bytes, 1);
+    const qkv_operands_f64 in = operands(e);
+    const qkv_results_f64 out = {.o.data = e->output, .weights.data = e->weights};
+    check(qkv_attention_forward_f64(&e->a, &in, &out, workspace, bytes));
+    free(workspace);
+}
+
+/* Row r of the Jacobian is the gradient of o_r, so backward starts from the r-th unit vector. */
+static void by_tape(exercise *e, double *jacobian)
+{
+    ptrdiff_t d = e->a.d_k;
+    double *unit = allocate((size_t)d, sizeof *unit);
+    qkv_tape *t;
+    check(qkv_tape_new(&t, QKV_F64));
+    for (ptrdiff_t r = 0; r < d; r++) {
+        unit[r] = 1;
+        qkv_var k = qkv_leaf_f64(t, qkv_shape2(e->a.n_k, d), e->k, NULL);
+        const qkv_attend_vars in = {.q = qkv_leaf_f64(t, qkv_shape2(1, d), e->q, jacobian + r * d),
+                                    .k = k,
+                                    .v = k,
+                                    .scale = qkv_leaf_f64(t, qkv_scalar(), &e->scale, NULL)};
+        qkv_var o = qkv_attend(t, &e->a, &in);
+        qkv_var seed = qkv_leaf_f64(t, qkv_shape2(1, d), unit, NULL);
+        check(qkv_backward_with(t, o, &(qkv_backward_options){.seed = seed}));
+        qkv_tape_reset(t);
+        unit[r] = 0;
+    }
+    qkv_tape_free(t);
+    free(unit);
+}
+
+/* Central differences of fourth order: (8 (o(q + h) - o(q - h)) - (o(q + 2h) - o(q - 2h))) / 12 h.
+ */
+static void by_differences(exercise *e, double *jacobian)
+{
+    static const double step = 1e-3, at[] = {1, -1, 2, -2}, factor[] = {8, -8, -1, 1};
+    ptrdiff_t d = e->a.d_k;
+    for (ptrdiff_t c = 0; c < d; c++) {
+        double q = e->q[c];
+        for (int i = 0; i < 4; i++) {
+            e->q[c] = q + at[i] * step;
+            attend(e);
+            for (ptrdiff_t r = 0; r < d; r++)
+                jacobian[r * d + c] += factor[i] * e->output[r] / (12 * step);
+        }
+        e->q[c] = q;
+    }
+    attend(e);
+}
+
+/* Cov_p[k]; the Jacobian is scale times it. */
+static void covariance(exercise *e, double *cov)
+{
+    size_t bytes;
+    check(qkv_attention_workspace(&e->a, QKV_COVARIANCE, QKV_F64, &bytes));
+    void *workspace = allocate(bytes, 1);
+    const qkv_operands_f64 in = operands(e);
+    const qkv_slot_f64 to = {.data = cov};
+    check(qkv_attention_covariance_f64(&e->a, &in, &to, workspace, bytes));
+    free(workspace);
+}
+
+static double largest_difference(const double *x, const double *y, ptrdiff_t n)
+{
+    double largest = 0;
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (!(fabs(x[i] - y[i]) <= largest)) largest = fabs(x[i] - y[i]);
+    return largest;
+}
+
+/* The matrices side by side, at most 4 x 4 of each. */
+static void print_matrices(const double *const matrix[3], ptrdiff_t d)
+{
+    static const char *const title[] = {"tape", "finite differences", "scale * Cov_p[k]"};
+    ptrdiff_t shown = d < 4 ? d : 4;
+    for (int m = 0; m < 3; m++) printf("%-*s", (int)(11 * shown + 3), title[m]);
+    putchar('\n');
+    for (ptrdiff_t r = 0; r < shown; r++) {
+        for (int m = 0; m < 3; m++) {
+            for (ptrdiff_t c = 0; c < shown; c++) printf("%11.7f", matrix[m][r * d + c]);
+            printf("   ");
+        }
+        putchar('\n');
+    }
+    if (shown < d) printf("(the first %td rows and columns of %td)\n", shown, d);
+}
+
+static void print_result(exercise *e, const double *const matrix[3])
+{
+    ptrdiff_t d = e->a.d_k, n = d * d;
+    printf("a(q, k) = %g q'k, %td keys in %td dimensions, values = keys\n\n", e->scale, e->a.n_k,
+           d);
+    print_matrices(matrix, d);
+    printf("\nlargest difference   tape and covariance         %.2e\n",
+           largest_difference(matrix[0], matrix[2], n));
+    printf("                     differences and covariance  %.2e\n",
+           largest_difference(matrix[1], matrix[2], n));
+}
+
+/* ---- The figure: the first two coordinates ------------------------------------------------------
+ */
+
+enum { ELLIPSE = 200 };
+
+/* The curve (x - mean)' Cov^-1 (x - mean) = radius^2, from the eigenvectors of the 2 x 2
+ * covariance. */
+static void ellipse(const double mean[2], const double *cov, ptrdiff_t d, double radius, double *x,
+                    double *y)
+{
+    double a = cov[0], b = cov[1], c = cov[d + 1];
+    double angle = atan2(2 * b, a - c) / 2, spread = hypot((a - c) / 2, b);
+    double major = radius * sqrt(fmax(0, (a + c) / 2 + spread));
+    double minor = radius * sqrt(fmax(0, (a + c) / 2 - spread));
+    for (int i = 0; i < ELLIPSE; i++) {
+        double t = 6.283185307179586 * i / (ELLIPSE - 1);
+        double u = major * cos(t), v = minor * sin(t);
+        x[i] = mean[0] + u * cos(angle) - v * sin(angle);
+        y[i] = mean[1] + u * sin(angle) + v * cos(angle);
+    }
+}
+
+static void draw(exercise *e, const double *cov, const settings *s)
+{
+    size_t n = (size_t)e->a.n_k;
+    double *x = allocate(n, sizeof *x), *y = allocate(n, sizeof *y), *size = allocate(n, sizeof *x);
+    double greatest = 0;
+    for (size_t j = 0; j < n; j++) greatest = fmax(greatest, e->weights[j]);
+    for (size_t j = 0; j < n; j++) {
+        x[j] = e->k[j * (size_t)s->d];
+        y[j] = e->k[j * (size_t)s->d + 1];
+        size[j] = fmax(1.5, 24 * sqrt(e->weights[j] / greatest)); /* the area is the weight */
+    }
+    double curve[2][2][ELLIPSE];
+    for (int i = 0; i < 2; i++) ellipse(e->output, cov, s->d, i + 1, curve[i][0], curve[i][1]);
+    const qkv_series series[] = {
+        {QKV_LINE, "covariance, 1 and 2 \u03c3", ELLIPSE, curve[0][0], curve[0][1],
+         .colour = "#0072b2"},
+        {QKV_LINE, NULL, ELLIPSE, curve[1][0], curve[1][1], .colour = "#56b4e9"},
+        {QKV_POINTS, "keys, area = weight", n, x, y, .sizes = size, .colour = "#999999"},
+        {QKV_POINTS, "query", 1, e->q, e->q + 1, .size = 9, .colour = "#d55e00"},
+        {QKV_POINTS, "attention", 1, e->output, e->output + 1, .size = 9, .colour = "#0072b2"}};
+    const qkv_panel panel = {.title = "Keys, their weights, and their covariance under them",
+                             .x_label = "first coordinate",
+                             .y_label = "second coordinate",
+                             .equal_aspect = true,
+                             .series = series,
+                             .n_series = sizeof series / sizeof *series};
+    char name[32];
+    snprintf(name, sizeof name, "covariance.%s", s->format);
+    make_directories(s->plot);
+    char *path = join_path(s->plot, name);
+    check(qkv_plot_panels(&panel, 1, 1, &(qkv_figure){.path = path, .width = 6.5, .height = 5.5}));
+    printf("\nfigure  %s\n", path);
+    free(path), free(x), free(y), free(size);
+}
+
+/* ---- The command line
+ * ------------------------------------------------------------------------------ */
+
+static const char *format_argument(const char *text)
+{
+    static const char *const formats[] = {"svg", "png", "pdf"};
+    for (int i = 0; i < 3; i++)
+        if (!strcmp(text, formats[i])) return formats[i];
+    usage_error("--format is '%s', expected svg, png or pdf", text);
+}
+
+static settings read_settings(int argc, char **argv)
+{
+    static const command_option options[] = {
+        {"keys", "N", "number of keys (default 12)"},
+        {"dim", "D", "their dimension, 2 or more (default 2)"},
+        {"scale", "S", "scale of the score (default 1)"},
+        {"seed", "N", "seed of the random keys and query (default 1)"},
+        {"plot", "DIR", "draw keys, weights and the covariance ellipse into DIR/covariance.svg"},
+        {"format", "svg|png|pdf", "format of the figure (default svg)"},
+        {0}};
+    static const command c = {
+        .usage = "",
+        .summary =
+            "The Jacobian of attention with respect to its query is the covariance of the keys "
+            "under the attention weights: computed three ways, and drawn.",
+        .options = options};
+    settings s = {.keys = 12, .d = 2, .seed = 1, .scale = 1, .format = "svg"};
+    for (int o; (o = command_next(&c, argc, argv)) >= 0;) switch (o) {
+        case 0:
+            s.keys = integer_argument("keys", optarg, 1, 1000000);
+            break;
+        case 1:
+            s.d = integer_argument("dim", optarg, 2, 1024);
+            break;
+        case 2:
+            s.scale = number_argument("scale", optarg, -1e6, 1e6);
+            break;
+        case 3:
+            s.seed = integer_argument("seed", optarg, 0, 1L << 62);
+            break;
+        case 4:
+            s.plot = optarg;
+            break;
+        case 5:
+            s.format = format_argument(optarg);
+            break;
+        }
+    if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
+    return s;
+}
+
+int main(int argc, char **argv)
+{
+    settings s = read_settings(argc, argv);
+    exercise e = make_exercise(&s);
+    e.a.score = QKV_SCORE_DOT;
+    size_t n = (size_t)(s.d * s.d);
+    double *matrix[3], *cov = allocate(n, sizeof *cov);
+    for (int m = 0; m < 3; m++) matrix[m] = allocate(n, sizeof(double));
+    by_tape(&e, matrix[0]);
+    by_differences(&e, matrix[1]);
+    covariance(&e, cov);
+    for (size_t x = 0; x < n; x++) matrix[2][x] = e.scale * cov[x];
+    print_result(&e, (const double *const *)matrix);
+    if (s.plot) draw(&e, cov, &s);
+    for (int m = 0; m < 3; m++) free(matrix[m]);
+    free(cov), free(e.q), free(e.k), free(e.weights), free(e.output);
+    return 0;
+}
