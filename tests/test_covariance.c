@@ -194,9 +194,11 @@ static void one_key_has_covariance_zero_exactly(void **state)
         assert_true(p.cov[x] == 0);
         assert_close(p.jacobian[x], 0, 1e-15);
     }
-    make_problem(150, 9, 4, 2); /* and one that is left over by the mask */
+    make_problem(150, 9, 4, 2); /* and one that is left over by the mask, among NaN */
     memset(p.mask, 0, sizeof p.mask);
     p.mask[101] = 1;
+    for (int x = 0; x < 150 * 9; x++) p.k[x] = x / 9 == 101 ? p.k[x] : NAN;
+    for (int x = 0; x < 150 * 4; x++) p.v[x] = x / 4 == 101 ? p.v[x] : NAN;
     compute_covariance();
     for (int x = 0; x < 36; x++) assert_true(p.cov[x] == 0);
 }
