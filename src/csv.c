@@ -1,0 +1,352 @@
+#include "csv.h"
+
+#include <csv.h>
+#include <errno.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <string.h>
+#include <strings.h>
+
+#include "fail.h"
+#include "file.h"
+#include "size.h"
+
+static const char caller[] = "qkv_csv_load";
+
+/* One record's fields, terminated, one after the other in text. */
+typedef struct record {
+    char *text;
+    size_t used, capacity;
+    size_t *start; /* of each field in text */
+    size_t fields, fields_capacity;
+} record;
+
+typedef struct reader {
+    const char *path;
+    const char *const *wanted;
+    size_t n_wanted;
+    size_t *index; /* of the columns asked for, in the file */
+    size_t width;  /* fields in every record; 0 before the first */
+    size_t line, record_line;
+    size_t data_capacity;
+    record record;
+    qkv_table *table;
+    qkv_status status; /* libcsv's callbacks cannot stop it: the first error waits here */
+} reader;
+
+/* Makes room for at least n items of that size; false if there is none. */
+static bool reserve(void *array, size_t *capacity, size_t n, size_t item)
+{
+    if (n <= *capacity) return true;
+    size_t wanted = n < 16 ? 16 : n, bytes = item;
+    if (wanted < SIZE_MAX / 2 && wanted < 2 * *capacity) wanted = 2 * *capacity;
+    if (wanted > PTRDIFF_MAX || !qkv_size_mul(&bytes, (ptrdiff_t)wanted)) return false;
+    void *old;
+    memcpy(&old, array, sizeof old);
+    void *grown = realloc(old, bytes);
+    if (!grown) return false;
+    memcpy(array, &grown, sizeof grown);
+    *capacity = wanted;
+    return true;
+}
+
+static qkv_status no_memory(void)
+{
+    return qkv_fail(QKV_E_NOMEM, "%s: no memory", caller);
+}
+
+/* ---- What a cell means -------------------------------------------------------------------------
+ */
+
+static bool is_missing(const char *cell)
+{
+    return *cell == '\0' || strcasecmp(cell, "NA") == 0 || strcasecmp(cell, "NaN") == 0;
+}
+
+/* Plain decimal notation only: strtod alone would take "infinity" and hexadecimal too. */
+static bool parse_number(const char *cell, double *x)
+{
+    char *end;
+    *x = strtod(cell, &end);
+    return end != cell && *end == '\0' && strspn(cell, "0123456789+-.eE") == strlen(cell);
+}
+
+static const char *field(const record *r, size_t i)
+{
+    return r->text + r->start[i];
+}
+
+static bool is_header(const record *r)
+{
+    double ignored;
+    for (size_t i = 0; i < r->fields; i++)
+        if (parse_number(field(r, i), &ignored)) return false;
+    return true;
+}
+
+/* ---- Which columns -----------------------------------------------------------------------------
+ */
+
+static bool find_column(const record *r, bool header, const char *wanted, size_t *index)
+{
+    for (size_t i = 0; header && i < r->fields; i++) {
+        if (strcmp(field(r, i), wanted) == 0) {
+            *index = i;
+            return true;
+        }
+    }
+    char *end;
+    unsigned long number = strtoul(wanted, &end, 10);
+    if (*wanted < '0' || *wanted > '9' || *end || number < 1 || number > r->fields) return false;
+    *index = number - 1;
+    return true;
+}
+
+static qkv_status choose_columns(reader *d, bool header)
+{
+    const record *r = &d->record;
+    qkv_table *t = d->table;
+    t->columns = d->n_wanted ? d->n_wanted : r->fields;
+    t->names = calloc(t->columns, sizeof *t->names);
+    d->index = calloc(t->columns, sizeof *d->index);
+    if (!t->names || !d->index) return no_memory();
+    for (size_t j = 0; j < t->columns; j++) {
+        d->index[j] = j;
+        if (d->n_wanted && !find_column(r, header, d->wanted[j], &d->index[j]))
+            return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%s'%s", caller, d->path,
+                            d->record_line, d->wanted[j],
+                            header ? "" : " (the file has no header: expected a number)");
+        size_t i = d->index[j];
+        if (header)
+            t->names[j] = strdup(field(r, i));
+        else if (asprintf(&t->names[j], "%zu", i + 1) < 0)
+            t->names[j] = NULL;
+        if (!t->names[j]) return no_memory();
+    }
+    return QKV_OK;
+}
+
+/* ---- Records -----------------------------------------------------------------------------------
+ */
+
+static qkv_status add_row(reader *d)
+{
+    qkv_table *t = d->table;
+    size_t used = t->rows * t->columns;
+    if (!reserve(&t->data, &d->data_capacity, used + t->columns, sizeof *t->data))
+        return no_memory();
+    bool missing = false;
+    for (size_t j = 0; j < t->columns; j++) {
+        const char *cell = field(&d->record, d->index[j]), *problem = NULL;
+        double x = 0;
+        if (is_missing(cell))
+            missing = true;
+        else if (!parse_number(cell, &x))
+            problem = "is not a number";
+        else if (!isfinite(x))
+            problem = "is beyond the range of a double";
+        if (problem)
+            return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu (%s): '%.60s' %s", caller,
+                            d->path, d->record_line, d->index[j] + 1, t->names[j], cell, problem);
+        t->data[used + j] = x;
+    }
+    t->rows += !missing;
+    t->dropped += missing;
+    return QKV_OK;
+}
+
+static qkv_status take_record(reader *d)
+{
+    size_t fields = d->record.fields;
+    if (d->width == 0) {
+        d->width = fields;
+        bool header = is_header(&d->record);
+        qkv_status status = choose_columns(d, header);
+        if (status || header) return status;
+    }
+    if (fields != d->width)
+        return qkv_fail(QKV_E_FORMAT,
+                        "%s: %s, line %zu, column %zu: the row has %zu fields, "
+                        "the first has %zu",
+                        caller, d->path, d->record_line,
+                        fields < d->width ? fields + 1 : d->width + 1, fields, d->width);
+    return add_row(d);
+}
+
+static void on_field(void *text, size_t length, void *context)
+{
+    reader *d = context;
+    record *r = &d->record;
+    if (d->status) return;
+    if (!reserve(&r->start, &r->fields_capacity, r->fields + 1, sizeof *r->start) ||
+        !reserve(&r->text, &r->capacity, r->used + length + 1, 1)) {
+        d->status = no_memory();
+        return;
+    }
+    r->start[r->fields++] = r->used;
+    if (length > 0) memcpy(r->text + r->used, text, length);
+    r->text[r->used + length] = '\0';
+    r->used += length + 1;
+}
+
+static void on_record(int terminator, void *context)
+{
+    (void)terminator;
+    reader *d = context;
+    bool blank = d->record.fields == 0;
+    if (!d->status && !blank) d->status = take_record(d);
+    d->record.fields = d->record.used = 0;
+    d->record_line = d->line + 1;
+}
+
+/* ---- Files -------------------------------------------------------------------------------------
+ */
+
+static unsigned char find_delimiter(const char *line, size_t length)
+{
+    static const char candidates[] = ",;\t";
+    size_t count[3] = {0};
+    bool quoted = false;
+    for (size_t i = 0; i < length; i++) {
+        if (line[i] == '"') quoted = !quoted;
+        const char *found = quoted || !line[i] ? NULL : strchr(candidates, line[i]);
+        if (found) count[found - candidates]++;
+    }
+    size_t best = 0;
+    for (size_t i = 1; i < 3; i++)
+        if (count[i] > count[best]) best = i;
+    return (unsigned char)candidates[best];
+}
+
+static qkv_status parse_error(const reader *d, struct csv_parser *parser)
+{
+    if (d->status) return d->status;
+    if (csv_error(parser) == CSV_ENOMEM) return no_memory();
+    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu: a misplaced or unclosed quote",
+                    caller, d->path, d->record_line, d->record.fields + 1);
+}
+
+static qkv_status parse_line(reader *d, struct csv_parser *parser, const char *line, size_t length)
+{
+    d->line++;
+    if (d->line == 1) {
+        if (length >= 3 && memcmp(line, "\xef\xbb\xbf", 3) == 0) {
+            line += 3;
+            length -= 3;
+        }
+        csv_set_delim(parser, find_delimiter(line, length));
+    }
+    const char *nul = memchr(line, '\0', length);
+    if (nul)
+        return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu: a NUL byte", caller, d->path,
+                        d->line, d->record.fields + 1);
+    bool parsed = csv_parse(parser, line, length, on_field, on_record, d) == length;
+    return parsed && !d->status ? QKV_OK : parse_error(d, parser);
+}
+
+static qkv_status read_lines(reader *d, FILE *file)
+{
+    /* REPALL_NL: blank lines are reported too, or else we would lose count. */
+    struct csv_parser parser;
+    if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI | CSV_REPALL_NL) != 0) return no_memory();
+    char *line = NULL;
+    size_t capacity = 0;
+    ssize_t length;
+    qkv_status status = QKV_OK;
+    errno = 0;
+    while (!status && (length = getline(&line, &capacity, file)) >= 0)
+        status = parse_line(d, &parser, line, (size_t)length);
+    if (!status && !feof(file))
+        status = qkv_fail(errno == ENOMEM ? QKV_E_NOMEM : QKV_E_IO, "%s: cannot read %s: %s",
+                          caller, d->path, strerror(errno));
+    if (!status && (csv_fini(&parser, on_field, on_record, d) != 0 || d->status))
+        status = parse_error(d, &parser);
+    free(line);
+    csv_free(&parser);
+    if (!status && d->table->rows == 0)
+        status = qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column 1: no complete row (%zu dropped)",
+                          caller, d->path, d->line + 1, d->table->dropped);
+    return status;
+}
+
+qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n)
+{
+    if (!table || !path || (n > 0 && !columns))
+        return qkv_fail(QKV_E_ARG, "%s: table, path or columns is NULL", caller);
+    *table = (qkv_table){0};
+    bool standard = strcmp(path, "-") == 0;
+    FILE *file = standard ? stdin : fopen(path, "re");
+    if (!file) return qkv_fail(QKV_E_IO, "%s: cannot read %s: %s", caller, path, strerror(errno));
+    reader d = {.path = standard ? "standard input" : path,
+                .wanted = columns,
+                .n_wanted = n,
+                .record_line = 1,
+                .table = table};
+    locale_t locale = qkv_c_locale_enter();
+    qkv_status status = read_lines(&d, file);
+    qkv_c_locale_leave(locale);
+    if (!standard) fclose(file);
+    free(d.record.text);
+    free(d.record.start);
+    free(d.index);
+    if (status) qkv_csv_free(table);
+    return status;
+}
+
+void qkv_csv_free(qkv_table *table)
+{
+    if (!table) return;
+    for (size_t j = 0; table->names && j < table->columns; j++) free(table->names[j]);
+    free(table->names);
+    free(table->data);
+    *table = (qkv_table){0};
+}
+
+/* ---- Writing -----------------------------------------------------------------------------------
+ */
+
+static void write_number(FILE *f, double x)
+{
+    if (isnan(x)) {
+        fputs("NA", f);
+        return;
+    }
+    char digits[40];
+    for (int precision = 15; precision <= 17; precision++) {
+        snprintf(digits, sizeof digits, "%.*g", precision, x);
+        if (strtod(digits, NULL) == x) break;
+    }
+    fputs(digits, f);
+}
+
+static void write_name(FILE *f, const char *name)
+{
+    if (strpbrk(name, ",;\t\"\r\n"))
+        csv_fwrite(f, name, strlen(name));
+    else
+        fputs(name, f);
+}
+
+qkv_status qkv_csv_save(const char *path, const char *const *names, const double *const *columns,
+                        size_t n, size_t rows)
+{
+    if (n == 0 || !names || !columns)
+        return qkv_fail(QKV_E_ARG, "qkv_csv_save: no columns, or names or columns is NULL");
+    qkv_output output;
+    qkv_status status = qkv_output_open(&output, path, "qkv_csv_save");
+    if (status) return status;
+    locale_t locale = qkv_c_locale_enter();
+    for (size_t j = 0; j < n; j++) {
+        write_name(output.stream, names[j]);
+        fputc(j + 1 < n ? ',' : '\n', output.stream);
+    }
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < n; j++) {
+            write_number(output.stream, columns[j][i]);
+            fputc(j + 1 < n ? ',' : '\n', output.stream);
+        }
+    }
+    qkv_c_locale_leave(locale);
+    return qkv_output_commit(&output, "qkv_csv_save");
+}

@@ -1,0 +1,33 @@
+/* csv.h - columns of numbers from and to CSV files. */
+#ifndef QKV_SRC_CSV_H
+#define QKV_SRC_CSV_H
+
+#include <stddef.h>
+
+#include "qkv/status.h"
+
+/* The columns asked for, in that order. */
+typedef struct qkv_table {
+    size_t rows, columns;
+    double *data;   /* [rows, columns], all finite */
+    char **names;   /* of the columns; "1", "2", .. by position without a header */
+    size_t dropped; /* rows left out because a cell asked for was empty, NA or NaN */
+} qkv_table;
+
+/* Reads a CSV (RFC 4180, by libcsv): fields separated by comma, semicolon or tab, whichever the
+ * first line has most of; quotes, CRLF and a byte order mark are fine. The first line is a header
+ * if none of its cells is a number. columns: n names of the header or numbers from "1" on (names
+ * win); n = 0: all. path "-" is the standard input. A decimal point is a point in every locale.
+ * table is overwritten, and zeroed on an error: QKV_E_FORMAT naming file, line and column for an
+ * unknown column, a row of another length, text or a number beyond double in a column asked for, a
+ * misplaced quote, a NUL byte, no complete row; QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
+qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n);
+void qkv_csv_free(qkv_table *table);
+
+/* Writes a header of n names and rows rows; columns[j] is a column of rows numbers. Numbers have
+ * the fewest digits that read back as the same double; NaN becomes NA. The file appears whole or
+ * not at all. QKV_E_ARG, QKV_E_IO, QKV_E_NOMEM. */
+qkv_status qkv_csv_save(const char *path, const char *const *names, const double *const *columns,
+                        size_t n, size_t rows);
+
+#endif

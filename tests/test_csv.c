@@ -1,0 +1,187 @@
+#include "support.h"
+
+#include <locale.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "process.h"
+#include "src/csv.h"
+
+static qkv_status load(qkv_table *t, const char *text, size_t bytes, const char *a, const char *b)
+{
+    write_file(scratch("in.csv"), text, bytes);
+    const char *columns[] = {a, b};
+    return qkv_csv_load(t, scratch("in.csv"), columns, b ? 2 : a ? 1 : 0);
+}
+
+static void assert_table(const char *text, const char *a, const char *b, const double *expected,
+                         size_t rows, size_t columns)
+{
+    qkv_table t;
+    assert_ok(load(&t, text, strlen(text), a, b));
+    assert_int_equal(t.rows, rows);
+    assert_int_equal(t.columns, columns);
+    for (size_t i = 0; i < rows * columns; i++) assert_close(t.data[i], expected[i], 0);
+    qkv_csv_free(&t);
+}
+
+static void assert_refused(const char *text, size_t bytes, const char *column, const char *message)
+{
+    qkv_table t;
+    assert_status(load(&t, text, bytes, column, NULL), QKV_E_FORMAT);
+    assert_message(message);
+    assert_message("in.csv");
+    assert_null(t.data);
+    assert_null(t.names);
+}
+
+static void columns_are_found_by_name_and_by_number(void **state)
+{
+    (void)state;
+    const char *text = "name,x,y\nfirst,1,10\nsecond,2,20\n";
+    assert_table(text, "y", "x", (double[]){10, 1, 20, 2}, 2, 2);
+    assert_table(text, "3", "2", (double[]){10, 1, 20, 2}, 2, 2);
+    assert_table("1,2\n3,4\n", "2", NULL, (double[]){2, 4}, 2, 1);
+    assert_table("1,2\n3,4", NULL, NULL, (double[]){1, 2, 3, 4}, 2, 2);
+    qkv_table t;
+    assert_ok(load(&t, text, strlen(text), "3", NULL));
+    assert_string_equal(t.names[0], "y");
+    qkv_csv_free(&t);
+    assert_ok(load(&t, "1,2\n", 4, "2", NULL));
+    assert_string_equal(t.names[0], "2");
+    qkv_csv_free(&t);
+}
+
+static void every_common_dialect_reads_the_same(void **state)
+{
+    (void)state;
+    const double expected[] = {1.5, -2, 3e5, 4};
+    static const char *const texts[] = {
+        "x,y\n1.5,-2\n3e5,4\n",           "x,y\r\n1.5,-2\r\n3e5,4\r\n",
+        "x;y\n1.5;-2\n3e5;4\n",           "x\ty\n1.5\t-2\n3e5\t4",
+        "\xef\xbb\xbfx,y\n1.5,-2\n3e5,4", "\"x\",\"y\"\n\"1.5\",-2\n\"3e5\",\"4\"\n",
+        "x , y\n 1.5 , -2\n\n+3e5,4 \n",  "1.5,-2\n3e5,4\n"};
+    for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
+        assert_table(texts[i], NULL, NULL, expected, 2, 2);
+    assert_table("\xef\xbb\xbfx,y\n1,2\n", "x", NULL, (double[]){1}, 1, 1);
+    assert_table("\"x, \"\"y\"\"; or\nz\",y\n1,2\n", "x, \"y\"; or\nz", NULL, (double[]){1}, 1, 1);
+}
+
+static void rows_with_missing_cells_are_dropped_and_counted(void **state)
+{
+    (void)state;
+    const char *text = "x,y,note\n1,2,NA\nNA,3,a\n4,,b\nnan,5,\n6,NaN,c\n7,8,\n";
+    assert_table(text, "x", "y", (double[]){1, 2, 7, 8}, 2, 2);
+    qkv_table t;
+    assert_ok(load(&t, text, strlen(text), "x", "y"));
+    assert_int_equal(t.dropped, 4);
+    qkv_csv_free(&t);
+    assert_ok(load(&t, text, strlen(text), "x", NULL));
+    assert_int_equal(t.dropped, 2);
+    qkv_csv_free(&t);
+}
+
+static void malformed_files_are_refused_with_line_and_column(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *column, *message;
+    } cases[] = {{"", NULL, "line 1"},
+                 {"x,y\n", NULL, "no complete row"},
+                 {"x\nNA\n", NULL, "1 dropped"},
+                 {"x,y\n1,2\n3\n", NULL, "line 3, column 2: the row has 1 fields, the first has 2"},
+                 {"x,y\n1,2,3\n", NULL, "line 2, column 3"},
+                 {"x,y\n1,2\n\n\n3,four\n", NULL, "line 5, column 2 (y): 'four' is not a number"},
+                 {"x,y\r\n1,2\r\n3,four\r\n", NULL, "line 3, column 2 (y)"},
+                 {"x,\"y\nz\"\n1,2\n3,four\n", NULL, "line 4, column 2"},
+                 {"x\n1e999\n", NULL, "beyond the range of a double"},
+                 {"x\ninf\n", NULL, "'inf' is not a number"},
+                 {"x\n0x10\n", NULL, "'0x10' is not a number"},
+                 {"x\n1 2\n", NULL, "'1 2' is not a number"},
+                 {"x\n1,5\n", NULL, "line 2"},
+                 {"x,y\n1,2\n", "z", "line 1: no column 'z'"},
+                 {"x,y\n1,2\n", "3", "no column '3'"},
+                 {"x,y\n1,2\n", "0", "no column '0'"},
+                 {"1,2\n", "x", "no header"},
+                 {"x,y\n1,\"2\n", NULL, "line 2, column 2: a misplaced or unclosed quote"},
+                 {"x,y\n1,2\"3\n", NULL, "line 2"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_refused(cases[i].text, strlen(cases[i].text), cases[i].column, cases[i].message);
+    assert_refused("x,y\n1,\0002\n", 9, NULL, "line 2, column 1: a NUL byte");
+    qkv_table t;
+    assert_status(qkv_csv_load(&t, scratch("absent.csv"), NULL, 0), QKV_E_IO);
+    assert_message("absent.csv");
+    assert_status(qkv_csv_load(&t, NULL, NULL, 0), QKV_E_ARG);
+}
+
+static void what_is_written_reads_back_to_the_bit(void **state)
+{
+    (void)state;
+    const double a[] = {0.1, 1.0 / 3, -0x1p-1074, 1.7976931348623157e308, NAN};
+    const double b[] = {1, 2, 3, 4, 5};
+    const double *columns[] = {a, b};
+    const char *path = scratch("out.csv"), *names[] = {"a, \"quoted\"", "b"};
+    assert_ok(qkv_csv_save(path, names, columns, 2, 5));
+    qkv_table t;
+    assert_ok(qkv_csv_load(&t, path, NULL, 0));
+    assert_int_equal(t.rows, 4);
+    assert_int_equal(t.dropped, 1);
+    for (size_t i = 0; i < 4; i++) assert_memory_equal(&t.data[2 * i], &a[i], sizeof *a);
+    assert_string_equal(t.names[0], names[0]);
+    qkv_csv_free(&t);
+    char *text = read_file(path, NULL);
+    assert_non_null(strstr(text, "\n0.1,1\n"));
+    assert_non_null(strstr(text, "\nNA,5\n"));
+    free(text);
+    assert_int_equal(scratch_count(".tmp"), 0);
+}
+
+static void a_file_that_cannot_be_written_leaves_nothing(void **state)
+{
+    (void)state;
+    const double a[] = {1};
+    const double *columns[] = {a};
+    const char *names[] = {"a"};
+    assert_status(qkv_csv_save(scratch("no/such/directory.csv"), names, columns, 1, 1), QKV_E_IO);
+    assert_status(qkv_csv_save("", names, columns, 1, 1), QKV_E_ARG);
+    assert_status(qkv_csv_save(scratch("out.csv"), names, columns, 0, 1), QKV_E_ARG);
+    assert_int_equal(scratch_count("directory"), 0);
+}
+
+static void a_comma_decimal_locale_changes_nothing(void **state)
+{
+    (void)state;
+    locale_t comma = comma_locale();
+    if (!comma) skip();
+    locale_t previous = uselocale(comma);
+    bool commas = strtod("1,5", NULL) == 1.5;
+    const double a[] = {2.5};
+    const double *columns[] = {a};
+    assert_ok(qkv_csv_save(scratch("locale.csv"), (const char *[]){"a"}, columns, 1, 1));
+    qkv_table t;
+    assert_ok(qkv_csv_load(&t, scratch("locale.csv"), NULL, 0));
+    assert_close(t.data[0], 2.5, 0);
+    qkv_csv_free(&t);
+    bool still = strtod("1,5", NULL) == 1.5;
+    uselocale(previous);
+    freelocale(comma);
+    assert_true(commas && still);
+    char *text = read_file(scratch("locale.csv"), NULL);
+    assert_string_equal(text, "a\n2.5\n");
+    free(text);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(columns_are_found_by_name_and_by_number),
+        cmocka_unit_test(every_common_dialect_reads_the_same),
+        cmocka_unit_test(rows_with_missing_cells_are_dropped_and_counted),
+        cmocka_unit_test(malformed_files_are_refused_with_line_and_column),
+        cmocka_unit_test(what_is_written_reads_back_to_the_bit),
+        cmocka_unit_test(a_file_that_cannot_be_written_leaves_nothing),
+        cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
