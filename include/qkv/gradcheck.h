@@ -3,14 +3,18 @@
  * qkv's operations and for yours.
  *
  * For each element x (Ridders 1982; Press et al., Numerical Recipes, 5.7):
- *     h_k = eps^(1/7) max(1, |x|) / 2^k,  k = 0, 1, 2
+ *     h_k = eps^(1/7) scale / 2^k,  k = 0, 1, 2;  scale = max(1, |x|) unless the input says else
  *     D_k = (f(x + h_k) - f(x - h_k)) / (x+ - x-), with x+ and x- as they were stored
  *     R1 = (4 D1 - D0) / 3,  R2 = (4 D2 - D1) / 3,  R = (16 R2 - R1) / 15
- *     E  = |R - R2| + 32 eps (max |f| + |f(x)| + 1) / h_2
- * The analytic a passes if both are finite and |a - R| <= 4 E. If E exceeds 1e-6 of the input's
- * gradient scale (the largest |R| or |a| over that input), the element is tried again at smaller
- * and larger steps; if it stays so, it is inconclusive, which fails: a check that cannot tell right
- * from wrong has not passed. */
+ *     E  = |R - R2| + 8 max(noise, eps max |f| / 8) / h_2
+ * where noise is the standard deviation of f's rounding errors, measured around x about a
+ * cubic (as More & Wild 2011 do by differences): a large constant in f costs what it really costs.
+ *
+ * The analytic a passes if both are finite and |a - R| <= 4 E, here or at half the step. Where E
+ * exceeds 1e-6 of the gradient, smaller and larger steps are tried and the best E is kept. If it
+ * still exceeds 1e-6 of the input's gradient scale (the largest |R| or |a| over that input; over
+ * all inputs if its a are all exactly 0), the element is inconclusive, which fails: a check that
+ * cannot tell right from wrong has not passed. */
 #ifndef QKV_GRADCHECK_H
 #define QKV_GRADCHECK_H
 
@@ -47,8 +51,9 @@ typedef struct qkv_check_options {
 typedef struct qkv_check_report {
     bool passed;
     size_t checked, failed, inconclusive; /* elements, over all inputs */
-    bool vacuous;                         /* nothing could have failed */
-    const char *worst_input;  /* name of the input with the largest |a - R| / (4 E); borrowed */
+    bool vacuous;             /* every gradient and every difference is 0 within its error */
+    char worst_input[32];     /* name of the input with the worst element: failed before
+                                 inconclusive before passed, then the largest |a - R| / (4 E) */
     size_t worst_index;       /* flat index into it */
     double analytic, numeric; /* a and R there */
     double error, bound;      /* |a - R| and 4 E there */
