@@ -86,9 +86,18 @@ static qkv_status evaluate_at(const check *c, const element *e, double x, double
 
 enum { POINTS = 9, CUBIC = 4 };
 
-/* Irregular, since an f that is linear and quantised (a constant was added) repeats its rounding
- * errors at regular points. */
-static const double points[POINTS] = {-4, -2.9142, -2.1716, -0.8571, 0, 1.2793, 1.9348, 3.1416, 4};
+/* Irrational and unrelated: f with a constant added is linear and quantised, and at points of a
+ * lattice its rounding errors can all be the same. -4, -(3/2 + sqrt 2), -(sqrt 5), -(golden - 1),
+ * 0, sqrt 2, log 8, pi, sqrt 15. */
+static const double points[POINTS] = {-4,
+                                      -2.9142135623730951,
+                                      -2.2360679774997898,
+                                      -0.6180339887498949,
+                                      0,
+                                      1.4142135623730951,
+                                      2.0794415416798359,
+                                      3.1415926535897931,
+                                      3.8729833462074170};
 
 /* f minus its best cubic in the least squares sense: Gram-Schmidt on 1, t, t^2, t^3. */
 static void remove_cubic(double f[POINTS])

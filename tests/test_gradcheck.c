@@ -298,6 +298,53 @@ static void the_noise_of_f_is_measured(void **state)
     }
 }
 
+/* |R - R2| = 4 a h_2^4 + 84 c h_2^6 is 0 here while R is off by 64 c h_2^6. */
+static double accident(const double *x)
+{
+    double h2 = pow(0x1p-52, 1.0 / 7) / 4, c = 1e6, a = -21 * c * h2 * h2;
+    return x[0] + a * pow(x[0], 5) + c * pow(x[0], 7);
+}
+
+static void an_estimate_small_by_accident_raises_no_alarm(void **state)
+{
+    (void)state;
+    one o = {.f = accident, .x = {0}, .gradient = {1}, .n = 1};
+    assert_ok(check_one(&o, (qkv_check_input){0}, NULL, NULL));
+    o.gradient[0] += 1e-8;
+    assert_status(check_one(&o, (qkv_check_input){0}, NULL, NULL), QKV_E_GRADIENT);
+}
+
+static double bent_beside_steep(const double *x)
+{
+    return 1e-3 * x[0] + 2.8e4 * pow(x[0] - 1, 5) + x[1];
+}
+
+static void a_small_gradient_beside_a_large_one_is_still_resolved(void **state)
+{
+    (void)state;
+    one o = {.f = bent_beside_steep, .x = {1, 1}, .gradient = {1e-3, 1}, .n = 2};
+    assert_ok(check_one(&o, (qkv_check_input){0}, NULL, NULL));
+    o.gradient[0] *= 1 + 1e-4;
+    assert_status(check_one(&o, (qkv_check_input){0}, NULL, NULL), QKV_E_GRADIENT);
+}
+
+static double millionths(const double *x)
+{
+    return rint(1e6 * sin(x[0])) / 1e6;
+}
+
+static void a_coarsely_rounded_f_is_undecided_not_wrong(void **state)
+{
+    (void)state;
+    for (int i = 1; i <= 50; i++) {
+        one o = {.f = millionths, .x = {0.02 * i}, .gradient = {cos(0.02 * i)}, .n = 1};
+        qkv_check_report report;
+        assert_status(check_one(&o, (qkv_check_input){0}, NULL, &report), QKV_E_GRADIENT);
+        assert_int_equal(report.inconclusive, 1);
+        assert_int_equal(report.failed, 0);
+    }
+}
+
 static double logarithm(const double *x)
 {
     return log(x[0]);
@@ -461,6 +508,9 @@ int main(void)
         cmocka_unit_test(an_input_without_effect_passes_beside_one_with),
         cmocka_unit_test(a_large_constant_in_f_raises_no_alarm_and_hides_no_error),
         cmocka_unit_test(the_noise_of_f_is_measured),
+        cmocka_unit_test(an_estimate_small_by_accident_raises_no_alarm),
+        cmocka_unit_test(a_small_gradient_beside_a_large_one_is_still_resolved),
+        cmocka_unit_test(a_coarsely_rounded_f_is_undecided_not_wrong),
         cmocka_unit_test(tiny_domains_are_respected_declared_or_not),
         cmocka_unit_test(a_kink_within_the_first_step_is_stepped_around),
         cmocka_unit_test(what_cannot_be_decided_fails),
