@@ -103,6 +103,22 @@ static void add_rows(const FN(qkv_view) *x, const FN(qkv_block) *t, const real *
             to[j * x->stride[2] + c * x->stride[3]] += rows[j * d + c];
 }
 
+/* Rows that see keys, but none within the kernel's support: NaN, as their answer is, and no key's
+ * business. (Rows that see no key have the same log_sum.) */
+static void drop_strays(FN(qkv_grad_block) *g)
+{
+    FN(qkv_block) *t = &g->t;
+    for (int i = 0; i < t->n_q; i++) {
+        if (t->log_sum[i] != (real)-INFINITY) continue;
+        bool sees = false;
+        for (int j = 0; j < t->n_k; j++) {
+            t->w[j * QKV_LANES + i] = 0;
+            sees = sees || FN(qkv_pair)(t, j, i);
+        }
+        for (ptrdiff_t c = 0; sees && c < t->in->a.d_k; c++) g->dq[c * QKV_LANES + i] = (real)NAN;
+    }
+}
+
 static void backward_tile(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
@@ -110,6 +126,7 @@ static void backward_tile(FN(qkv_grad_block) *g)
     bool moves = a->normalize != QKV_UNIFORM && a->normalize != QKV_HARD;
     if (moves) memcpy(g->ds, t->s, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
     FN(qkv_normalize_weights)(t); /* may overwrite s */
+    if (a->normalize == QKV_KERNEL_SUM) drop_strays(g);
     FN(qkv_pool_backward)(g);
     add_rows(&g->to->v, t, g->dv, a->d_v);
     if (!moves) return;

@@ -36,8 +36,8 @@ static void softmax(FN(qkv_grad_block) *g)
         }
 }
 
-/* A row whose support is empty passes no gradient to anything; one that fell back to its nearest
- * keys has no slope. */
+/* A row whose support is empty passes no gradient on (attention.c drops it); one that fell back to
+ * its nearest keys has no slope. */
 static void kernel_sum(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
