@@ -247,8 +247,7 @@ qkv_status FN(compute)(const problem *p, layout where, int gradients, answer *y)
 {
     run r = {.p = p, .where = where};
     for (operand x = Q; x < OPERANDS; x++)
-        for (size_t i = 0; p->in[x] && i < operand_size(p, x); i++)
-            y->d[x][i] = gradient_start(x, i);
+        for (size_t i = 0; p->in[x] && i < operand_size(p, x); i++) y->d[x][i] = gradient_start(x);
     r.in = operands_of(p, p->in, ALL_GRADIENTS, where);
     qkv_status status = forward(&r, y);
     if (gradients && (status == QKV_OK || status == QKV_E_DOMAIN)) {

@@ -477,8 +477,8 @@ void oracle_solve(const problem *p, answer *y, answer *size)
 {
     for (operand x = Q; x < OPERANDS; x++)
         for (size_t i = 0; p->in[x] && i < operand_size(p, x); i++) {
-            y->d[x][i] = gradient_start(x, i);
-            size->d[x][i] = fabs(gradient_start(x, i));
+            y->d[x][i] = gradient_start(x);
+            size->d[x][i] = fabs(gradient_start(x));
         }
     row r = row_new(p);
     for (ptrdiff_t i = 0; i < problem_rows(p); i++) {

@@ -147,7 +147,7 @@ void answer_free(answer *y)
     for (int x = 0; x < OPERANDS; x++) free(y->d[x]);
 }
 
-double gradient_start(operand x, size_t index)
+double gradient_start(operand x)
 {
-    return (double)(qkv_random_bits(7, x, index) % 2047) / 1024 - 1;
+    return 0.875 - 0.25 * x; /* never 0 */
 }

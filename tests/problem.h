@@ -56,7 +56,7 @@ typedef struct answer {
 answer answer_new(const problem *p);
 void answer_free(answer *y);
 
-/* Gradients accumulate: what every gradient element holds before the call, in (-1, 1). */
-double gradient_start(operand x, size_t index);
+/* Gradients accumulate: what every element of an operand's gradient holds before the call. */
+double gradient_start(operand x);
 
 #endif

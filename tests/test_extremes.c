@@ -145,7 +145,7 @@ static void a_nan_query_spoils_only_its_row_and_the_keys_it_sees(void **state)
         for (ptrdiff_t row = 0; row < p.a.n_q; row++)
             for (ptrdiff_t i = 0; i < p.a.d_v; i++) {
                 bool is_nan = row == spoiled && reads_scores(&p);
-                assert_true(isnan(y.o[row * p.a.d_v + i]) == is_nan);
+                assert_true(!isnan(y.o[row * p.a.d_v + i]) == !is_nan);
             }
         answer_free(&y);
         answer_free(&clean);
@@ -186,7 +186,7 @@ static void a_bias_of_minus_infinity_is_a_mask_to_the_bit(void **state)
         answer y = solve(&masked);
         assert_same_bits(&masked, ALL_GRADIENTS, &y, &expected, "bias -inf");
         for (size_t i = 0; i < operand_size(&masked, BIAS); i++)
-            if (!mask[i]) assert_true(y.d[BIAS][i] == gradient_start(BIAS, i)); /* exactly 0 */
+            if (!mask[i]) assert_true(y.d[BIAS][i] == gradient_start(BIAS)); /* exactly 0 */
         free(mask);
         answer_free(&y);
         answer_free(&expected);
@@ -290,7 +290,7 @@ static void a_sigmoid_of_extreme_logits_is_0_or_1_with_a_gradient_of_0(void **st
         answer y = solve(&p);
         for (ptrdiff_t i = 0; i < p.a.n_q * p.a.n_k; i++) {
             assert_close(y.weights[i], logits[l] > 0, 0);
-            assert_close(y.d[BIAS][i], gradient_start(BIAS, (size_t)i), 0);
+            assert_close(y.d[BIAS][i], gradient_start(BIAS), 0);
         }
         answer_free(&y);
         problem_free(&p);

@@ -1,0 +1,169 @@
+/* test_determinism.c - the same bits for any number of threads, any company and any strides. Built
+ * for each dtype. */
+#include "agree.h"
+#include "choices.h"
+#include "src/real.h"
+#include "support.h"
+
+enum { EVERYTHING = WITH_BIAS | WITH_MASK | WITH_HEAD_SCALE | WITH_HEAD_BANDWIDTH | WITH_D_LSE };
+
+static problem problem_of(qkv_attention a, int with, size_t seed)
+{
+    if (a.score == QKV_SCORE_GAUSSIAN)
+        a.bandwidths = a.d_k;
+    else
+        with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+    return problem_random(a, REAL_DTYPE, with, seed);
+}
+
+static void the_number_of_threads_changes_no_bit(void **state)
+{
+    (void)state;
+    static const int threads[] = {2, 3, 8};
+    static const qkv_attention shapes[] = {
+        {.batch = 2, .heads = 4, .kv_heads = 2, .n_q = 67, .n_k = 131, .d_k = 5, .d_v = 3},
+        {.batch = 1, .heads = 1, .n_q = 301, .n_k = 257, .d_k = 3, .d_v = 4}, /* one head to share
+                                                                               */
+    };
+    for (size_t c = 0; c < 2 * CHOICES; c++) {
+        int with = c % 3 ? EVERYTHING : WITH_KEY_BIAS | WITH_SCALE | WITH_BANDWIDTH; /* summed */
+        problem p = problem_of(with_choice(shapes[c % 2], c / 2), with, c);
+        answer alone = answer_new(&p), y = answer_new(&p);
+        assert_ok(qkv_set_num_threads(1));
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &alone));
+        for (size_t t = 0; t < 3; t++) {
+            assert_ok(qkv_set_num_threads(threads[t]));
+            assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+            assert_same_bits(&p, ALL_GRADIENTS, &y, &alone, "threads");
+        }
+        assert_ok(qkv_set_num_threads(0));
+        answer_free(&y);
+        answer_free(&alone);
+        problem_free(&p);
+    }
+}
+
+static void strides_change_no_bit(void **state)
+{
+    (void)state;
+    const qkv_attention a = {
+        .batch = 2, .heads = 4, .kv_heads = 2, .n_q = 37, .n_k = 75, .d_k = 17, .d_v = 18};
+    for (size_t c = 0; c < CHOICES; c++) {
+        problem p = problem_of(with_choice(a, c), EVERYTHING, c);
+        answer packed = answer_new(&p), y = answer_new(&p);
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &packed));
+        for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++) {
+            assert_ok(compute(&p, l, ALL_GRADIENTS, &y));
+            assert_same_bits(&p, ALL_GRADIENTS, &y, &packed, "strides");
+        }
+        answer_free(&y);
+        answer_free(&packed);
+        problem_free(&p);
+    }
+}
+
+/* One batch item and one key head of p, as a problem of its own; arrays point into p's. */
+static problem part_of(const problem *p, ptrdiff_t b, ptrdiff_t g)
+{
+    problem part = *p;
+    ptrdiff_t group = p->a.heads / p->a.kv_heads, h = g * group;
+    ptrdiff_t row = (b * p->a.heads + h) * p->a.n_q;
+    part.a.batch = part.a.kv_heads = 1;
+    part.a.heads = group;
+    for (operand x = Q; x < OPERANDS; x++) {
+        if (!p->in[x]) continue;
+        part.in[x] += operand_index(p, x, b, x == K || x == V ? g : h, 0, 0);
+        part.dim[x][0] = 1;
+        part.dim[x][1] = x == K || x == V ? 1 : group;
+    }
+    part.mask += row * p->a.n_k;
+    part.d_o += row * p->a.d_v;
+    part.d_lse += row;
+    return part;
+}
+
+static answer answer_part(const problem *p, const answer *whole, ptrdiff_t b, ptrdiff_t g)
+{
+    answer y = *whole;
+    ptrdiff_t h = g * (p->a.heads / p->a.kv_heads), row = (b * p->a.heads + h) * p->a.n_q;
+    y.o += row * p->a.d_v;
+    y.lse += row;
+    y.weights += row * p->a.n_k;
+    for (operand x = Q; x < OPERANDS; x++)
+        if (p->in[x]) y.d[x] += operand_index(p, x, b, x == K || x == V ? g : h, 0, 0);
+    return y;
+}
+
+static void other_batch_items_and_heads_change_no_bit(void **state)
+{
+    (void)state;
+    const qkv_attention a = {
+        .batch = 3, .heads = 4, .kv_heads = 2, .n_q = 37, .n_k = 75, .d_k = 5, .d_v = 6};
+    for (size_t c = 0; c < CHOICES; c++) {
+        problem p = problem_of(with_choice(a, c), EVERYTHING, c);
+        answer whole = answer_new(&p);
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &whole));
+        for (ptrdiff_t b = 0; b < a.batch; b++)
+            for (ptrdiff_t g = 0; g < a.kv_heads; g++) {
+                problem part = part_of(&p, b, g);
+                answer y = answer_new(&part), expected = answer_part(&p, &whole, b, g);
+                assert_ok(compute(&part, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+                assert_same_bits(&part, ALL_GRADIENTS, &y, &expected, "part of a batch");
+                answer_free(&y);
+            }
+        answer_free(&whole);
+        problem_free(&p);
+    }
+}
+
+/* The rows from first on of a problem of one head, as a problem of its own; arrays are p's. */
+static problem rows_of(const problem *p, ptrdiff_t first, ptrdiff_t n)
+{
+    problem part = *p;
+    part.a.n_q = part.dim[Q][2] = part.dim[BIAS][2] = n;
+    part.a.mask.causal_offset += first;
+    part.in[Q] += first * p->a.d_k;
+    part.in[BIAS] += first * p->a.n_k;
+    part.mask += first * p->a.n_k;
+    part.d_o += first * p->a.d_v;
+    part.d_lse += first;
+    return part;
+}
+
+static void other_queries_change_no_bit(void **state)
+{
+    (void)state;
+    static const ptrdiff_t parts[][2] = {{0, 1}, {0, 17}, {5, 32}, {16, 33}, {60, 7}, {66, 1}};
+    for (size_t c = 0; c < CHOICES; c++) {
+        qkv_attention a = {.batch = 1, .heads = 1, .n_q = 67, .n_k = 150, .d_k = 5, .d_v = 6};
+        a.mask = (qkv_mask){.causal = true, .causal_offset = 20};
+        problem p = problem_of(with_choice(a, c), EVERYTHING, c);
+        answer whole = answer_new(&p);
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &whole));
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
+            problem part = rows_of(&p, parts[i][0], parts[i][1]);
+            answer y = answer_new(&part), expected = whole;
+            assert_ok(compute(&part, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+            expected.o += parts[i][0] * a.d_v;
+            expected.lse += parts[i][0];
+            expected.weights += parts[i][0] * a.n_k;
+            expected.d[Q] += parts[i][0] * a.d_k;
+            expected.d[BIAS] += parts[i][0] * a.n_k;
+            assert_same_bits(&part, 1 << Q | 1 << BIAS, &y, &expected, "some of the queries");
+            answer_free(&y);
+        }
+        answer_free(&whole);
+        problem_free(&p);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_number_of_threads_changes_no_bit),
+        cmocka_unit_test(strides_change_no_bit),
+        cmocka_unit_test(other_batch_items_and_heads_change_no_bit),
+        cmocka_unit_test(other_queries_change_no_bit),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
