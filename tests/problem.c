@@ -149,5 +149,5 @@ void answer_free(answer *y)
 
 double gradient_start(operand x)
 {
-    return 0.875 - 0.25 * x; /* never 0 */
+    return 0.875 - 0.25 * (int)x; /* never 0 */
 }

@@ -58,8 +58,8 @@ static real predict(const char *kernel, double bandwidth, double at, real *speed
     a.n_q = a.d_k = a.d_v = 1;
     a.n_k = CARS;
     real q = (real)at, h = (real)bandwidth, o;
-    const FN(qkv_operands)
-        in = {.q.data = &q, .k.data = speed, .v.data = distance, .bandwidth.data = &h};
+    const FN(qkv_operands) in = {
+        .q.data = &q, .k.data = speed, .v.data = distance, .bandwidth.data = &h};
     const FN(qkv_results) out = {.o.data = &o};
     assert_ok(FN(qkv_attention_forward)(&a, &in, &out, workspace, sizeof workspace));
     return o;
