@@ -1,75 +1,71 @@
 #include "grad/arena.h"
 
-#include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 
-enum { ALIGN = 64, SMALL_ALIGN = 16, FIRST_CHUNK = 1 << 14 };
-
-struct qkv_chunk {
-    qkv_chunk *next;
-    size_t size, used; /* of the bytes at data */
-    char *data;
+enum {
+    LINE = 64,             /* bytes: a cache line, and the widest vector */
+    SMALL_ALIGN = 16,      /* of pieces below a line */
+    FIRST_CHUNK = 1 << 14, /* bytes; later chunks double what is held .. */
+    LARGEST_STEP = 1 << 26 /* .. up to this, so that a large tape is not held twice over */
 };
 
-static qkv_chunk *new_chunk(qkv_arena *arena, size_t bytes)
+struct qkv_chunk {
+    _Alignas(LINE) qkv_chunk *older;
+    size_t size, used; /* of data; size is a multiple of LINE */
+    _Alignas(LINE) char data[];
+};
+
+static qkv_chunk *add_chunk(qkv_arena *arena, size_t size)
 {
-    /* Each chunk is as large as all before it: their number stays logarithmic. */
-    size_t size = arena->bytes > FIRST_CHUNK ? arena->bytes : FIRST_CHUNK;
-    if (size < bytes) size = bytes;
-    size = (size + ALIGN - 1) / ALIGN * ALIGN;
-    if (size > PTRDIFF_MAX - 2 * ALIGN) return NULL;
-    char *memory = malloc(size + sizeof(qkv_chunk) + ALIGN - 1);
-    if (!memory) return NULL;
-    qkv_chunk *c = (qkv_chunk *)(void *)memory;
-    uintptr_t data = ((uintptr_t)(memory + sizeof *c) + ALIGN - 1) / ALIGN * ALIGN;
-    *c = (qkv_chunk){.size = size, .data = memory + (data - (uintptr_t)memory)};
+    qkv_chunk *c = aligned_alloc(LINE, sizeof *c + size);
+    if (!c) return NULL;
+    *c = (qkv_chunk){.older = arena->newest, .size = size};
+    arena->newest = c;
     arena->bytes += size;
     return c;
 }
 
-/* Where a piece would start in a chunk. */
-static size_t start_in(const qkv_chunk *c, size_t align)
+static size_t size_of_next(const qkv_arena *arena, size_t bytes)
 {
-    return (c->used + align - 1) / align * align;
-}
-
-static bool fits(const qkv_chunk *c, size_t align, size_t bytes)
-{
-    size_t start = start_in(c, align);
-    return start <= c->size && c->size - start >= bytes;
+    size_t size = arena->bytes < FIRST_CHUNK ? FIRST_CHUNK : arena->bytes;
+    if (size > LARGEST_STEP) size = LARGEST_STEP;
+    if (size < bytes) size = bytes;
+    return (size + LINE - 1) / LINE * LINE;
 }
 
 void *qkv_arena_take(qkv_arena *arena, size_t n, size_t size)
 {
     size_t bytes;
-    if (__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX - ALIGN) return NULL;
-    size_t align = bytes < ALIGN ? SMALL_ALIGN : ALIGN;
-    qkv_chunk *c = arena->current;
-    while (c && !fits(c, align, bytes) && c->next) c = c->next;
-    if (!c || !fits(c, align, bytes)) {
-        qkv_chunk *fresh = new_chunk(arena, bytes);
-        if (!fresh) return NULL;
-        *(c ? &c->next : &arena->first) = fresh;
-        c = fresh;
+    if (__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX / 2) return NULL;
+    size_t align = bytes < LINE ? SMALL_ALIGN : LINE;
+    qkv_chunk *c = arena->newest;
+    size_t start = c ? (c->used + align - 1) / align * align : 0;
+    if (!c || start > c->size || bytes > c->size - start) {
+        c = add_chunk(arena, size_of_next(arena, bytes));
+        start = 0;
     }
-    arena->current = c;
-    size_t start = start_in(c, align);
+    if (!c) return NULL;
     c->used = start + bytes;
     return c->data + start;
 }
 
 void qkv_arena_reset(qkv_arena *arena)
 {
-    for (qkv_chunk *c = arena->first; c; c = c->next) c->used = 0;
-    arena->current = arena->first;
+    size_t bytes = arena->bytes;
+    if (arena->newest && arena->newest->older) {
+        qkv_arena_free(arena);
+        add_chunk(arena, bytes); /* if this fails the arena starts again from nothing */
+    }
+    if (arena->newest) arena->newest->used = 0;
 }
 
 void qkv_arena_free(qkv_arena *arena)
 {
-    for (qkv_chunk *c = arena->first, *next; c; c = next) {
-        next = c->next;
-        free(c);
+    while (arena->newest) {
+        qkv_chunk *older = arena->newest->older;
+        free(arena->newest);
+        arena->newest = older;
     }
-    *arena = (qkv_arena){0};
+    arena->bytes = 0;
 }

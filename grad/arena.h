@@ -8,15 +8,16 @@
 typedef struct qkv_chunk qkv_chunk;
 
 typedef struct qkv_arena {
-    qkv_chunk *first, *current; /* chunks are filled in order; those after current are empty */
-    size_t bytes;               /* of all chunks */
+    qkv_chunk *newest;
+    size_t bytes; /* of all chunks */
 } qkv_arena;
 
 /* n elements of size bytes, aligned to 64 bytes (pieces below that size to 16), contents undefined;
  * NULL if n * size overflows or memory is out. n * size = 0 gives a valid pointer too. */
 void *qkv_arena_take(qkv_arena *arena, size_t n, size_t size);
 
-/* Takes everything back but keeps the chunks: the same takes again need no malloc. */
+/* Takes everything back but keeps the memory, as one chunk from now on: whatever fitted before fits
+ * again, in any order, without another malloc. */
 void qkv_arena_reset(qkv_arena *arena);
 
 void qkv_arena_free(qkv_arena *arena);

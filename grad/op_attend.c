@@ -145,13 +145,11 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_node_shape(tape, node, x[Q]->rank, dim);
 }
 
-/* The workspace lives until the reset, as all of a node's memory: forward and backward have one
- * each. */
 static void *workspace(qkv_tape *tape, const qkv_node *node, qkv_pass pass, size_t *bytes)
 {
     const attend_state *s = node->state;
     qkv_status status = qkv_attention_workspace(&s->a, pass, REAL_DTYPE, bytes);
-    if (!status) return qkv_node_take(tape, node, *bytes, 1);
+    if (!status) return qkv_node_workspace(tape, node, *bytes);
     qkv_node_fail(tape, node, status, "%s", qkv_last_error());
     return NULL;
 }

@@ -26,7 +26,10 @@ void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, s
     size_t at = 0;
     append(text, bytes, &at, "%%%td = %s(", node - tape->nodes, name_of(tape, node));
     for (int i = 0; i < node->n_input; i++)
-        append(text, bytes, &at, i ? ",%%%u" : "%%%u", (unsigned)node->input[i]);
+        if (node->input[i] < tape->n_nodes)
+            append(text, bytes, &at, i ? ",%%%u" : "%%%u", (unsigned)node->input[i]);
+        else
+            append(text, bytes, &at, i ? ",?" : "?");
     append(text, bytes, &at, ")");
 }
 
@@ -47,7 +50,7 @@ static qkv_status finish(FILE *out, const char *who)
 qkv_status qkv_tape_print(const qkv_tape *tape, FILE *out)
 {
     if (!tape || !out) return qkv_fail(QKV_E_ARG, "qkv_tape_print: tape or out is NULL");
-    for (uint32_t n = 1; n < tape->n_nodes; n++) {
+    for (uint32_t n = 0; n < tape->n_nodes; n++) {
         char what[256], shape[256];
         const qkv_node *node = &tape->nodes[n];
         qkv_node_describe(tape, node, what, sizeof what);
@@ -70,7 +73,7 @@ qkv_status qkv_tape_dot(const qkv_tape *tape, FILE *out)
 {
     if (!tape || !out) return qkv_fail(QKV_E_ARG, "qkv_tape_dot: tape or out is NULL");
     fprintf(out, "digraph tape {\n  node [shape=box, style=rounded, fontname=\"sans-serif\"];\n");
-    for (uint32_t n = 1; n < tape->n_nodes; n++) {
+    for (uint32_t n = 0; n < tape->n_nodes; n++) {
         char shape[256];
         const qkv_node *node = &tape->nodes[n];
         qkv_shape_describe(node->rank, node->dim, shape, sizeof shape);

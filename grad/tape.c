@@ -40,7 +40,9 @@ qkv_status qkv_tape_new(qkv_tape **tape, qkv_dtype dtype)
 void qkv_tape_free(qkv_tape *tape)
 {
     if (!tape) return;
-    qkv_arena_free(&tape->arena);
+    qkv_arena_free(&tape->values);
+    qkv_arena_free(&tape->sweep);
+    free(tape->workspace);
     free(tape->nodes);
     free(tape);
 }
@@ -48,8 +50,9 @@ void qkv_tape_free(qkv_tape *tape)
 void qkv_tape_reset(qkv_tape *tape)
 {
     if (!tape) return;
-    qkv_arena_reset(&tape->arena);
-    tape->n_nodes = 1;
+    qkv_arena_reset(&tape->values);
+    qkv_arena_reset(&tape->sweep);
+    tape->n_nodes = tape->n_swept = 0;
     tape->generation = next_generation();
     tape->no_grad = 0;
     tape->status = QKV_OK;
@@ -73,12 +76,13 @@ qkv_dtype qkv_tape_dtype(const qkv_tape *tape)
 
 size_t qkv_tape_nodes(const qkv_tape *tape)
 {
-    return tape->n_nodes - 1;
+    return tape->n_nodes;
 }
 
 size_t qkv_tape_bytes(const qkv_tape *tape)
 {
-    return tape->arena.bytes + tape->capacity * sizeof(qkv_node) + sizeof *tape;
+    return tape->values.bytes + tape->sweep.bytes + tape->workspace_bytes +
+           tape->capacity * sizeof(qkv_node) + sizeof *tape;
 }
 
 void qkv_no_grad_begin(qkv_tape *tape)
@@ -140,26 +144,43 @@ const qkv_op *qkv_op_of(const qkv_tape *tape, const qkv_node *node)
     return (tape->dtype == QKV_F32 ? qkv_ops_f32 : qkv_ops_f64)[node->op];
 }
 
+static bool is_known(const qkv_tape *tape, qkv_var x)
+{
+    return x.generation == tape->generation && x.node < tape->n_nodes;
+}
+
+/* What is wrong with a handle that is not known. */
+static const char *fault(qkv_var x)
+{
+    return x.generation ? "stale (from before a reset) or of another tape" : "the invalid handle";
+}
+
 qkv_node *qkv_node_of(qkv_tape *tape, qkv_var x, const char *who)
 {
     if (tape->status) return NULL;
-    if (x.generation == tape->generation && x.node > 0 && x.node < tape->n_nodes)
-        return &tape->nodes[x.node];
-    if (x.generation == 0)
-        qkv_tape_fail(tape, QKV_E_STATE, "%s: an operand is the invalid handle {0}", who);
-    else
-        qkv_tape_fail(tape, QKV_E_STATE,
-                      "%s: the handle of node %%%u is stale (from before a reset) or belongs to "
-                      "another tape",
-                      who, (unsigned)x.node);
+    if (is_known(tape, x)) return &tape->nodes[x.node];
+    qkv_tape_fail(tape, QKV_E_STATE, "%s: the handle is %s", who, fault(x));
     return NULL;
 }
 
 void *qkv_node_take(qkv_tape *tape, const qkv_node *node, size_t n, size_t size)
 {
-    void *memory = qkv_arena_take(&tape->arena, n, size);
+    void *memory = qkv_arena_take(tape->sweeping ? &tape->sweep : &tape->values, n, size);
     if (!memory) qkv_node_fail(tape, node, QKV_E_NOMEM, "no memory for %zu x %zu bytes", n, size);
     return memory;
+}
+
+void *qkv_node_workspace(qkv_tape *tape, const qkv_node *node, size_t bytes)
+{
+    if (bytes <= tape->workspace_bytes && tape->workspace) return tape->workspace;
+    free(tape->workspace);
+    tape->workspace_bytes = 0;
+    tape->workspace = malloc(bytes + !bytes);
+    if (tape->workspace)
+        tape->workspace_bytes = bytes;
+    else
+        qkv_node_fail(tape, node, QKV_E_NOMEM, "no memory for a workspace of %zu bytes", bytes);
+    return tape->workspace;
 }
 
 qkv_status qkv_node_shape(qkv_tape *tape, qkv_node *node, int rank, const ptrdiff_t *dim)
@@ -198,7 +219,7 @@ static bool reserve_node(qkv_tape *tape)
     qkv_node *nodes = NULL;
     if (capacity > tape->capacity) nodes = realloc(tape->nodes, capacity * sizeof *nodes);
     if (!nodes) {
-        qkv_tape_fail(tape, QKV_E_NOMEM, "no memory for node %%%u", (unsigned)tape->n_nodes);
+        qkv_tape_fail(tape, QKV_E_NOMEM, "%%%u: no memory for the node", (unsigned)tape->n_nodes);
         return false;
     }
     tape->nodes = nodes;
@@ -210,11 +231,33 @@ static qkv_status compute(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     const qkv_op *op = qkv_op_of(tape, node);
     qkv_status status = op->shape(tape, node, arguments);
-    if (!status && !node->value) {
-        node->value = qkv_node_take(tape, node, node->size, qkv_element(tape));
-        if (!node->value) return QKV_E_NOMEM;
+    if (status) return status;
+    if (!node->value) node->value = qkv_node_take(tape, node, node->size, qkv_element(tape));
+    if (!node->value) return QKV_E_NOMEM;
+    tape->busy = true;
+    status = op->forward(tape, node);
+    tape->busy = false;
+    return status ? status : tape->status;
+}
+
+/* The inputs' nodes into the node; a bad handle is one beyond the tape, printed as ?. */
+static qkv_status connect(qkv_tape *tape, qkv_node *node, const qkv_var *inputs, int n_inputs)
+{
+    uint32_t *input = qkv_node_take(tape, node, (size_t)n_inputs, sizeof *input);
+    if (!input) return QKV_E_NOMEM;
+    int bad = -1;
+    bool needs_gradient = false;
+    for (int i = 0; i < n_inputs; i++) {
+        bool known = is_known(tape, inputs[i]);
+        input[i] = known ? inputs[i].node : UINT32_MAX;
+        needs_gradient |= known && tape->nodes[input[i]].needs_gradient;
+        if (!known && bad < 0) bad = i;
     }
-    return status ? status : op->forward(tape, node);
+    node->input = input;
+    node->n_input = (uint16_t)n_inputs;
+    node->needs_gradient = needs_gradient && !tape->no_grad;
+    if (bad < 0) return QKV_OK;
+    return qkv_node_fail(tape, node, QKV_E_STATE, "input %d is %s", bad, fault(inputs[bad]));
 }
 
 qkv_var qkv_record(qkv_tape *tape, qkv_op_id id, const qkv_var *inputs, int n_inputs,
@@ -222,21 +265,14 @@ qkv_var qkv_record(qkv_tape *tape, qkv_op_id id, const qkv_var *inputs, int n_in
 {
     const qkv_var invalid = {0};
     if (!tape || tape->status) return invalid;
-    const char *name = (tape->dtype == QKV_F32 ? qkv_ops_f32 : qkv_ops_f64)[id]->name;
-    bool needs_gradient = false;
-    for (int i = 0; i < n_inputs; i++) {
-        const qkv_node *x = qkv_node_of(tape, inputs[i], name);
-        if (!x) return invalid;
-        needs_gradient = needs_gradient || x->needs_gradient;
-    }
     if (!reserve_node(tape)) return invalid;
     qkv_node *node = &tape->nodes[tape->n_nodes];
-    *node = (qkv_node){.op = (uint16_t)id, .needs_gradient = needs_gradient && !tape->no_grad};
-    uint32_t *input = qkv_node_take(tape, node, (size_t)n_inputs, sizeof *input);
-    if (!input) return invalid;
-    for (int i = 0; i < n_inputs; i++) input[i] = inputs[i].node;
-    node->input = input;
-    node->n_input = (uint16_t)n_inputs;
+    *node = (qkv_node){.op = (uint16_t)id};
+    if (tape->busy) {
+        qkv_node_fail(tape, node, QKV_E_STATE, "recorded from inside an operation of this tape");
+        return invalid;
+    }
+    if (connect(tape, node, inputs, n_inputs)) return invalid;
     if (compute(tape, node, arguments)) return invalid;
     return (qkv_var){.node = tape->n_nodes++, .generation = tape->generation};
 }

@@ -19,7 +19,7 @@ typedef enum qkv_op_id {
 
 typedef struct qkv_node {
     void *value;           /* size elements of the tape's dtype */
-    void *gradient;        /* the same, or NULL: backward has not reached the node */
+    void *gradient;        /* the same; NULL: not wanted, or not reached by the last backward */
     void *state;           /* the operation's own: an axis, indices, what forward saved */
     const uint32_t *input; /* nodes, all before this one */
     const ptrdiff_t *dim;
@@ -31,12 +31,18 @@ typedef struct qkv_node {
 } qkv_node;
 
 struct qkv_tape {
-    qkv_arena arena;
-    qkv_node *nodes; /* node 0 is never used: {0} is the invalid handle */
+    qkv_arena values; /* everything that lives until the reset */
+    qkv_arena sweep;  /* gradients, and all else that lives until the next backward */
+    void *workspace;  /* of the operation that runs, then of the next */
+    size_t workspace_bytes;
+    qkv_node *nodes;
     uint32_t n_nodes, capacity;
-    uint32_t generation;
-    bool kept; /* the last backward, all its gradients */
+    uint32_t generation; /* never 0, so that {0} is no node's handle */
+    uint32_t n_swept;    /* nodes from here on have no gradient */
     int no_grad;
+    bool kept;     /* the last backward, all its gradients */
+    bool busy;     /* an operation runs: a user's must not record on its own tape */
+    bool sweeping; /* it runs backward */
     qkv_dtype dtype;
     qkv_status status;
     char message[QKV_MESSAGE_BYTES];
@@ -89,8 +95,12 @@ static inline void *qkv_input_gradient(const qkv_tape *tape, const qkv_node *nod
 
 /* Sets the shape and checks that size fits. */
 qkv_status qkv_node_shape(qkv_tape *tape, qkv_node *node, int rank, const ptrdiff_t *dim);
-/* n elements from the arena that live until the reset; NULL with the tape in error. */
+/* n elements that live until the reset, or, taken by a backward, until the next one. NULL with the
+ * tape in error. */
 void *qkv_node_take(qkv_tape *tape, const qkv_node *node, size_t n, size_t size);
+/* Memory for the operation that runs now; the next one overwrites it. NULL with the tape in error.
+ */
+void *qkv_node_workspace(qkv_tape *tape, const qkv_node *node, size_t bytes);
 /* Sets the sticky error, "%7 = matmul(%3,%5): ...". Returns the status. */
 qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status,
                          const char *format, ...) __attribute__((format(printf, 4, 5)));
