@@ -164,12 +164,56 @@ qkv_var qkv_reshape(qkv_tape *tape, qkv_var x, qkv_shape shape)
     return qkv_record(tape, QKV_OP_reshape, &x, 1, &shape);
 }
 
+qkv_var qkv_slice(qkv_tape *tape, qkv_var x, int axis, ptrdiff_t start, ptrdiff_t stop,
+                  ptrdiff_t step)
+{
+    return qkv_record(
+        tape, QKV_OP_slice, &x, 1,
+        &(qkv_slice_arguments){.axis = axis, .start = start, .stop = stop, .step = step});
+}
+
+qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis)
+{
+    if (tape && (n < 1 || n > UINT16_MAX || !xs)) {
+        qkv_tape_fail(tape, QKV_E_ARG, "concat: n is %d, expected 1 to %d arrays", n, UINT16_MAX);
+        return (qkv_var){0};
+    }
+    return qkv_record(tape, QKV_OP_concat, xs, n, &axis);
+}
+
+qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index, ptrdiff_t n)
+{
+    return qkv_record(tape, QKV_OP_gather, &x, 1,
+                      &(qkv_gather_arguments){.axis = axis, .index = index, .n = n});
+}
+
 /* ---- Products, softmax, losses
  * ---------------------------------------------------------------------- */
 
 qkv_var qkv_matmul(qkv_tape *tape, qkv_var a, qkv_var b)
 {
     return binary(tape, QKV_OP_matmul, a, b);
+}
+
+qkv_var qkv_softmax(qkv_tape *tape, qkv_var x, int axis)
+{
+    return qkv_record(tape, QKV_OP_softmax, &x, 1, &axis);
+}
+
+qkv_var qkv_log_softmax(qkv_tape *tape, qkv_var x, int axis)
+{
+    return qkv_record(tape, QKV_OP_log_softmax, &x, 1, &axis);
+}
+
+qkv_var qkv_mse(qkv_tape *tape, qkv_var y, qkv_var target)
+{
+    return binary(tape, QKV_OP_mse, y, target);
+}
+
+qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_t *label, ptrdiff_t n)
+{
+    return qkv_record(tape, QKV_OP_cross_entropy, &logits, 1,
+                      &(qkv_gather_arguments){.index = label, .n = n});
 }
 
 /* ---- Attention, and your own -------------------------------------------------------------------

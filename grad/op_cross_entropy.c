@@ -1,0 +1,71 @@
+/* op_cross_entropy.c - y = mean over rows of -log softmax(x)[label]:  dx = (softmax(x) -
+ * onehot(label)) dy / n. */
+#include "grad/arguments.h"
+#include "grad/softmax.h"
+#include "src/real.h"
+
+/* state: the labels. */
+static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+{
+    const qkv_gather_arguments *a = arguments;
+    const qkv_node *x = qkv_input(tape, node, 0);
+    if (x->rank != 2 || x->dim[0] != a->n)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                             "the logits have rank %d and %td rows, expected [%td, classes]",
+                             x->rank, x->rank ? x->dim[0] : 0, a->n);
+    if (a->n == 0) return qkv_node_fail(tape, node, QKV_E_SHAPE, "the mean of nothing");
+    if (!a->index) return qkv_node_fail(tape, node, QKV_E_ARG, "label is NULL");
+    ptrdiff_t *label = qkv_node_take(tape, node, (size_t)a->n, sizeof *label);
+    if (!label) return QKV_E_NOMEM;
+    for (ptrdiff_t i = 0; i < a->n; i++) {
+        label[i] = a->index[i];
+        if (label[i] < 0 || label[i] >= x->dim[1])
+            return qkv_node_fail(tape, node, QKV_E_ARG, "label[%td] is %td, expected 0 to %td", i,
+                                 label[i], x->dim[1] - 1);
+    }
+    node->state = label;
+    return qkv_node_shape(tape, node, 0, NULL);
+}
+
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
+{
+    const qkv_node *x = qkv_input(tape, node, 0);
+    const ptrdiff_t *label = node->state;
+    size_t n = (size_t)x->dim[0], classes = (size_t)x->dim[1];
+    real sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        const real *row = (const real *)x->value + i * classes;
+        FN(qkv_row_sum) r = FN(qkv_sum_row)(row, classes, 1);
+        sum += r.log_sum - (row[label[i]] - r.max);
+    }
+    *(real *)node->value = sum / (real)n;
+    return QKV_OK;
+}
+
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    const qkv_node *x = qkv_input(tape, node, 0);
+    const ptrdiff_t *label = node->state;
+    size_t n = (size_t)x->dim[0], classes = (size_t)x->dim[1];
+    real factor = *(const real *)node->gradient / (real)n;
+    for (size_t i = 0; i < n; i++) {
+        const real *row = (const real *)x->value + i * classes;
+        real *dx = (real *)x->gradient + i * classes;
+        FN(qkv_row_sum) r = FN(qkv_sum_row)(row, classes, 1);
+        for (size_t c = 0; c < classes; c++) dx[c] += factor * exp(row[c] - r.max - r.log_sum);
+        dx[label[i]] -= factor;
+    }
+    return QKV_OK;
+}
+
+static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_cross_entropy(tape, x[0], (ptrdiff_t[]){2, 0, 2, 4}, 4);
+}
+
+static const qkv_op_case cases[] = {
+    {.n_input = 1, .input = {{2, {4, 5}}}, .lower = -3, .upper = 3, .apply = apply},
+    {0},
+};
+
+const qkv_op FN(qkv_op_cross_entropy) = {"cross_entropy", shape, forward, backward, cases, NULL};

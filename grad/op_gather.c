@@ -1,0 +1,48 @@
+/* op_gather.c - rows of one axis by index; an index that stands twice gets both cotangents. */
+#include "grad/arguments.h"
+#include "grad/rows.h"
+#include "src/real.h"
+
+static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+{
+    const qkv_gather_arguments *a = arguments;
+    const qkv_node *x = qkv_input(tape, node, 0);
+    int axis;
+    qkv_status status = qkv_node_axis(tape, node, x->rank, a->axis, &axis);
+    if (status) return status;
+    if (a->n < 0 || (a->n && !a->index))
+        return qkv_node_fail(tape, node, QKV_E_ARG, "index is %s and n is %td",
+                             a->index ? "given" : "NULL", a->n);
+    status = FN(qkv_rows_shape)(tape, node, axis, a->n);
+    if (status) return status;
+    ptrdiff_t *index = ((qkv_rows_state *)node->state)->index;
+    for (ptrdiff_t i = 0; i < a->n; i++) {
+        index[i] = a->index[i];
+        if (index[i] < 0 || index[i] >= x->dim[axis])
+            return qkv_node_fail(tape, node, QKV_E_ARG, "index[%td] is %td, expected 0 to %td", i,
+                                 index[i], x->dim[axis] - 1);
+    }
+    return QKV_OK;
+}
+
+static qkv_var rows(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_gather(tape, x[0], 0, (ptrdiff_t[]){2, 0, 2, 3}, 4);
+}
+
+static qkv_var middle(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_gather(tape, x[0], 1, (ptrdiff_t[]){1, 1, 0}, 3);
+}
+
+static const qkv_op_case cases[] = {
+    {.n_input = 1, .input = {{2, {4, 3}}}, .apply = rows},
+    {.label = "gather of the middle axis",
+     .n_input = 1,
+     .input = {{3, {2, 3, 2}}},
+     .apply = middle},
+    {0},
+};
+
+const qkv_op FN(qkv_op_gather) = {"gather", shape, FN(qkv_rows_forward), FN(qkv_rows_backward),
+                                  cases,    NULL};

@@ -1,0 +1,54 @@
+/* op_mse.c - y = mean((a - b)^2):  da = 2 (a - b) dy / n,  db = -da. */
+#include "grad/tape.h"
+#include "src/real.h"
+
+static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+{
+    (void)arguments;
+    const qkv_node *a = qkv_input(tape, node, 0), *b = qkv_input(tape, node, 1);
+    bool equal = a->rank == b->rank;
+    for (int i = 0; i < a->rank && equal; i++) equal = a->dim[i] == b->dim[i];
+    if (!equal) {
+        char left[128], right[128];
+        qkv_shape_describe(a->rank, a->dim, left, sizeof left);
+        qkv_shape_describe(b->rank, b->dim, right, sizeof right);
+        return qkv_node_fail(tape, node, QKV_E_SHAPE, "shapes %s and %s differ", left, right);
+    }
+    if (a->size == 0) return qkv_node_fail(tape, node, QKV_E_SHAPE, "the mean of nothing");
+    return qkv_node_shape(tape, node, 0, NULL);
+}
+
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
+{
+    const qkv_node *x = qkv_input(tape, node, 0);
+    const real *a = x->value, *b = qkv_input(tape, node, 1)->value;
+    real sum = 0;
+    for (size_t i = 0; i < x->size; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
+    *(real *)node->value = sum / (real)x->size;
+    return QKV_OK;
+}
+
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    const qkv_node *x = qkv_input(tape, node, 0);
+    const real *a = x->value, *b = qkv_input(tape, node, 1)->value;
+    real *da = x->gradient, *db = qkv_input_gradient(tape, node, 1);
+    real factor = 2 * *(const real *)node->gradient / (real)x->size;
+    for (size_t i = 0; i < x->size; i++) {
+        if (da) da[i] += factor * (a[i] - b[i]);
+        if (db) db[i] -= factor * (a[i] - b[i]);
+    }
+    return QKV_OK;
+}
+
+static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_mse(tape, x[0], x[1]);
+}
+
+static const qkv_op_case cases[] = {
+    {.n_input = 2, .input = {{2, {3, 4}}, {2, {3, 4}}}, .apply = apply},
+    {0},
+};
+
+const qkv_op FN(qkv_op_mse) = {"mse", shape, forward, backward, cases, NULL};

@@ -1,0 +1,54 @@
+/* op_slice.c - y = x[start:stop:step] on one axis. */
+#include "grad/arguments.h"
+#include "grad/rows.h"
+#include "src/real.h"
+
+static ptrdiff_t from_end(ptrdiff_t at, ptrdiff_t n)
+{
+    return at < 0 ? at + n : at;
+}
+
+static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+{
+    const qkv_slice_arguments *a = arguments;
+    const qkv_node *x = qkv_input(tape, node, 0);
+    int axis;
+    qkv_status status = qkv_node_axis(tape, node, x->rank, a->axis, &axis);
+    if (status) return status;
+    ptrdiff_t size = x->dim[axis];
+    ptrdiff_t start = from_end(a->start, size), stop = from_end(a->stop, size);
+    if (a->step < 1)
+        return qkv_node_fail(tape, node, QKV_E_ARG, "the step is %td, expected 1 or more", a->step);
+    if (start < 0 || stop > size || start > stop)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                             "%td to %td is no range of axis %d, which has size %td", a->start,
+                             a->stop, axis, size);
+    ptrdiff_t n = (stop - start) / a->step + ((stop - start) % a->step != 0);
+    status = FN(qkv_rows_shape)(tape, node, axis, n);
+    if (status) return status;
+    ptrdiff_t *index = ((qkv_rows_state *)node->state)->index;
+    for (ptrdiff_t i = 0; i < n; i++) index[i] = start + i * a->step;
+    return QKV_OK;
+}
+
+static qkv_var rows(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_slice(tape, x[0], 0, 1, 3, 1);
+}
+
+static qkv_var stepped(qkv_tape *tape, const qkv_var *x)
+{
+    return qkv_slice(tape, x[0], 1, 1, -1, 2);
+}
+
+static const qkv_op_case cases[] = {
+    {.n_input = 1, .input = {{2, {4, 3}}}, .apply = rows},
+    {.label = "slice of the middle axis, step 2",
+     .n_input = 1,
+     .input = {{3, {2, 6, 3}}},
+     .apply = stepped},
+    {0},
+};
+
+const qkv_op FN(qkv_op_slice) = {"slice", shape, FN(qkv_rows_forward), FN(qkv_rows_backward),
+                                 cases,   NULL};

@@ -1,0 +1,47 @@
+#include "grad/rows.h"
+
+#include <string.h>
+
+#include "src/real.h"
+
+qkv_status FN(qkv_rows_shape)(qkv_tape *tape, qkv_node *node, int axis, ptrdiff_t n)
+{
+    const qkv_node *x = qkv_input(tape, node, 0);
+    qkv_rows_state *s = qkv_node_take(tape, node, 1, sizeof *s);
+    ptrdiff_t *index = s ? qkv_node_take(tape, node, (size_t)n, sizeof *index) : NULL;
+    if (!index) return QKV_E_NOMEM;
+    *s = (qkv_rows_state){.x = qkv_view_axis(x, axis), .index = index, .n = (size_t)n};
+    node->state = s;
+    ptrdiff_t dim[QKV_MAX_RANK];
+    for (int i = 0; i < x->rank; i++) dim[i] = i == axis ? n : x->dim[i];
+    return qkv_node_shape(tape, node, x->rank, dim);
+}
+
+/* Where row i of outer block o begins in x. */
+static size_t at(const qkv_rows_state *s, size_t o, size_t i)
+{
+    return (o * s->x.n + (size_t)s->index[i]) * s->x.inner;
+}
+
+qkv_status FN(qkv_rows_forward)(qkv_tape *tape, qkv_node *node)
+{
+    const qkv_rows_state *s = node->state;
+    const real *x = qkv_input(tape, node, 0)->value;
+    real *y = node->value;
+    if (node->size == 0) return QKV_OK;
+    for (size_t o = 0; o < s->x.outer; o++)
+        for (size_t i = 0; i < s->n; i++, y += s->x.inner)
+            memcpy(y, x + at(s, o, i), s->x.inner * sizeof *y);
+    return QKV_OK;
+}
+
+qkv_status FN(qkv_rows_backward)(qkv_tape *tape, qkv_node *node)
+{
+    const qkv_rows_state *s = node->state;
+    real *dx = qkv_input_gradient(tape, node, 0);
+    const real *dy = node->gradient;
+    for (size_t o = 0; o < s->x.outer; o++)
+        for (size_t i = 0; i < s->n; i++, dy += s->x.inner)
+            for (size_t c = 0; c < s->x.inner; c++) dx[at(s, o, i) + c] += dy[c];
+    return QKV_OK;
+}
