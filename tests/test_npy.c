@@ -1,0 +1,232 @@
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "process.h"
+#include "qkv/npy.h"
+
+/* A file of that version: header text as it is, data after it. */
+static const char *write_npy(int version, const char *header, const void *data, size_t bytes)
+{
+    char file[1024] = "\x93NUMPY";
+    size_t n = strlen(header), at = version == 1 ? 10 : 12;
+    file[6] = (char)version;
+    file[8] = (char)(n & 255);
+    file[9] = (char)(n >> 8);
+    memcpy(file + at, header, n);
+    if (bytes > 0) memcpy(file + at + n, data, bytes);
+    write_file(scratch("in.npy"), file, at + n + bytes);
+    return scratch("in.npy");
+}
+
+static void every_type_and_rank_is_saved_and_loaded(void **state)
+{
+    (void)state;
+    static const size_t item[] = {4, 8, 8, 1};
+    unsigned char data[2 * 8 * 8];
+    for (size_t i = 0; i < sizeof data; i++) data[i] = (unsigned char)(i * 37);
+    for (int type = 0; type < 4; type++) {
+        for (int rank = 0; rank <= QKV_NPY_MAX_RANK; rank++) {
+            qkv_npy a = {.type = (qkv_npy_type)type, .rank = rank, .data = data}, b;
+            for (int i = 0; i < rank; i++) a.dim[i] = i == 1 ? 3 : i == 3 ? 2 : 1;
+            assert_ok(qkv_npy_save(&a, scratch("out.npy")));
+            assert_ok(qkv_npy_load(&b, scratch("out.npy")));
+            assert_int_equal(b.type, type);
+            assert_int_equal(b.rank, rank);
+            assert_memory_equal(a.dim, b.dim, sizeof a.dim);
+            assert_int_equal(qkv_npy_size(&b), rank > 3 ? 6 : rank > 1 ? 3 : 1);
+            assert_memory_equal(b.data, data, qkv_npy_size(&b) * item[type]);
+            qkv_npy_free(&b);
+            assert_null(b.data);
+        }
+    }
+    assert_int_equal(scratch_count(".tmp"), 0);
+}
+
+static void the_header_is_written_as_numpy_writes_it(void **state)
+{
+    (void)state;
+    static const char one[] = "\x93NUMPY\x01\x00\x76\x00{'descr': '<f8', 'fortran_order': False, "
+                              "'shape': (3,), }";
+    double x[3] = {1, 2, 3};
+    qkv_npy a = {.type = QKV_NPY_F64, .rank = 1, .dim = {3}, .data = x};
+    assert_ok(qkv_npy_save(&a, scratch("one.npy")));
+    size_t bytes;
+    char *text = read_file(scratch("one.npy"), &bytes);
+    assert_int_equal(bytes, 128 + sizeof x);
+    assert_memory_equal(text, one, sizeof one - 1);
+    assert_int_equal(text[127], '\n');
+    assert_memory_equal(text + 128, x, sizeof x);
+    free(text);
+}
+
+static void all_versions_orders_of_keys_and_byte_order_marks_load(void **state)
+{
+    (void)state;
+    static const char *const headers[] = {
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (2, 1), }\n",
+        "{'shape':(2,1),'fortran_order':False,'descr':'=f4'}",
+        "{ \"fortran_order\" : False , \"descr\" : \"|f4\" , \"shape\" : ( 2 , 1 , ) }   \n"};
+    const float data[] = {1.5f, -2};
+    for (int version = 1; version <= 3; version++) {
+        for (size_t i = 0; i < 3; i++) {
+            qkv_npy a;
+            assert_ok(qkv_npy_load(&a, write_npy(version, headers[i], data, sizeof data)));
+            assert_int_equal(a.rank, 2);
+            assert_int_equal(a.dim[0], 2);
+            assert_memory_equal(a.data, data, sizeof data);
+            qkv_npy_free(&a);
+        }
+    }
+}
+
+static void fortran_order_is_transposed(void **state)
+{
+    (void)state;
+    int64_t file[24], *loaded;
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 3; j++)
+            for (int k = 0; k < 4; k++) file[i + 2 * (j + 3 * k)] = 100 * i + 10 * j + k;
+    qkv_npy a;
+    assert_ok(
+        qkv_npy_load(&a, write_npy(1, "{'descr': '<i8', 'fortran_order': True, 'shape': (2, 3, 4)}",
+                                   file, sizeof file)));
+    loaded = a.data;
+    for (int i = 0; i < 24; i++)
+        assert_int_equal(loaded[i], 100 * (i / 12) + 10 * (i / 4 % 3) + i % 4);
+    qkv_npy_free(&a);
+}
+
+static void an_empty_array_is_an_array(void **state)
+{
+    (void)state;
+    qkv_npy a = {.type = QKV_NPY_F32, .rank = 2, .dim = {0, 7}}, b;
+    assert_ok(qkv_npy_save(&a, scratch("empty.npy")));
+    assert_ok(qkv_npy_load(&b, scratch("empty.npy")));
+    assert_int_equal(qkv_npy_size(&b), 0);
+    assert_int_equal(b.dim[1], 7);
+    qkv_npy_free(&b);
+}
+
+static void malformed_headers_are_refused_with_their_offset(void **state)
+{
+    (void)state;
+#define REST "'fortran_order': False, 'shape': (2,)}"
+    static const struct {
+        const char *header, *message;
+    } cases[] = {
+        {"", "byte 10: expected the header's {"},
+        {"[1]", "byte 10"},
+        {"{'descr': '>f8', " REST, "byte 21: expected element type"},
+        {"{'descr': '<c16', " REST, "element type"},
+        {"{'descr': '<f2', " REST, "element type"},
+        {"{'descr': 'f8', " REST, "element type"},
+        {"{'descr': [('a', '<f8')], " REST, "structured"},
+        {"{'descr': '<f8, " REST, "element type"},
+        {"{'descr': '<f8' " REST, "expected , or }"},
+        {"{'descr", "closing quote"},
+        {"{'descr' '<f8'", "expected :"},
+        {"{'descr': '<f8', 'descr': '<f8', " REST, "repeated key"},
+        {"{'descr': '<f8', 'extra': 1, " REST, "unknown"},
+        {"{'descr': '<f8', 'fortran_order': 0, 'shape': (2,)}", "True or False"},
+        {"{'descr': '<f8', 'fortran_order': False}", "lacks"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': 2}", "expected the shape"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (2)}", "no tuple"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (-2,)}", "expected a size"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (,)}", "expected a size"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (2 2)}", "expected , or )"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (2,", "expected a size"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (99999999999999999999,)}", "64 bits"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (1,1,1,1,1,1,1,1,1)}", "8 axes"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (2,)} x", "text after"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (3,)}", "needs 24 bytes"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (1,)}", "the file has 16"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (1000000000000,)}", "the file has 16"},
+        {"{'descr': '<f8', 'fortran_order': False, 'shape': (9000000000000000000,9)}",
+         "more than"}};
+#undef REST
+    const double data[2] = {1, 2};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qkv_npy a;
+        assert_status(qkv_npy_load(&a, write_npy(1, cases[i].header, data, sizeof data)),
+                      QKV_E_FORMAT);
+        assert_message(cases[i].message);
+        assert_message("in.npy, byte ");
+        assert_null(a.data);
+    }
+}
+
+static void a_file_cut_anywhere_is_refused(void **state)
+{
+    (void)state;
+    double x[2] = {1, 2};
+    qkv_npy a = {.type = QKV_NPY_F64, .rank = 1, .dim = {2}, .data = x}, b;
+    assert_ok(qkv_npy_save(&a, scratch("whole.npy")));
+    size_t bytes;
+    char *whole = read_file(scratch("whole.npy"), &bytes);
+    for (size_t n = 0; n < bytes; n++) {
+        write_file(scratch("cut.npy"), whole, n);
+        assert_status(qkv_npy_load(&b, scratch("cut.npy")), QKV_E_FORMAT);
+    }
+    whole[6] = 4;
+    write_file(scratch("cut.npy"), whole, bytes);
+    assert_status(qkv_npy_load(&b, scratch("cut.npy")), QKV_E_FORMAT);
+    assert_message("byte 6: expected format version");
+    whole[0] = 'X';
+    write_file(scratch("cut.npy"), whole, bytes);
+    assert_status(qkv_npy_load(&b, scratch("cut.npy")), QKV_E_FORMAT);
+    assert_message("byte 0: this is no .npy file");
+    free(whole);
+}
+
+static void what_cannot_be_saved_is_refused_and_leaves_nothing(void **state)
+{
+    (void)state;
+    double x = 1;
+    const char *path = scratch("refused.npy");
+    qkv_npy a = {.type = QKV_NPY_F64, .rank = 9, .data = &x};
+    assert_status(qkv_npy_save(&a, path), QKV_E_SHAPE);
+    a = (qkv_npy){.type = QKV_NPY_F64, .rank = 1, .dim = {-1}, .data = &x};
+    assert_status(qkv_npy_save(&a, path), QKV_E_SHAPE);
+    a = (qkv_npy){.type = QKV_NPY_F64, .rank = 2, .dim = {PTRDIFF_MAX, 9}, .data = &x};
+    assert_status(qkv_npy_save(&a, path), QKV_E_OVERFLOW);
+    a = (qkv_npy){.type = QKV_NPY_F64, .rank = 1, .dim = {1}};
+    assert_status(qkv_npy_save(&a, path), QKV_E_ARG);
+    a = (qkv_npy){.type = (qkv_npy_type)4, .data = &x};
+    assert_status(qkv_npy_save(&a, path), QKV_E_ARG);
+    assert_int_equal(scratch_count("refused"), 0);
+    a = (qkv_npy){.type = QKV_NPY_F64, .data = &x};
+    assert_status(qkv_npy_save(&a, scratch("none/x.npy")), QKV_E_IO);
+    assert_message("none/x.npy");
+    assert_status(qkv_npy_save(&a, NULL), QKV_E_ARG);
+}
+
+static void what_is_no_file_is_refused(void **state)
+{
+    (void)state;
+    qkv_npy a;
+    assert_status(qkv_npy_load(&a, scratch("absent.npy")), QKV_E_IO);
+    assert_message("absent.npy");
+    assert_status(qkv_npy_load(&a, "/tmp"), QKV_E_IO);
+    assert_message("not a regular file");
+    assert_status(qkv_npy_load(&a, NULL), QKV_E_ARG);
+    assert_status(qkv_npy_load(NULL, "x"), QKV_E_ARG);
+    qkv_npy_free(NULL);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_type_and_rank_is_saved_and_loaded),
+        cmocka_unit_test(the_header_is_written_as_numpy_writes_it),
+        cmocka_unit_test(all_versions_orders_of_keys_and_byte_order_marks_load),
+        cmocka_unit_test(fortran_order_is_transposed),
+        cmocka_unit_test(an_empty_array_is_an_array),
+        cmocka_unit_test(malformed_headers_are_refused_with_their_offset),
+        cmocka_unit_test(a_file_cut_anywhere_is_refused),
+        cmocka_unit_test(what_cannot_be_saved_is_refused_and_leaves_nothing),
+        cmocka_unit_test(what_is_no_file_is_refused)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
