@@ -59,7 +59,8 @@ static void visit(qkv_tape *tape, qkv_node *node)
         qkv_node *x = qkv_input(tape, node, i);
         if (x->needs_gradient && take_gradient(tape, x)) return;
     }
-    qkv_op_of(tape, node)->backward(tape, node);
+    const qkv_op *op = qkv_op_of(tape, node);
+    if (op->backward) op->backward(tape, node);
 }
 
 static qkv_status sweep(qkv_tape *tape, const qkv_node *seed)

@@ -19,9 +19,8 @@ typedef struct trial {
     size_t n_result;
 } trial;
 
-/* The middles of n equal pieces of the range, shuffled (Fisher and Yates), each moved by up to a
- * quarter of a piece. So no two values are close to each other and, n being even, none is close to
- * the middle of the range: a kink at 0 or between equals is never within a step. */
+/* The middles of n equal pieces of the domain, shuffled (Fisher and Yates), each moved by up to a
+ * quarter of a piece. */
 static void spread(double *x, size_t n, const qkv_op_case *test, uint64_t seed)
 {
     bool unset = test->lower == 0 && test->upper == 0;
@@ -44,6 +43,8 @@ static qkv_var apply(const trial *c)
     qkv_var x[INPUTS];
     for (int i = 0; i < c->test->n_input; i++)
         x[i] = qkv_leaf_f64(c->tape, c->test->input[i], c->x[i], c->gradient[i]);
+    if (c->test->unary) return c->test->unary(c->tape, x[0]);
+    if (c->test->binary) return c->test->binary(c->tape, x[0], x[1]);
     return c->test->apply(c->tape, x);
 }
 
@@ -145,8 +146,7 @@ qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report)
     if (!qkv_op_name(op))
         return qkv_fail(QKV_E_ARG, "qkv_gradcheck_op: op is %d, expected 0 to %d", op,
                         qkv_op_count() - 1);
-    const qkv_op_case *test = qkv_ops_f64[op]->cases;
-    for (; test && test->apply; test++) {
+    for (const qkv_op_case *test = qkv_registry[op].cases; test->n_input; test++) {
         qkv_check_report one = {0};
         qkv_status status = run_case(test, seed, &one);
         merge(report, &one);

@@ -2,35 +2,46 @@
 #include "grad/elementwise.h"
 #include "src/real.h"
 
-static void forward(const FN(qkv_run) *r)
+static real value(real a, real b)
 {
-    for (size_t i = 0; i < r->n; i++) {
-        real a = r->a[i * r->a_step], b = r->b[i * r->b_step];
-        r->y[i] = a + b;
-    }
+    return a + b;
 }
 
-static void backward(const FN(qkv_run) *r)
+static real slope_a(real a, real b, real y)
 {
-    if (r->da)
-        for (size_t i = 0; i < r->n; i++) r->da[i * r->a_step] += r->dy[i];
-    if (r->db)
-        for (size_t i = 0; i < r->n; i++) r->db[i * r->b_step] += r->dy[i];
+    (void)a, (void)b, (void)y;
+    return 1;
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+static real slope_b(real a, real b, real y)
 {
-    return qkv_add(tape, x[0], x[1]);
+    (void)a, (void)b, (void)y;
+    return 1;
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 2, .input = {{2, {3, 4}}, {2, {3, 4}}}, .apply = apply},
-    {.label = "add of a row", .n_input = 2, .input = {{3, {2, 3, 4}}, {1, {4}}}, .apply = apply},
-    {.label = "add outer", .n_input = 2, .input = {{3, {2, 1, 4}}, {2, {3, 1}}}, .apply = apply},
-    {.label = "add of a scalar", .n_input = 2, .input = {{0}, {2, {3, 4}}}, .apply = apply},
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
+{
+    return binary_forward(tape, node, value);
+}
+
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    return binary_backward(tape, node, slope_a, slope_b);
+}
+
+const qkv_op FN(qkv_op_add) = {qkv_shape_broadcast, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_add(qkv_tape *tape, qkv_var a, qkv_var b)
+{
+    return qkv_record(tape, QKV_OP_add, (qkv_var[]){a, b}, 2, NULL);
+}
+
+const qkv_op_case qkv_cases_add[] = {
+    {.binary = qkv_add, .n_input = 2, .input = {{2, {3, 4}}, {2, {3, 4}}}},
+    {.binary = qkv_add, .n_input = 2, .input = {{3, {2, 3, 4}}, {1, {4}}}},
+    {.binary = qkv_add, .n_input = 2, .input = {{3, {2, 1, 4}}, {2, {3, 1}}}},
+    {.binary = qkv_add, .n_input = 2, .input = {{0}, {2, {3, 4}}}},
     {0},
 };
-
-static const FN(qkv_binary) kernel = {forward, backward};
-const qkv_op FN(qkv_op_add) = {
-    "add", qkv_shape_broadcast, FN(qkv_binary_forward), FN(qkv_binary_backward), cases, &kernel};
+#endif

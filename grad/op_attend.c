@@ -2,15 +2,23 @@
  * in the arena. */
 #include <string.h>
 
-#include "grad/arguments.h"
 #include "grad/tape.h"
 #include "src/real.h"
+
+enum { INPUTS = 6 };
+
+typedef struct call {
+    const qkv_attention *attention;
+    const qkv_slot_bool *mask;
+    bool present[INPUTS]; /* which of q, k, v, bias, scale, bandwidth the inputs are, in
+                                        this order */
+} call;
 
 enum { Q, K, V, BIAS, SCALE, BANDWIDTH };
 
 typedef struct attend_state {
     qkv_attention a;
-    int input[QKV_ATTEND_INPUTS]; /* which input is q, k, ..; -1: absent */
+    int input[INPUTS]; /* which input is q, k, ..; -1: absent */
     FN(qkv_operands) in;
     FN(qkv_results) saved;
 } attend_state;
@@ -84,7 +92,7 @@ static qkv_status bias_slot(qkv_tape *tape, const qkv_node *node, const qkv_atte
 }
 
 static qkv_status parameter_slots(qkv_tape *tape, const qkv_node *node, attend_state *s,
-                                  const qkv_node *const x[QKV_ATTEND_INPUTS])
+                                  const qkv_node *const x[INPUTS])
 {
     const qkv_node *scale = x[SCALE], *h = x[BANDWIDTH];
     if (scale) {
@@ -121,14 +129,14 @@ static qkv_status save_slots(qkv_tape *tape, const qkv_node *node, attend_state 
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
-    const qkv_attend_arguments *given = arguments;
+    const call *given = arguments;
     attend_state *s = qkv_node_take(tape, node, 1, sizeof *s);
     if (!s) return QKV_E_NOMEM;
     *s = (attend_state){.a = *given->attention};
     s->a.bandwidths = 0;
     node->state = s;
-    const qkv_node *x[QKV_ATTEND_INPUTS] = {0};
-    for (int i = 0, n = 0; i < QKV_ATTEND_INPUTS; i++) {
+    const qkv_node *x[INPUTS] = {0};
+    for (int i = 0, n = 0; i < INPUTS; i++) {
         s->input[i] = given->present[i] ? n++ : -1;
         if (given->present[i]) x[i] = qkv_input(tape, node, s->input[i]);
     }
@@ -172,11 +180,10 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
 /* Where the gradient of an operand goes. An array may be several operands at once (k and v of
  * self-attention), but attention writes no element twice: the later ones get an array of their own,
  * added by join_gradients. */
-static qkv_status split_gradients(qkv_tape *tape, const qkv_node *node,
-                                  real *gradient[QKV_ATTEND_INPUTS])
+static qkv_status split_gradients(qkv_tape *tape, const qkv_node *node, real *gradient[INPUTS])
 {
     const attend_state *s = node->state;
-    for (int i = 0; i < QKV_ATTEND_INPUTS; i++) {
+    for (int i = 0; i < INPUTS; i++) {
         gradient[i] = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
         for (int j = 0; j < i && gradient[i]; j++) {
             if (gradient[j] != gradient[i]) continue;
@@ -189,11 +196,10 @@ static qkv_status split_gradients(qkv_tape *tape, const qkv_node *node,
     return QKV_OK;
 }
 
-static void join_gradients(qkv_tape *tape, const qkv_node *node,
-                           real *const gradient[QKV_ATTEND_INPUTS])
+static void join_gradients(qkv_tape *tape, const qkv_node *node, real *const gradient[INPUTS])
 {
     const attend_state *s = node->state;
-    for (int i = 0; i < QKV_ATTEND_INPUTS; i++) {
+    for (int i = 0; i < INPUTS; i++) {
         real *to = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
         if (!to || to == gradient[i]) continue;
         size_t n = qkv_input(tape, node, s->input[i])->size;
@@ -205,7 +211,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
     const attend_state *s = node->state;
     size_t bytes;
-    real *gradient[QKV_ATTEND_INPUTS];
+    real *gradient[INPUTS];
     void *memory = workspace(tape, node, QKV_BACKWARD, &bytes);
     if (!memory || split_gradients(tape, node, gradient)) return tape->status;
     FN(qkv_operands) d_in = s->in; /* the same layouts */
@@ -220,6 +226,27 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
         FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out, &d_in, memory, bytes);
     if (!status) join_gradients(tape, node, gradient);
     return report(tape, node, status);
+}
+
+const qkv_op FN(qkv_op_attend) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in)
+{
+    if (tape && (!a || !in)) {
+        qkv_tape_fail(tape, QKV_E_ARG, "attend: %s is NULL", a ? "in" : "a");
+        return (qkv_var){0};
+    }
+    if (!tape) return (qkv_var){0};
+    const qkv_var all[INPUTS] = {in->q, in->k, in->v, in->bias, in->scale, in->bandwidth};
+    call arguments = {.attention = a, .mask = in->mask};
+    qkv_var inputs[INPUTS];
+    int n = 0;
+    for (int i = 0; i < INPUTS; i++) {
+        arguments.present[i] = i < 3 || all[i].generation != 0;
+        if (arguments.present[i]) inputs[n++] = all[i];
+    }
+    return qkv_record(tape, QKV_OP_attend, inputs, n, &arguments);
 }
 
 /* ---- Checks -------------------------------------------------------------------------------------
@@ -329,7 +356,7 @@ static qkv_var none_identity(qkv_tape *tape, const qkv_var *x)
         .apply = name                                                                             \
     }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_attend[] = {
     {.n_input = 3,
      .input = {{4, {2, 4, 5, 3}}, {4, {2, 2, 7, 3}}, {4, {2, 2, 7, 2}}},
      .apply = plain},
@@ -362,5 +389,4 @@ static const qkv_op_case cases[] = {
     NORMALIZE_CASE(none_identity),
     {0},
 };
-
-const qkv_op FN(qkv_op_attend) = {"attend", shape, forward, backward, cases, NULL};
+#endif

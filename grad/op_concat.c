@@ -67,6 +67,18 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
+const qkv_op FN(qkv_op_concat) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis)
+{
+    if (tape && (n < 1 || n > UINT16_MAX || !xs)) {
+        qkv_tape_fail(tape, QKV_E_ARG, "concat: n is %d, expected 1 to %d arrays", n, UINT16_MAX);
+        return (qkv_var){0};
+    }
+    return qkv_record(tape, QKV_OP_concat, xs, n, &axis);
+}
+
 static qkv_var columns(qkv_tape *tape, const qkv_var *x)
 {
     return qkv_concat(tape, x, 3, -1);
@@ -77,7 +89,7 @@ static qkv_var twice(qkv_tape *tape, const qkv_var *x)
     return qkv_concat(tape, (qkv_var[]){x[0], x[1], x[0]}, 3, 0);
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_concat[] = {
     {.n_input = 3, .input = {{2, {3, 2}}, {2, {3, 1}}, {2, {3, 4}}}, .apply = columns},
     {.label = "concat of an array with itself",
      .n_input = 2,
@@ -85,5 +97,4 @@ static const qkv_op_case cases[] = {
      .apply = twice},
     {0},
 };
-
-const qkv_op FN(qkv_op_concat) = {"concat", shape, forward, backward, cases, NULL};
+#endif

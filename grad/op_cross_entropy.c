@@ -1,24 +1,28 @@
 /* op_cross_entropy.c - y = mean over rows of -log softmax(x)[label]:  dx = (softmax(x) -
  * onehot(label)) dy / n. */
-#include "grad/arguments.h"
 #include "grad/softmax.h"
 #include "src/real.h"
+
+typedef struct call {
+    const ptrdiff_t *label;
+    ptrdiff_t n;
+} call;
 
 /* state: the labels. */
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
-    const qkv_gather_arguments *a = arguments;
+    const call *a = arguments;
     const qkv_node *x = qkv_input(tape, node, 0);
     if (x->rank != 2 || x->dim[0] != a->n)
         return qkv_node_fail(tape, node, QKV_E_SHAPE,
                              "the logits have rank %d and %td rows, expected [%td, classes]",
                              x->rank, x->rank ? x->dim[0] : 0, a->n);
     if (a->n == 0) return qkv_node_fail(tape, node, QKV_E_SHAPE, "the mean of nothing");
-    if (!a->index) return qkv_node_fail(tape, node, QKV_E_ARG, "label is NULL");
+    if (!a->label) return qkv_node_fail(tape, node, QKV_E_ARG, "label is NULL");
     ptrdiff_t *label = qkv_node_take(tape, node, (size_t)a->n, sizeof *label);
     if (!label) return QKV_E_NOMEM;
     for (ptrdiff_t i = 0; i < a->n; i++) {
-        label[i] = a->index[i];
+        label[i] = a->label[i];
         if (label[i] < 0 || label[i] >= x->dim[1])
             return qkv_node_fail(tape, node, QKV_E_ARG, "label[%td] is %td, expected 0 to %td", i,
                                  label[i], x->dim[1] - 1);
@@ -58,14 +62,21 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
+const qkv_op FN(qkv_op_cross_entropy) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_t *label, ptrdiff_t n)
+{
+    return qkv_record(tape, QKV_OP_cross_entropy, &logits, 1, &(call){.label = label, .n = n});
+}
+
 static qkv_var apply(qkv_tape *tape, const qkv_var *x)
 {
     return qkv_cross_entropy(tape, x[0], (ptrdiff_t[]){2, 0, 2, 4}, 4);
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_cross_entropy[] = {
     {.n_input = 1, .input = {{2, {4, 5}}}, .lower = -3, .upper = 3, .apply = apply},
     {0},
 };
-
-const qkv_op FN(qkv_op_cross_entropy) = {"cross_entropy", shape, forward, backward, cases, NULL};
+#endif

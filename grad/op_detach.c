@@ -10,10 +10,12 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_shape_same(tape, node, NULL);
 }
 
-static qkv_status nothing(qkv_tape *tape, qkv_node *node)
+const qkv_op FN(qkv_op_detach) = {shape, NULL, NULL};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_detach(qkv_tape *tape, qkv_var x)
 {
-    (void)tape, (void)node;
-    return QKV_OK;
+    return qkv_record(tape, QKV_OP_detach, &x, 1, NULL);
 }
 
 /* Differences see through a detached x, so here what is detached has no gradient to begin with. */
@@ -22,9 +24,8 @@ static qkv_var beside(qkv_tape *tape, const qkv_var *x)
     return qkv_add(tape, qkv_neg(tape, x[0]), qkv_detach(tape, x[1]));
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_detach[] = {
     {.n_input = 2, .input = {{1, {5}}, {1, {5}}}, .constant = 1u << 1, .apply = beside},
     {0},
 };
-
-const qkv_op FN(qkv_op_detach) = {"detach", shape, nothing, nothing, cases, NULL};
+#endif

@@ -1,11 +1,16 @@
 /* op_gather.c - rows of one axis by index; an index that stands twice gets both cotangents. */
-#include "grad/arguments.h"
 #include "grad/rows.h"
 #include "src/real.h"
 
+typedef struct call {
+    int axis;
+    const ptrdiff_t *index;
+    ptrdiff_t n;
+} call;
+
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
-    const qkv_gather_arguments *a = arguments;
+    const call *a = arguments;
     const qkv_node *x = qkv_input(tape, node, 0);
     int axis;
     qkv_status status = qkv_node_axis(tape, node, x->rank, a->axis, &axis);
@@ -25,6 +30,14 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return QKV_OK;
 }
 
+const qkv_op FN(qkv_op_gather) = {shape, FN(qkv_rows_forward), FN(qkv_rows_backward)};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index, ptrdiff_t n)
+{
+    return qkv_record(tape, QKV_OP_gather, &x, 1, &(call){.axis = axis, .index = index, .n = n});
+}
+
 static qkv_var rows(qkv_tape *tape, const qkv_var *x)
 {
     return qkv_gather(tape, x[0], 0, (ptrdiff_t[]){2, 0, 2, 3}, 4);
@@ -35,7 +48,7 @@ static qkv_var middle(qkv_tape *tape, const qkv_var *x)
     return qkv_gather(tape, x[0], 1, (ptrdiff_t[]){1, 1, 0}, 3);
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_gather[] = {
     {.n_input = 1, .input = {{2, {4, 3}}}, .apply = rows},
     {.label = "gather of the middle axis",
      .n_input = 1,
@@ -43,6 +56,4 @@ static const qkv_op_case cases[] = {
      .apply = middle},
     {0},
 };
-
-const qkv_op FN(qkv_op_gather) = {"gather", shape, FN(qkv_rows_forward), FN(qkv_rows_backward),
-                                  cases,    NULL};
+#endif

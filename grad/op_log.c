@@ -2,27 +2,37 @@
 #include "grad/elementwise.h"
 #include "src/real.h"
 
-static void forward(real *y, const real *x, size_t n)
+static real value(real x)
 {
-    for (size_t i = 0; i < n; i++) y[i] = log(x[i]);
+    return log(x);
 }
 
-static void backward(real *dx, const real *dy, const real *x, const real *y, size_t n)
+static real slope(real x, real y)
 {
     (void)y;
-    for (size_t i = 0; i < n; i++) dx[i] += dy[i] / x[i];
+    return 1 / x;
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    return qkv_log(tape, x[0]);
+    return unary_forward(tape, node, value);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 1, .input = {{2, {3, 4}}}, .lower = 0.2, .upper = 4, .apply = apply},
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    return unary_backward(tape, node, slope);
+}
+
+const qkv_op FN(qkv_op_log) = {qkv_shape_same, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_log(qkv_tape *tape, qkv_var x)
+{
+    return qkv_record(tape, QKV_OP_log, &x, 1, NULL);
+}
+
+const qkv_op_case qkv_cases_log[] = {
+    {.unary = qkv_log, .n_input = 1, .input = {{2, {3, 4}}}, .lower = 0, .upper = 4},
     {0},
 };
-
-static const FN(qkv_unary) kernel = {forward, backward};
-const qkv_op FN(qkv_op_log) = {"log", qkv_shape_same, FN(qkv_unary_forward), FN(qkv_unary_backward),
-                               cases, &kernel};
+#endif

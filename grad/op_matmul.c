@@ -2,36 +2,29 @@
  * OpenBLAS. */
 #include <limits.h>
 
-#include "grad/axes.h"
 #include "grad/blas.h"
+#include "grad/loops.h"
 #include "src/real.h"
 
 /* state: a [batch.., m, k] times b [batch.., k, n] */
 typedef struct product {
     int m, n, k;
-    int rank; /* of the batch axes */
-    ptrdiff_t dim[QKV_MAX_RANK];
-    ptrdiff_t a[QKV_MAX_RANK],
-        b[QKV_MAX_RANK]; /* strides of the batch axes in elements, 0 where broadcast */
-    size_t batch;
+    qkv_loops batch; /* over the matrices of y; strides count matrices */
 } product;
-
-/* Strides of x's batch axes, aligned at the right with those of the result. */
-static void batch_strides(const product *p, const qkv_node *x, int x_batch, ptrdiff_t matrix,
-                          ptrdiff_t *stride)
-{
-    ptrdiff_t step = matrix;
-    for (int i = p->rank - 1, j = x_batch - 1; i >= 0; i--, j--) {
-        ptrdiff_t n = j >= 0 ? x->dim[j] : 1;
-        stride[i] = n == 1 ? 0 : step;
-        step *= n;
-    }
-}
 
 static qkv_status fit(qkv_tape *tape, const qkv_node *node, ptrdiff_t size)
 {
     if (size <= INT_MAX) return QKV_OK;
     return qkv_node_fail(tape, node, QKV_E_OVERFLOW, "a size of %td exceeds what BLAS takes", size);
+}
+
+/* A b that the whole batch shares makes of the batch one tall product. */
+static void merge_batch(product *p)
+{
+    bool shared = p->batch.rows == 1 && p->batch.step_a == 1 && p->batch.step_b == 0;
+    if (!shared || (double)p->batch.n * p->m > INT_MAX) return;
+    p->m *= (int)p->batch.n;
+    p->batch.n = 1;
 }
 
 /* A vector on the left is a row, on the right a column, and its axis of size 1 is dropped again
@@ -53,16 +46,16 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     qkv_status status = qkv_shape_broadcast_pair(tape, node, a_batch, a->dim, b_batch, b->dim, &y);
     product *p = status ? NULL : qkv_node_take(tape, node, 1, sizeof *p);
     if (!p) return tape->status;
-    *p = (product){.m = (int)m, .n = (int)n, .k = (int)k, .rank = y.rank, .batch = 1};
-    for (int i = 0; i < y.rank; i++) p->dim[i] = y.dim[i];
-    batch_strides(p, a, a_batch, m * k, p->a);
-    batch_strides(p, b, b_batch, k * n, p->b);
+    size_t stride_a[QKV_MAX_RANK], stride_b[QKV_MAX_RANK];
+    qkv_stretched_strides(y.rank, a_batch, a->dim, stride_a);
+    qkv_stretched_strides(y.rank, b_batch, b->dim, stride_b);
+    *p = (product){.m = (int)m, .n = (int)n, .k = (int)k};
+    p->batch = qkv_loops_over(y.rank, y.dim, stride_a, stride_b);
+    merge_batch(p);
+    node->state = p;
     if (a->rank > 1) y.dim[y.rank++] = m;
     if (b->rank > 1) y.dim[y.rank++] = n;
-    node->state = p;
-    status = qkv_node_shape(tape, node, y.rank, y.dim);
-    for (int i = 0; i < p->rank; i++) p->batch *= (size_t)p->dim[i];
-    return status;
+    return qkv_node_shape(tape, node, y.rank, y.dim);
 }
 
 /* c = a b + beta c, with the sizes of c and of the sum; BLAS wants leading dimensions of at
@@ -75,46 +68,24 @@ static void multiply(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k
     FN(qkv_gemm)(ta, tb, m, n, k, a, lda, b, ldb, beta, c);
 }
 
-/* A b shared by the whole batch of matrices turns the batch into one tall product. */
-static bool is_one_product(const product *p)
-{
-    bool b_shared = true, a_whole = true;
-    ptrdiff_t step = (ptrdiff_t)p->m * p->k;
-    for (int i = p->rank - 1; i >= 0; i--) {
-        if (p->dim[i] == 1) continue;
-        b_shared = b_shared && p->b[i] == 0;
-        a_whole = a_whole && p->a[i] == step;
-        step *= p->dim[i];
-    }
-    return b_shared && a_whole && (double)p->batch * p->m <= INT_MAX;
-}
-
 typedef void (*matrix_function)(const product *p, const real *a, const real *b, real *y, real *da,
                                 real *db);
 
 static void each_matrix(const qkv_tape *tape, const qkv_node *node, matrix_function f)
 {
-    product p = *(const product *)node->state;
-    if (p.batch == 0) return;
-    if (is_one_product(&p)) {
-        p.m *= (int)p.batch;
-        p.batch = 1;
-        p.rank = 0;
-    }
-    qkv_odometer oa = {.rank = p.rank, .dim = p.dim}, ob = oa;
-    for (int i = 0; i < p.rank; i++) {
-        oa.stride[i] = p.a[i];
-        ob.stride[i] = p.b[i];
-    }
+    const product *p = node->state;
+    const size_t of_a = (size_t)p->m * (size_t)p->k, of_b = (size_t)p->k * (size_t)p->n;
     const real *a = qkv_input(tape, node, 0)->value, *b = qkv_input(tape, node, 1)->value;
     real *da = node->gradient ? qkv_input_gradient(tape, node, 0) : NULL;
     real *db = node->gradient ? qkv_input_gradient(tape, node, 1) : NULL;
     real *y = node->gradient ? node->gradient : node->value;
-    for (size_t i = 0; i < p.batch; i++, y += (ptrdiff_t)p.m * p.n) {
-        f(&p, a + oa.at, b + ob.at, y, da ? da + oa.at : NULL, db ? db + ob.at : NULL);
-        qkv_odometer_next(&oa);
-        qkv_odometer_next(&ob);
-    }
+    qkv_loops l = p->batch;
+    if (!node->size) return;
+    for (size_t row = 0; row < l.rows; row++, qkv_loops_next(&l))
+        for (size_t i = 0; i < l.n; i++, y += (size_t)p->m * (size_t)p->n) {
+            size_t at_a = (l.at_a + i * l.step_a) * of_a, at_b = (l.at_b + i * l.step_b) * of_b;
+            f(p, a + at_a, b + at_b, y, da ? da + at_a : NULL, db ? db + at_b : NULL);
+        }
 }
 
 static void product_of(const product *p, const real *a, const real *b, real *y, real *da, real *db)
@@ -146,35 +117,40 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+const qkv_op FN(qkv_op_matmul) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_matmul(qkv_tape *tape, qkv_var a, qkv_var b)
 {
-    return qkv_matmul(tape, x[0], x[1]);
+    return qkv_record(tape, QKV_OP_matmul, (qkv_var[]){a, b}, 2, NULL);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 2, .input = {{2, {3, 4}}, {2, {4, 5}}}, .apply = apply},
+const qkv_op_case qkv_cases_matmul[] = {
+    {.n_input = 2, .input = {{2, {3, 4}}, {2, {4, 5}}}, .binary = qkv_matmul},
     {.label = "matmul batched",
      .n_input = 2,
      .input = {{3, {2, 3, 4}}, {3, {2, 4, 2}}},
-     .apply = apply},
+     .binary = qkv_matmul},
     {.label = "matmul of a shared b",
      .n_input = 2,
      .input = {{3, {2, 3, 4}}, {2, {4, 2}}},
-     .apply = apply},
+     .binary = qkv_matmul},
     {.label = "matmul broadcast",
      .n_input = 2,
      .input = {{4, {2, 1, 2, 3}}, {3, {3, 3, 2}}},
-     .apply = apply},
-    {.label = "matmul of vectors", .n_input = 2, .input = {{1, {4}}, {1, {4}}}, .apply = apply},
+     .binary = qkv_matmul},
+    {.label = "matmul of vectors",
+     .n_input = 2,
+     .input = {{1, {4}}, {1, {4}}},
+     .binary = qkv_matmul},
     {.label = "matmul of a vector",
      .n_input = 2,
      .input = {{1, {4}}, {3, {2, 4, 3}}},
-     .apply = apply},
+     .binary = qkv_matmul},
     {.label = "matmul with a vector",
      .n_input = 2,
      .input = {{3, {2, 3, 4}}, {1, {4}}},
-     .apply = apply},
+     .binary = qkv_matmul},
     {0},
 };
-
-const qkv_op FN(qkv_op_matmul) = {"matmul", shape, forward, backward, cases, NULL};
+#endif

@@ -3,61 +3,72 @@
 #include "grad/reduce.h"
 #include "src/real.h"
 
+static const size_t NONE = SIZE_MAX;
+
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
-    qkv_status status = qkv_reduce_shape(tape, node, arguments);
+    qkv_status status = qkv_reduce_shape_of_some(tape, node, arguments);
     if (status) return status;
     qkv_reduction *r = node->state;
-    if (r->count == 0) return qkv_node_fail(tape, node, QKV_E_SHAPE, "the maximum of nothing");
     r->winner = qkv_node_take(tape, node, node->size, sizeof *r->winner);
     return r->winner ? QKV_OK : QKV_E_NOMEM;
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    const qkv_node *x = qkv_input(tape, node, 0);
-    qkv_reduction *r = node->state;
-    const real *from = x->value;
+    const qkv_node *in = qkv_input(tape, node, 0);
+    size_t *winner = ((qkv_reduction *)node->state)->winner;
+    const real *x = in->value;
     real *y = node->value;
-    for (size_t i = 0; i < node->size; i++) r->winner[i] = SIZE_MAX;
-    qkv_odometer o = qkv_reduce_walk(tape, node);
-    for (size_t i = 0; i < x->size; i++, qkv_odometer_next(&o)) {
-        bool first = r->winner[o.at] == SIZE_MAX;
-        bool wins = from[i] > y[o.at] || (from[i] != from[i] && y[o.at] == y[o.at]);
-        if (!first && !wins) continue;
-        y[o.at] = from[i];
-        r->winner[o.at] = i;
-    }
+    for (size_t i = 0; i < node->size; i++) winner[i] = NONE;
+    qkv_loops l = qkv_reduce_loops(tape, node);
+    for (size_t at = 0; at < in->size; qkv_loops_next(&l))
+        for (size_t i = 0; i < l.n; i++, at++) {
+            size_t j = l.at_a + i * l.step_a;
+            bool wins = x[at] > y[j] || (isnan(x[at]) && !isnan(y[j]));
+            if (winner[j] != NONE && !wins) continue;
+            y[j] = x[at];
+            winner[j] = at;
+        }
     return QKV_OK;
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
-    const qkv_reduction *r = node->state;
+    const size_t *winner = ((const qkv_reduction *)node->state)->winner;
     const real *dy = node->gradient;
     real *dx = qkv_input_gradient(tape, node, 0);
-    for (size_t i = 0; i < node->size; i++) dx[r->winner[i]] += dy[i];
+    for (size_t i = 0; i < node->size; i++) dx[winner[i]] += dy[i];
     return QKV_OK;
 }
 
-static qkv_var all(qkv_tape *tape, const qkv_var *x)
+const qkv_op FN(qkv_op_max) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_max(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)
 {
-    return qkv_max(tape, x[0], NULL, 0, false);
+    return qkv_record_reduction(tape, QKV_OP_max, x, axes, n_axes, keep);
 }
 
-static qkv_var columns(qkv_tape *tape, const qkv_var *x)
+static qkv_var all(qkv_tape *tape, qkv_var x)
 {
-    return qkv_max(tape, x[0], (int[]){1}, 1, false);
+    return qkv_max(tape, x, NULL, 0, false);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 1, .input = {{3, {2, 3, 4}}}, .spread = true, .apply = all},
-    {.label = "max of the middle axis",
-     .n_input = 1,
-     .input = {{3, {2, 3, 4}}},
-     .spread = true,
-     .apply = columns},
+static qkv_var middle(qkv_tape *tape, qkv_var x)
+{
+    return qkv_max(tape, x, (int[]){1}, 1, false);
+}
+
+static qkv_var ends(qkv_tape *tape, qkv_var x)
+{
+    return qkv_max(tape, x, (int[]){-1, 0}, 2, true);
+}
+
+const qkv_op_case qkv_cases_max[] = {
+    {.unary = all, .n_input = 1, .input = {{3, {2, 3, 4}}}},
+    {.label = "max over the middle axis", .unary = middle, .n_input = 1, .input = {{3, {2, 3, 4}}}},
+    {.label = "max over the outer axes", .unary = ends, .n_input = 1, .input = {{3, {2, 3, 4}}}},
     {0},
 };
-
-const qkv_op FN(qkv_op_max) = {"max", shape, forward, backward, cases, NULL};
+#endif

@@ -2,53 +2,55 @@
 #include "grad/reduce.h"
 #include "src/real.h"
 
-static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
+static real count_of(const qkv_node *node)
 {
-    qkv_status status = qkv_reduce_shape(tape, node, arguments);
-    if (status) return status;
-    if (((const qkv_reduction *)node->state)->count == 0)
-        return qkv_node_fail(tape, node, QKV_E_SHAPE, "the mean of nothing");
-    return QKV_OK;
+    return (real)((const qkv_reduction *)node->state)->count;
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    const qkv_node *x = qkv_input(tape, node, 0);
-    const qkv_reduction *r = node->state;
-    const real *from = x->value;
+    FN(qkv_sum_axes)(tape, node);
     real *y = node->value;
-    for (size_t i = 0; i < node->size; i++) y[i] = 0;
-    qkv_odometer o = qkv_reduce_walk(tape, node);
-    for (size_t i = 0; i < x->size; i++, qkv_odometer_next(&o)) y[o.at] += from[i];
-    for (size_t i = 0; i < node->size; i++) y[i] /= (real)r->count;
+    for (size_t i = 0; i < node->size; i++) y[i] /= count_of(node);
     return QKV_OK;
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
-    const qkv_node *x = qkv_input(tape, node, 0);
-    const qkv_reduction *r = node->state;
-    const real *dy = node->gradient;
-    real *dx = x->gradient;
-    qkv_odometer o = qkv_reduce_walk(tape, node);
-    for (size_t i = 0; i < x->size; i++, qkv_odometer_next(&o)) dx[i] += dy[o.at] / (real)r->count;
+    FN(qkv_spread_over_axes)(tape, node, 1 / count_of(node));
     return QKV_OK;
 }
 
-static qkv_var all(qkv_tape *tape, const qkv_var *x)
+const qkv_op FN(qkv_op_mean) = {qkv_reduce_shape_of_some, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_mean(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)
 {
-    return qkv_mean(tape, x[0], NULL, 0, true);
+    return qkv_record_reduction(tape, QKV_OP_mean, x, axes, n_axes, keep);
 }
 
-static qkv_var rows(qkv_tape *tape, const qkv_var *x)
+static qkv_var all(qkv_tape *tape, qkv_var x)
 {
-    return qkv_mean(tape, x[0], (int[]){-1}, 1, false);
+    return qkv_mean(tape, x, NULL, 0, false);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 1, .input = {{3, {2, 3, 4}}}, .apply = all},
-    {.label = "mean of rows", .n_input = 1, .input = {{3, {2, 3, 4}}}, .apply = rows},
+static qkv_var middle(qkv_tape *tape, qkv_var x)
+{
+    return qkv_mean(tape, x, (int[]){1}, 1, false);
+}
+
+static qkv_var ends(qkv_tape *tape, qkv_var x)
+{
+    return qkv_mean(tape, x, (int[]){-1, 0}, 2, true);
+}
+
+const qkv_op_case qkv_cases_mean[] = {
+    {.unary = all, .n_input = 1, .input = {{3, {2, 3, 4}}}},
+    {.label = "mean over the middle axis",
+     .unary = middle,
+     .n_input = 1,
+     .input = {{3, {2, 3, 4}}}},
+    {.label = "mean over the outer axes", .unary = ends, .n_input = 1, .input = {{3, {2, 3, 4}}}},
     {0},
 };
-
-const qkv_op FN(qkv_op_mean) = {"mean", shape, forward, backward, cases, NULL};
+#endif

@@ -1,57 +1,59 @@
-/* op_pow.c - y = a^b, dy/da = b a^(b-1), dy/db = a^b log a. */
+/* op_pow.c - y = a^b, dy/da = b a^(b-1), dy/db = y log a; 0 at a = 0 <= b, where a^b is flat in b.
+ */
 #include "grad/elementwise.h"
 #include "src/real.h"
 
-static void forward(const FN(qkv_run) *r)
+static real value(real a, real b)
 {
-    for (size_t i = 0; i < r->n; i++) {
-        real a = r->a[i * r->a_step], b = r->b[i * r->b_step];
-        r->y[i] = pow(a, b);
-    }
+    return pow(a, b);
 }
 
-static void backward(const FN(qkv_run) *r)
+static real slope_a(real a, real b, real y)
 {
-    if (r->da)
-        for (size_t i = 0; i < r->n; i++) {
-            real a = r->a[i * r->a_step], b = r->b[i * r->b_step];
-            r->da[i * r->a_step] += b == 0 ? 0 : r->dy[i] * b * pow(a, b - 1);
-        }
-    if (r->db)
-        for (size_t i = 0; i < r->n; i++) {
-            real a = r->a[i * r->a_step], b = r->b[i * r->b_step];
-            r->db[i * r->b_step] += a == 0 && b >= 0 ? 0 : r->dy[i] * pow(a, b) * log(a);
-        }
+    (void)y;
+    return b == 0 ? 0 : b * pow(a, b - 1);
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+static real slope_b(real a, real b, real y)
 {
-    return qkv_pow(tape, x[0], x[1]);
+    return a == 0 && b >= 0 ? 0 : y * log(a);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 2, .input = {{2, {3, 4}}, {2, {3, 4}}}, .lower = 0.5, .upper = 2, .apply = apply},
-    {.label = "pow of a row",
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
+{
+    return binary_forward(tape, node, value);
+}
+
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    return binary_backward(tape, node, slope_a, slope_b);
+}
+
+const qkv_op FN(qkv_op_pow) = {qkv_shape_broadcast, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_pow(qkv_tape *tape, qkv_var a, qkv_var b)
+{
+    return qkv_record(tape, QKV_OP_pow, (qkv_var[]){a, b}, 2, NULL);
+}
+
+const qkv_op_case qkv_cases_pow[] = {
+    {.binary = qkv_pow,
+     .n_input = 2,
+     .input = {{2, {3, 4}}, {2, {3, 4}}},
+     .lower = 0.5,
+     .upper = 2},
+    {.binary = qkv_pow,
      .n_input = 2,
      .input = {{3, {2, 3, 4}}, {1, {4}}},
      .lower = 0.5,
-     .upper = 2,
-     .apply = apply},
-    {.label = "pow outer",
+     .upper = 2},
+    {.binary = qkv_pow,
      .n_input = 2,
      .input = {{3, {2, 1, 4}}, {2, {3, 1}}},
      .lower = 0.5,
-     .upper = 2,
-     .apply = apply},
-    {.label = "pow of a scalar",
-     .n_input = 2,
-     .input = {{0}, {2, {3, 4}}},
-     .lower = 0.5,
-     .upper = 2,
-     .apply = apply},
+     .upper = 2},
+    {.binary = qkv_pow, .n_input = 2, .input = {{0}, {2, {3, 4}}}, .lower = 0.5, .upper = 2},
     {0},
 };
-
-static const FN(qkv_binary) kernel = {forward, backward};
-const qkv_op FN(qkv_op_pow) = {
-    "pow", qkv_shape_broadcast, FN(qkv_binary_forward), FN(qkv_binary_backward), cases, &kernel};
+#endif

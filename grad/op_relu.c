@@ -1,28 +1,38 @@
-/* op_relu.c - y = max(0, x); derivative 0 at 0, and NaN stays NaN. */
+/* op_relu.c - y = max(x, 0), dy/dx = 1 where x > 0, else 0; NaN stays NaN. */
 #include "grad/elementwise.h"
 #include "src/real.h"
 
-static void forward(real *y, const real *x, size_t n)
+static real value(real x)
 {
-    for (size_t i = 0; i < n; i++) y[i] = x[i] < 0 ? 0 : x[i];
+    return x < 0 ? 0 : x;
 }
 
-static void backward(real *dx, const real *dy, const real *x, const real *y, size_t n)
+static real slope(real x, real y)
 {
     (void)y;
-    for (size_t i = 0; i < n; i++) dx[i] += x[i] > 0 ? dy[i] : x[i] != x[i] ? x[i] : 0;
+    return x > 0;
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    return qkv_relu(tape, x[0]);
+    return unary_forward(tape, node, value);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 1, .input = {{2, {3, 4}}}, .spread = true, .apply = apply},
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    return unary_backward(tape, node, slope);
+}
+
+const qkv_op FN(qkv_op_relu) = {qkv_shape_same, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_relu(qkv_tape *tape, qkv_var x)
+{
+    return qkv_record(tape, QKV_OP_relu, &x, 1, NULL);
+}
+
+const qkv_op_case qkv_cases_relu[] = {
+    {.unary = qkv_relu, .n_input = 1, .input = {{2, {3, 4}}}, .lower = -2, .upper = 2},
     {0},
 };
-
-static const FN(qkv_unary) kernel = {forward, backward};
-const qkv_op FN(qkv_op_relu) = {
-    "relu", qkv_shape_same, FN(qkv_unary_forward), FN(qkv_unary_backward), cases, &kernel};
+#endif

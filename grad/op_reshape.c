@@ -41,12 +41,6 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return QKV_OK;
 }
 
-static qkv_status forward(qkv_tape *tape, qkv_node *node)
-{
-    (void)tape, (void)node;
-    return QKV_OK;
-}
-
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
     real *dx = qkv_input_gradient(tape, node, 0);
@@ -55,14 +49,21 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
+const qkv_op FN(qkv_op_reshape) = {shape, NULL, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_reshape(qkv_tape *tape, qkv_var x, qkv_shape shape)
+{
+    return qkv_record(tape, QKV_OP_reshape, &x, 1, &shape);
+}
+
 static qkv_var apply(qkv_tape *tape, const qkv_var *x)
 {
     return qkv_reshape(tape, x[0], qkv_shape3(2, -1, 2));
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_reshape[] = {
     {.n_input = 1, .input = {{2, {3, 4}}}, .apply = apply},
     {0},
 };
-
-const qkv_op FN(qkv_op_reshape) = {"reshape", shape, forward, backward, cases, NULL};
+#endif

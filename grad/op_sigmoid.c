@@ -2,31 +2,39 @@
 #include "grad/elementwise.h"
 #include "src/real.h"
 
-/* The exponential is taken of a negative number on either side, so it never overflows. */
-static void forward(real *y, const real *x, size_t n)
+static real value(real x)
 {
-    for (size_t i = 0; i < n; i++) {
-        real e = exp(-fabs(x[i]));
-        y[i] = (x[i] < 0 ? e : 1) / (1 + e);
-    }
+    real e = exp(-fabs(x)); /* of a negative number on either side: it never overflows */
+    return (x < 0 ? e : 1) / (1 + e);
 }
 
-static void backward(real *dx, const real *dy, const real *x, const real *y, size_t n)
+static real slope(real x, real y)
 {
-    (void)x;
-    for (size_t i = 0; i < n; i++) dx[i] += dy[i] * y[i] * (1 - y[i]);
+    (void)y;
+    real e = exp(-fabs(x)); /* y (1 - y), without the cancellation in 1 - y */
+    return e / ((1 + e) * (1 + e));
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    return qkv_sigmoid(tape, x[0]);
+    return unary_forward(tape, node, value);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 1, .input = {{2, {3, 4}}}, .lower = -4, .upper = 4, .apply = apply},
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    return unary_backward(tape, node, slope);
+}
+
+const qkv_op FN(qkv_op_sigmoid) = {qkv_shape_same, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_sigmoid(qkv_tape *tape, qkv_var x)
+{
+    return qkv_record(tape, QKV_OP_sigmoid, &x, 1, NULL);
+}
+
+const qkv_op_case qkv_cases_sigmoid[] = {
+    {.unary = qkv_sigmoid, .n_input = 1, .input = {{2, {3, 4}}}, .lower = -4, .upper = 4},
     {0},
 };
-
-static const FN(qkv_unary) kernel = {forward, backward};
-const qkv_op FN(qkv_op_sigmoid) = {
-    "sigmoid", qkv_shape_same, FN(qkv_unary_forward), FN(qkv_unary_backward), cases, &kernel};
+#endif

@@ -1,7 +1,11 @@
 /* op_slice.c - y = x[start:stop:step] on one axis. */
-#include "grad/arguments.h"
 #include "grad/rows.h"
 #include "src/real.h"
+
+typedef struct call {
+    int axis;
+    ptrdiff_t start, stop, step;
+} call;
 
 static ptrdiff_t from_end(ptrdiff_t at, ptrdiff_t n)
 {
@@ -10,7 +14,7 @@ static ptrdiff_t from_end(ptrdiff_t at, ptrdiff_t n)
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
-    const qkv_slice_arguments *a = arguments;
+    const call *a = arguments;
     const qkv_node *x = qkv_input(tape, node, 0);
     int axis;
     qkv_status status = qkv_node_axis(tape, node, x->rank, a->axis, &axis);
@@ -31,6 +35,16 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return QKV_OK;
 }
 
+const qkv_op FN(qkv_op_slice) = {shape, FN(qkv_rows_forward), FN(qkv_rows_backward)};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_slice(qkv_tape *tape, qkv_var x, int axis, ptrdiff_t start, ptrdiff_t stop,
+                  ptrdiff_t step)
+{
+    return qkv_record(tape, QKV_OP_slice, &x, 1,
+                      &(call){.axis = axis, .start = start, .stop = stop, .step = step});
+}
+
 static qkv_var rows(qkv_tape *tape, const qkv_var *x)
 {
     return qkv_slice(tape, x[0], 0, 1, 3, 1);
@@ -41,7 +55,7 @@ static qkv_var stepped(qkv_tape *tape, const qkv_var *x)
     return qkv_slice(tape, x[0], 1, 1, -1, 2);
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_slice[] = {
     {.n_input = 1, .input = {{2, {4, 3}}}, .apply = rows},
     {.label = "slice of the middle axis, step 2",
      .n_input = 1,
@@ -49,6 +63,4 @@ static const qkv_op_case cases[] = {
      .apply = stepped},
     {0},
 };
-
-const qkv_op FN(qkv_op_slice) = {"slice", shape, FN(qkv_rows_forward), FN(qkv_rows_backward),
-                                 cases,   NULL};
+#endif

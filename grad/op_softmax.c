@@ -33,6 +33,14 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
+const qkv_op FN(qkv_op_softmax) = {FN(qkv_softmax_shape), forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_softmax(qkv_tape *tape, qkv_var x, int axis)
+{
+    return qkv_record(tape, QKV_OP_softmax, &x, 1, &axis);
+}
+
 static qkv_var rows(qkv_tape *tape, const qkv_var *x)
 {
     return qkv_softmax(tape, x[0], -1);
@@ -43,7 +51,7 @@ static qkv_var middle(qkv_tape *tape, const qkv_var *x)
     return qkv_softmax(tape, x[0], 1);
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_softmax[] = {
     {.n_input = 1, .input = {{2, {3, 5}}}, .lower = -3, .upper = 3, .apply = rows},
     {.label = "softmax of the middle axis",
      .n_input = 1,
@@ -53,6 +61,4 @@ static const qkv_op_case cases[] = {
      .apply = middle},
     {0},
 };
-
-const qkv_op FN(qkv_op_softmax) = {"softmax", FN(qkv_softmax_shape), forward, backward, cases,
-                                   NULL};
+#endif

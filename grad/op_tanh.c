@@ -2,27 +2,37 @@
 #include "grad/elementwise.h"
 #include "src/real.h"
 
-static void forward(real *y, const real *x, size_t n)
+static real value(real x)
 {
-    for (size_t i = 0; i < n; i++) y[i] = tanh(x[i]);
+    return tanh(x);
 }
 
-static void backward(real *dx, const real *dy, const real *x, const real *y, size_t n)
+static real slope(real x, real y)
 {
     (void)x;
-    for (size_t i = 0; i < n; i++) dx[i] += dy[i] * (1 - y[i] * y[i]);
+    return 1 - y * y;
 }
 
-static qkv_var apply(qkv_tape *tape, const qkv_var *x)
+static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    return qkv_tanh(tape, x[0]);
+    return unary_forward(tape, node, value);
 }
 
-static const qkv_op_case cases[] = {
-    {.n_input = 1, .input = {{2, {3, 4}}}, .lower = -2, .upper = 2, .apply = apply},
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    return unary_backward(tape, node, slope);
+}
+
+const qkv_op FN(qkv_op_tanh) = {qkv_shape_same, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_tanh(qkv_tape *tape, qkv_var x)
+{
+    return qkv_record(tape, QKV_OP_tanh, &x, 1, NULL);
+}
+
+const qkv_op_case qkv_cases_tanh[] = {
+    {.unary = qkv_tanh, .n_input = 1, .input = {{2, {3, 4}}}, .lower = -2, .upper = 2},
     {0},
 };
-
-static const FN(qkv_unary) kernel = {forward, backward};
-const qkv_op FN(qkv_op_tanh) = {
-    "tanh", qkv_shape_same, FN(qkv_unary_forward), FN(qkv_unary_backward), cases, &kernel};
+#endif

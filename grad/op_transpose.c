@@ -1,5 +1,5 @@
 /* op_transpose.c - axis i of y is axis permutation[i] of x. */
-#include "grad/axes.h"
+#include "grad/loops.h"
 #include "src/real.h"
 
 /* state: for each axis of y, its stride in x. */
@@ -7,11 +7,15 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     const qkv_node *x = qkv_input(tape, node, 0);
     const int *permutation = arguments;
-    ptrdiff_t dim[QKV_MAX_RANK], packed[QKV_MAX_RANK];
+    ptrdiff_t dim[QKV_MAX_RANK];
+    size_t packed[QKV_MAX_RANK], total = 1;
     bool used[QKV_MAX_RANK] = {false};
-    ptrdiff_t *stride = qkv_node_take(tape, node, x->rank, sizeof *stride);
+    size_t *stride = qkv_node_take(tape, node, x->rank, sizeof *stride);
     if (!stride) return QKV_E_NOMEM;
-    qkv_packed_strides(x->rank, x->dim, packed);
+    for (int i = x->rank - 1; i >= 0; i--) {
+        packed[i] = total;
+        total *= (size_t)x->dim[i];
+    }
     for (int i = 0; i < x->rank; i++) {
         int axis;
         qkv_status status = qkv_node_axis(tape, node, x->rank,
@@ -28,29 +32,41 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_node_shape(tape, node, x->rank, dim);
 }
 
-static qkv_odometer walk(const qkv_node *node)
+static qkv_loops walk(const qkv_node *node)
 {
-    qkv_odometer o = {.rank = node->rank, .dim = node->dim};
-    for (int i = 0; i < node->rank; i++) o.stride[i] = ((const ptrdiff_t *)node->state)[i];
-    return o;
+    return qkv_loops_over(node->rank, node->dim, node->state, node->state);
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
-    const real *x = qkv_input(tape, node, 0)->value;
-    real *y = node->value;
-    qkv_odometer o = walk(node);
-    for (size_t i = 0; i < node->size; i++, qkv_odometer_next(&o)) y[i] = x[o.at];
+    real *restrict y = node->value;
+    if (!node->size) return QKV_OK;
+    qkv_loops l = walk(node);
+    for (size_t row = 0; row < l.rows; row++, y += l.n, qkv_loops_next(&l)) {
+        const real *x = (const real *)qkv_input(tape, node, 0)->value + l.at_a;
+        for (size_t i = 0; i < l.n; i++) y[i] = x[i * l.step_a];
+    }
     return QKV_OK;
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
-    real *dx = qkv_input_gradient(tape, node, 0);
     const real *dy = node->gradient;
-    qkv_odometer o = walk(node);
-    for (size_t i = 0; i < node->size; i++, qkv_odometer_next(&o)) dx[o.at] += dy[i];
+    if (!node->size) return QKV_OK;
+    qkv_loops l = walk(node);
+    for (size_t row = 0; row < l.rows; row++, dy += l.n, qkv_loops_next(&l)) {
+        real *restrict dx = (real *)qkv_input_gradient(tape, node, 0) + l.at_a;
+        for (size_t i = 0; i < l.n; i++) dx[i * l.step_a] += dy[i];
+    }
     return QKV_OK;
+}
+
+const qkv_op FN(qkv_op_transpose) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_transpose(qkv_tape *tape, qkv_var x, const int *permutation)
+{
+    return qkv_record(tape, QKV_OP_transpose, &x, 1, permutation);
 }
 
 static qkv_var reversed(qkv_tape *tape, const qkv_var *x)
@@ -63,7 +79,7 @@ static qkv_var permuted(qkv_tape *tape, const qkv_var *x)
     return qkv_transpose(tape, x[0], (int[]){1, 2, 0});
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_transpose[] = {
     {.n_input = 1, .input = {{2, {3, 4}}}, .apply = reversed},
     {.label = "transpose of three axes",
      .n_input = 1,
@@ -71,5 +87,4 @@ static const qkv_op_case cases[] = {
      .apply = permuted},
     {0},
 };
-
-const qkv_op FN(qkv_op_transpose) = {"transpose", shape, forward, backward, cases, NULL};
+#endif

@@ -1,9 +1,13 @@
 /* op_user.c - an operation that the caller brings, with its own backward. */
 #include <string.h>
 
-#include "grad/arguments.h"
 #include "grad/tape.h"
 #include "src/real.h"
+
+typedef struct call {
+    const qkv_user_op *op;
+    qkv_shape shape;
+} call;
 
 /* state: the caller's struct with its name copied, and the arrays as he sees them; the output comes
  * last. */
@@ -21,7 +25,7 @@ static void describe(const qkv_node *x, qkv_op_array *array)
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
-    const qkv_user_arguments *a = arguments;
+    const call *a = arguments;
     size_t name_bytes = a->op->name ? strlen(a->op->name) + 1 : 0;
     user_state *s = qkv_node_take(tape, node, 1, sizeof *s);
     if (!s) return QKV_E_NOMEM;
@@ -62,6 +66,25 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
                                  node->gradient, s->gradient));
 }
 
+const qkv_op FN(qkv_op_user) = {shape, forward, backward};
+
+#if QKV_REAL == 64 /* what has no dtype is compiled once */
+qkv_var qkv_apply(qkv_tape *tape, const qkv_user_op *op, const qkv_var *xs, int n, qkv_shape shape)
+{
+    if (tape && (!op || !op->forward || !op->backward || n < 0 || n > UINT16_MAX || (n && !xs))) {
+        qkv_tape_fail(tape, QKV_E_ARG,
+                      "apply: op, its forward or backward, or xs is NULL, or n = %d", n);
+        return (qkv_var){0};
+    }
+    return qkv_record(tape, QKV_OP_user, xs, n, &(call){.op = op, .shape = shape});
+}
+
+const char *qkv_user_name(const qkv_node *node)
+{
+    const qkv_user_op *op = node->state;
+    return op && op->name ? op->name : "user";
+}
+
 /* ---- Its check: y = a^2 b as a user would write it
  * ------------------------------------------------ */
 
@@ -93,9 +116,8 @@ static qkv_var apply(qkv_tape *tape, const qkv_var *x)
     return qkv_apply(tape, &op, x, 2, qkv_shape1(6));
 }
 
-static const qkv_op_case cases[] = {
+const qkv_op_case qkv_cases_user[] = {
     {.n_input = 2, .input = {{1, {6}}, {1, {6}}}, .apply = apply},
     {0},
 };
-
-const qkv_op FN(qkv_op_user) = {"user", shape, forward, backward, cases, NULL};
+#endif

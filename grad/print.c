@@ -16,15 +16,15 @@ static void append(char *text, size_t bytes, size_t *at, const char *format, ...
     if (n > 0) *at = *at + (size_t)n < bytes ? *at + (size_t)n : bytes - 1;
 }
 
-static const char *name_of(const qkv_tape *tape, const qkv_node *node)
+static const char *name_of(const qkv_node *node)
 {
-    return node->op == QKV_OP_user ? qkv_user_name(node) : qkv_op_of(tape, node)->name;
+    return node->op == QKV_OP_user ? qkv_user_name(node) : qkv_registry[node->op].name;
 }
 
 void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, size_t bytes)
 {
     size_t at = 0;
-    append(text, bytes, &at, "%%%td = %s(", node - tape->nodes, name_of(tape, node));
+    append(text, bytes, &at, "%%%td = %s(", node - tape->nodes, name_of(node));
     for (int i = 0; i < node->n_input; i++)
         if (node->input[i] < tape->n_nodes)
             append(text, bytes, &at, i ? ",%%%u" : "%%%u", (unsigned)node->input[i]);
@@ -78,7 +78,7 @@ qkv_status qkv_tape_dot(const qkv_tape *tape, FILE *out)
         const qkv_node *node = &tape->nodes[n];
         qkv_shape_describe(node->rank, node->dim, shape, sizeof shape);
         fprintf(out, "  n%u [label=\"%%%u ", (unsigned)n, (unsigned)n);
-        print_label(out, name_of(tape, node));
+        print_label(out, name_of(node));
         fprintf(out, " %s\"%s];\n", shape, node->needs_gradient ? "" : ", color=gray");
         for (int i = 0; i < node->n_input; i++)
             fprintf(out, "  n%u -> n%u;\n", (unsigned)node->input[i], (unsigned)n);

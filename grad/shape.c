@@ -1,5 +1,30 @@
-/* shape.c - the shapes that many operations share. */
+/* shape.c - shapes: as arguments, and those that many operations share. */
 #include "grad/tape.h"
+
+qkv_shape qkv_scalar(void)
+{
+    return (qkv_shape){0};
+}
+
+qkv_shape qkv_shape1(ptrdiff_t a)
+{
+    return (qkv_shape){.rank = 1, .dim = {a}};
+}
+
+qkv_shape qkv_shape2(ptrdiff_t a, ptrdiff_t b)
+{
+    return (qkv_shape){.rank = 2, .dim = {a, b}};
+}
+
+qkv_shape qkv_shape3(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c)
+{
+    return (qkv_shape){.rank = 3, .dim = {a, b, c}};
+}
+
+qkv_shape qkv_shape4(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d)
+{
+    return (qkv_shape){.rank = 4, .dim = {a, b, c, d}};
+}
 
 qkv_status qkv_shape_same(qkv_tape *tape, qkv_node *node, const void *arguments)
 {

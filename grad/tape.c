@@ -139,11 +139,6 @@ qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status
 /* ---- Nodes ------------------------------------------------------------------------------------
  */
 
-const qkv_op *qkv_op_of(const qkv_tape *tape, const qkv_node *node)
-{
-    return (tape->dtype == QKV_F32 ? qkv_ops_f32 : qkv_ops_f64)[node->op];
-}
-
 static bool is_known(const qkv_tape *tape, qkv_var x)
 {
     return x.generation == tape->generation && x.node < tape->n_nodes;
@@ -234,6 +229,7 @@ static qkv_status compute(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (status) return status;
     if (!node->value) node->value = qkv_node_take(tape, node, node->size, qkv_element(tape));
     if (!node->value) return QKV_E_NOMEM;
+    if (!op->forward) return QKV_OK;
     tape->busy = true;
     status = op->forward(tape, node);
     tape->busy = false;

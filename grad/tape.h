@@ -1,8 +1,11 @@
 /* tape.h - the inside of the tape: its nodes, and what an operation is.
  *
- * To add an operation: write grad/op_NAME.c, which defines `const qkv_op FN(qkv_op_NAME)`; add a
- * line to grad/ops.def; declare it in include/qkv/tape.h and record it in grad/ops.c. Without check
- * cases it does not link. */
+ * An operation is one file, op_NAME.c, and one line, QKV_OP(NAME) in ops.def. The file defines
+ *     FN(qkv_op_NAME)    its shape, forward and backward, for float and for double
+ *     qkv_NAME           the public call, which ends in qkv_record (prototype in qkv/tape.h)
+ *     qkv_cases_NAME     what its gradient is checked on
+ * and the registry refers to the first and the last: without them the library does not link.
+ * op_tanh.c is the one to read first; elementwise.h and reduce.h have what several share. */
 #ifndef QKV_GRAD_TAPE_H
 #define QKV_GRAD_TAPE_H
 
@@ -51,27 +54,36 @@ struct qkv_tape {
 /* What an operation is checked on: random inputs, a random cotangent, every input on trial. */
 typedef struct qkv_op_case {
     const char *label; /* of the operation alone if NULL */
+    /* How to apply it: the first of these that is set. */
+    qkv_var (*unary)(qkv_tape *tape, qkv_var x);
+    qkv_var (*binary)(qkv_tape *tape, qkv_var a, qkv_var b);
+    qkv_var (*apply)(qkv_tape *tape, const qkv_var *x);
     int n_input;
     qkv_shape input[7];
-    double lower, upper;   /* the values; both 0: -1 to 1 */
-    bool spread;           /* values at least a grid step apart and from 0, for kinks */
+    /* The open domain, which steps do not leave; both 0: -1 to 1, and steps may leave. Values are
+     * spread over it evenly in random order: none is close to another, nor, if their number is
+     * even, to the middle, where a kink may be. */
+    double lower, upper;
     bool gradient_is_zero; /* by design */
     unsigned constant;     /* bit i: input i has no gradient */
-    qkv_var (*apply)(qkv_tape *tape, const qkv_var *x);
 } qkv_op_case;
 
 /* All functions see the finished inputs. Errors go through qkv_node_fail. */
 typedef struct qkv_op {
-    const char *name;
-    /* Checks the inputs and calls qkv_node_shape; may take state from the arena. */
+    /* Checks the inputs and calls qkv_node_shape; may take state, and may set the value, which is
+     * then not allocated. arguments: what the call gave to qkv_record. */
     qkv_status (*shape)(qkv_tape *tape, qkv_node *node, const void *arguments);
-    qkv_status (*forward)(qkv_tape *tape, qkv_node *node);  /* fills value */
-    qkv_status (*backward)(qkv_tape *tape, qkv_node *node); /* input gradients += */
-    const qkv_op_case *cases;                               /* ends with apply == NULL */
-    const void *kernel; /* what the shared loops of elementwise.c and reduce.c call */
+    qkv_status (*forward)(qkv_tape *tape, qkv_node *node);  /* fills value; NULL: shape did */
+    qkv_status (*backward)(qkv_tape *tape, qkv_node *node); /* input gradients +=; NULL: none */
 } qkv_op;
 
-extern const qkv_op *const qkv_ops_f32[QKV_OP_COUNT], *const qkv_ops_f64[QKV_OP_COUNT];
+typedef struct qkv_registered {
+    const char *name;
+    const qkv_op *op[2];      /* by dtype */
+    const qkv_op_case *cases; /* ends with n_input = 0 */
+} qkv_registered;
+
+extern const qkv_registered qkv_registry[QKV_OP_COUNT];
 
 /* Appends a node and computes it; the invalid handle if anything is or goes wrong. */
 qkv_var qkv_record(qkv_tape *tape, qkv_op_id op, const qkv_var *inputs, int n_inputs,
@@ -115,7 +127,11 @@ void qkv_shape_describe(int rank, const ptrdiff_t *dim, char *text, size_t bytes
 /* The name a user gave to his operation. */
 const char *qkv_user_name(const qkv_node *node);
 
-const qkv_op *qkv_op_of(const qkv_tape *tape, const qkv_node *node);
+static inline const qkv_op *qkv_op_of(const qkv_tape *tape, const qkv_node *node)
+{
+    return qkv_registry[node->op].op[tape->dtype];
+}
+
 static inline size_t qkv_element(const qkv_tape *tape)
 {
     return tape->dtype == QKV_F32 ? sizeof(float) : sizeof(double);
