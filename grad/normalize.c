@@ -36,8 +36,8 @@ static void softmax(FN(qkv_grad_block) *g)
         }
 }
 
-/* A row whose support is empty passes no gradient on (attention.c drops it); one that fell back to
- * its nearest keys has no slope. */
+/* A row whose support is empty passes no gradient on (attention.c drops it). One that fell back to
+ * its nearest keys has no slope: all of them lie outside. */
 static void kernel_sum(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
@@ -46,12 +46,10 @@ static void kernel_sum(FN(qkv_grad_block) *g)
         for (int i = 0; i < QKV_LANES; i++) {
             int x = j * QKV_LANES + i;
             bool empty = t->log_sum[i] == (real)-INFINITY;
-            bool nearest =
-                qkv_needs_scan(&t->in->a) && FN(qkv_kernel_weight)(kernel, t->best[i]) == 0;
             real rest = empty ? 0 : g->dw[x] - g->delta[i];
             real share = exp(bias_at(t, x) - t->max[i] - t->log_sum[i]);
             g->dw[x] = empty ? 0 : t->w[x] * rest;
-            g->ds[x] = empty || nearest ? 0 : kernel_slope(kernel, g->ds[x]) * share * rest;
+            g->ds[x] = empty ? 0 : kernel_slope(kernel, g->ds[x]) * share * rest;
         }
 }
 

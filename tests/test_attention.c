@@ -14,7 +14,7 @@ static const struct {
     bool bandwidth_each; /* d_k bandwidths */
 } extras[] = {
     {WITH_BANDWIDTH, {0}, false},
-    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {0}, true},
+    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, true},
     {WITH_SCALE | WITH_HEAD_BANDWIDTH, {.causal = true}, true},
     {WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, false},
     {WITH_HEAD_SCALE | WITH_SHARED_BIAS | WITH_HEAD_BANDWIDTH,
@@ -147,6 +147,32 @@ static void a_gradient_wanted_alone_equals_the_one_wanted_with_all(void **state)
     }
 }
 
+static void either_cotangent_may_be_absent(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        qkv_attention a = with_choice(
+            (qkv_attention){.batch = 2, .heads = 2, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5}, c);
+        if (a.normalize > QKV_KERNEL_SUM) continue;
+        problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_SCALE | WITH_D_LSE, c);
+        assert_agrees(&p, LAYOUT_PACKED, "both cotangents");
+        answer y = answer_new(&p), expected = answer_new(&p), size = answer_new(&p);
+        double *d_o = p.d_o;
+        p.d_o = NULL;
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+        p.d_o = d_o;
+        for (ptrdiff_t i = 0; i < problem_rows(&p) * a.d_v; i++) d_o[i] = 0;
+        oracle_solve(&p, &expected, &size);
+        for (operand x = Q; x < OPERANDS; x++)
+            for (size_t i = 0; p.in[x] && i < operand_size(&p, x); i++)
+                assert_close(y.d[x][i], expected.d[x][i], 64 * REAL_EPSILON * size.d[x][i]);
+        answer_free(&size);
+        answer_free(&expected);
+        answer_free(&y);
+        problem_free(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -154,6 +180,7 @@ int main(void)
         cmocka_unit_test(sizes_around_the_edges_of_tiles_agree_with_the_oracle),
         cmocka_unit_test(many_keys_or_many_queries_agree_with_the_oracle),
         cmocka_unit_test(wide_heads_agree_with_the_oracle),
+        cmocka_unit_test(either_cotangent_may_be_absent),
         cmocka_unit_test(a_gradient_wanted_alone_equals_the_one_wanted_with_all),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -156,6 +156,29 @@ static void hard_attention_is_exactly_one_value(void **state)
     problem_free(&p);
 }
 
+static void hard_attention_does_not_look_at_the_values_it_leaves(void **state)
+{
+    (void)state;
+    for (int with = WITH_BIAS; with <= (WITH_BIAS | WITH_MASK); with += WITH_MASK) {
+        qkv_attention a = shape;
+        a.normalize = QKV_HARD;
+        problem p = problem_of(a, with);
+        answer clean = solve(&p);
+        for (ptrdiff_t j = 0; j < a.batch * a.n_k; j++) {
+            ptrdiff_t b = j / a.n_k, rows = a.heads * a.n_q;
+            bool chosen = false;
+            for (ptrdiff_t row = b * rows; row < (b + 1) * rows; row++)
+                chosen = chosen || weight_at(&p, &clean, row, j % a.n_k) != 0;
+            if (!chosen) p.in[V][j * a.d_v] = NAN;
+        }
+        answer y = solve(&p);
+        assert_same_bits(&p, ALL_GRADIENTS, &y, &clean, "values left");
+        answer_free(&y);
+        answer_free(&clean);
+        problem_free(&p);
+    }
+}
+
 static void the_lowest_index_wins_a_tie_across_any_distance(void **state)
 {
     (void)state;
@@ -415,6 +438,20 @@ static void strays_are_nan_and_move_no_key_unless_asked_otherwise(void **state)
         }
 }
 
+static void a_row_that_sees_no_key_is_no_stray(void **state)
+{
+    (void)state;
+    qkv_attention a = shape;
+    a.score = QKV_SCORE_GAUSSIAN;
+    a.normalize = QKV_KERNEL_SUM;
+    a.kernel = QKV_KERNEL_CONSTANT;
+    a.empty = QKV_EMPTY_ERROR;
+    problem p = problem_of(a, WITH_MASK); /* one row in seven */
+    answer y = solve(&p);
+    answer_free(&y);
+    problem_free(&p);
+}
+
 static void strays_take_the_nearest_keys_if_asked(void **state)
 {
     (void)state;
@@ -446,6 +483,7 @@ int main(void)
         cmocka_unit_test(the_identity_combines_with_weights_of_both_signs),
         cmocka_unit_test(normalized_weights_sum_to_one_and_stay_in_the_hull_of_the_values),
         cmocka_unit_test(hard_attention_is_exactly_one_value),
+        cmocka_unit_test(hard_attention_does_not_look_at_the_values_it_leaves),
         cmocka_unit_test(the_lowest_index_wins_a_tie_across_any_distance),
         cmocka_unit_test(uniform_attention_is_the_mean_of_the_seen_values),
         cmocka_unit_test(every_weighting_is_linear_in_the_values),
@@ -455,6 +493,7 @@ int main(void)
         cmocka_unit_test(a_sharp_scale_tends_to_hard),
         cmocka_unit_test(the_constant_kernel_is_the_mean),
         cmocka_unit_test(strays_are_nan_and_move_no_key_unless_asked_otherwise),
+        cmocka_unit_test(a_row_that_sees_no_key_is_no_stray),
         cmocka_unit_test(strays_take_the_nearest_keys_if_asked),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
