@@ -1,0 +1,103 @@
+/* test_attention_gradcheck.c - every score, mask and normaliser under qkv_gradcheck, the check that
+ * users have: finite differences of the shipped forward, with strided inputs and signed cotangents.
+ */
+#include "choices.h"
+#include "compute.h"
+#include "qkv/gradcheck.h"
+#include "support.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+typedef struct loss {
+    const problem *p;
+    answer *y;
+    layout where;
+} loss;
+
+/* sum(d_o o) + sum(d_lse lse), where a row has an lse. */
+static qkv_status evaluate(void *context, double *value)
+{
+    const loss *l = context;
+    qkv_status status = compute(l->p, l->where, 0, l->y);
+    *value = 0;
+    for (ptrdiff_t i = 0; i < problem_rows(l->p) * l->p->a.d_v; i++)
+        *value += l->p->d_o[i] * l->y->o[i];
+    for (ptrdiff_t i = 0; i < problem_rows(l->p) && l->p->a.normalize <= QKV_KERNEL_SUM; i++)
+        if (isfinite(l->y->lse[i])) *value += l->p->d_lse[i] * l->y->lse[i];
+    return status;
+}
+
+/* Operands that the weights do not depend on, or only by steps. */
+static bool is_flat(const qkv_attention *a, operand x)
+{
+    bool steps = (a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_NONE_KERNEL) &&
+                 (a->kernel == QKV_KERNEL_BOXCAR || a->kernel == QKV_KERNEL_CONSTANT);
+    if (x == V) return false;
+    return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM || (steps && x != BIAS);
+}
+
+static void check_operand(const problem *p, operand x, double *gradient, layout where,
+                          size_t choice)
+{
+    answer y = answer_new(p);
+    loss l = {.p = p, .y = &y, .where = where};
+    const qkv_check_input input = {.name = operand_name[x],
+                                   .x = p->in[x],
+                                   .gradient = gradient,
+                                   .n = operand_size(p, x),
+                                   .upper = x == BANDWIDTH ? INFINITY : 0};
+    const qkv_check_options options = {.gradient_is_zero = is_flat(&p->a, x)};
+    qkv_check_report report;
+    if (qkv_gradcheck(evaluate, &l, &input, 1, &options, &report) != QKV_OK)
+        fail_msg("choice %zu: %s", choice, report.message);
+    answer_free(&y);
+}
+
+static void check(qkv_attention a, int with, layout where, size_t choice, uint64_t seed)
+{
+    if (a.score == QKV_SCORE_GAUSSIAN)
+        a.bandwidths = seed % 2 ? a.d_k : 1;
+    else
+        with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+    problem p = problem_random(a, QKV_F64, with | WITH_D_LSE, seed);
+    answer y = answer_new(&p);
+    assert_ok(compute(&p, where, ALL_GRADIENTS, &y));
+    for (operand x = Q; x < OPERANDS; x++) {
+        if (!p.in[x]) continue;
+        for (size_t i = 0; i < operand_size(&p, x); i++) y.d[x][i] -= gradient_start(x);
+        check_operand(&p, x, y.d[x], where, choice);
+    }
+    answer_free(&y);
+    problem_free(&p);
+}
+
+static const qkv_attention shape = {
+    .batch = 1, .heads = 2, .kv_heads = 1, .n_q = 3, .n_k = 5, .d_k = 2, .d_v = 2};
+
+static void every_choice_has_the_gradient_of_its_differences(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++)
+        check(with_choice(shape, c), WITH_BIAS | WITH_SCALE | WITH_BANDWIDTH, LAYOUT_PADDED, c, 1);
+}
+
+static void every_choice_has_it_under_masks_and_a_parameter_a_head(void **state)
+{
+    (void)state;
+    for (size_t c = 0; c < CHOICES; c++) {
+        qkv_attention a = with_choice(shape, c);
+        a.mask = (qkv_mask){.causal = true, .causal_offset = 3, .leave_one_out = true};
+        check(a, WITH_SHARED_BIAS | WITH_MASK | WITH_HEAD_SCALE | WITH_HEAD_BANDWIDTH,
+              LAYOUT_ROWS_FIRST, c, 2);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(every_choice_has_the_gradient_of_its_differences),
+        cmocka_unit_test(every_choice_has_it_under_masks_and_a_parameter_a_head),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
