@@ -33,23 +33,26 @@ typedef struct qkv_adam {
     bool decoupled;
 } qkv_adam;
 
-/* options NULL: all zero. QKV_E_ARG for a negative or non-finite option, QKV_E_NOMEM. free(NULL) is
- * fine. */
+/* options NULL: all zero. QKV_E_ARG for a negative or non-finite option or a beta of 1 or more,
+ * QKV_E_NOMEM; *optimizer is then NULL. free(NULL) is fine. */
 QKV_API qkv_status qkv_sgd_new(qkv_optimizer **optimizer, const qkv_sgd *options);
 QKV_API qkv_status qkv_adam_new(qkv_optimizer **optimizer, const qkv_adam *options);
 QKV_API void qkv_optimizer_free(qkv_optimizer *optimizer);
 
 /* Register n numbers x with their gradient; both stay the caller's and must outlive the optimizer.
- * The state (momentum, moments) is in double for either dtype and starts at zero. */
+ * The state (momentum, moments) is in double for either dtype and starts at zero; Adam counts the
+ * steps of each array. QKV_E_ARG for NULL with n > 0, QKV_E_OVERFLOW, QKV_E_NOMEM. */
 QKV_API qkv_status qkv_optimizer_add_f32(qkv_optimizer *optimizer, float *x, float *gradient,
                                          size_t n);
 QKV_API qkv_status qkv_optimizer_add_f64(qkv_optimizer *optimizer, double *x, double *gradient,
                                          size_t n);
 
 /* One step on everything registered. A gradient that is not finite is QKV_E_DOMAIN, naming array
- * and element, and nothing is changed. Gradients are left as they are. */
+ * (0, 1, .. as registered) and element, and nothing is changed. Gradients are left as they are.
+ * Does not allocate. */
 QKV_API qkv_status qkv_optimizer_step(qkv_optimizer *optimizer);
 QKV_API void qkv_optimizer_zero_gradients(qkv_optimizer *optimizer);
+/* From the next step on, for schedules; 0 means 0 here: nothing moves. QKV_E_ARG as above. */
 QKV_API qkv_status qkv_optimizer_set_rate(qkv_optimizer *optimizer, double rate);
 
 #ifdef __cplusplus

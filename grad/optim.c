@@ -1,0 +1,209 @@
+#include "qkv/optim.h"
+
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "src/fail.h"
+
+/* One registered array. x and gradient are float or double, as dtype says. */
+typedef struct parameter {
+    qkv_dtype dtype;
+    void *x, *gradient;
+    size_t n;
+    double *state; /* SGD: [n] velocity; Adam: [n, 2] first and second moment of each number */
+    uint64_t steps;
+} parameter;
+
+struct qkv_optimizer {
+    bool is_adam;
+    qkv_sgd sgd;
+    qkv_adam adam;
+    double rate;
+    parameter *parameters;
+    size_t count;
+};
+
+static double load(const void *data, qkv_dtype dtype, size_t i)
+{
+    return dtype == QKV_F32 ? (double)((const float *)data)[i] : ((const double *)data)[i];
+}
+
+static void store(void *data, qkv_dtype dtype, size_t i, double value)
+{
+    if (dtype == QKV_F32)
+        ((float *)data)[i] = (float)value;
+    else
+        ((double *)data)[i] = value;
+}
+
+/* ---- The two rules -----------------------------------------------------------------------------
+ */
+
+static void step_sgd(const qkv_sgd *o, double rate, parameter *p)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        double x = load(p->x, p->dtype, i);
+        double g = load(p->gradient, p->dtype, i) + o->weight_decay * x;
+        double v = p->state[i] = o->momentum * p->state[i] + g;
+        store(p->x, p->dtype, i, x - rate * (o->nesterov ? g + o->momentum * v : v));
+    }
+}
+
+static void step_adam(const qkv_adam *o, double rate, parameter *p)
+{
+    double steps = (double)++p->steps; /* of this array: its moments started at zero then */
+    double unbias1 = 1 / (1 - pow(o->beta1, steps)), unbias2 = 1 / (1 - pow(o->beta2, steps));
+    double decay = o->decoupled ? 0 : o->weight_decay;
+    double keep = o->decoupled ? 1 - rate * o->weight_decay : 1;
+    for (size_t i = 0; i < p->n; i++) {
+        double x = load(p->x, p->dtype, i), *m = &p->state[2 * i], *v = m + 1;
+        double g = load(p->gradient, p->dtype, i) + decay * x;
+        *m = o->beta1 * *m + (1 - o->beta1) * g;
+        *v = o->beta2 * *v + (1 - o->beta2) * g * g;
+        double step = unbias1 * *m / (sqrt(unbias2 * *v) + o->epsilon);
+        store(p->x, p->dtype, i, keep * x - rate * step);
+    }
+}
+
+/* Nothing may change if anything is wrong, so this is asked of every array before the step. */
+static qkv_status check_finite(const parameter *p, size_t array)
+{
+    for (size_t i = 0; i < p->n; i++) {
+        double g = load(p->gradient, p->dtype, i);
+        if (!isfinite(g))
+            return qkv_fail(QKV_E_DOMAIN,
+                            "qkv_optimizer_step: the gradient of array %zu is %g at element %zu",
+                            array, g, i);
+    }
+    return QKV_OK;
+}
+
+qkv_status qkv_optimizer_step(qkv_optimizer *optimizer)
+{
+    if (!optimizer) return qkv_fail(QKV_E_ARG, "qkv_optimizer_step: optimizer is NULL");
+    for (size_t i = 0; i < optimizer->count; i++) {
+        qkv_status status = check_finite(&optimizer->parameters[i], i);
+        if (status) return status;
+    }
+    for (size_t i = 0; i < optimizer->count; i++) {
+        if (optimizer->is_adam)
+            step_adam(&optimizer->adam, optimizer->rate, &optimizer->parameters[i]);
+        else
+            step_sgd(&optimizer->sgd, optimizer->rate, &optimizer->parameters[i]);
+    }
+    return QKV_OK;
+}
+
+void qkv_optimizer_zero_gradients(qkv_optimizer *optimizer)
+{
+    for (size_t i = 0; optimizer && i < optimizer->count; i++) {
+        const parameter *p = &optimizer->parameters[i];
+        size_t number = p->dtype == QKV_F32 ? sizeof(float) : sizeof(double);
+        if (p->n) memset(p->gradient, 0, p->n * number);
+    }
+}
+
+/* ---- Options -----------------------------------------------------------------------------------
+ */
+
+static qkv_status check_option(const char *function, const char *option, double value, double limit)
+{
+    if (value >= 0 && value < limit) return QKV_OK;
+    return qkv_fail(QKV_E_ARG, "%s: %s is %g, expected a finite number >= 0%s", function, option,
+                    value, limit < INFINITY ? " and < 1" : "");
+}
+
+static qkv_status make(const char *function, qkv_optimizer **optimizer, qkv_optimizer made)
+{
+    *optimizer = malloc(sizeof **optimizer);
+    if (!*optimizer) return qkv_fail(QKV_E_NOMEM, "%s: no memory for an optimizer", function);
+    **optimizer = made;
+    return QKV_OK;
+}
+
+qkv_status qkv_sgd_new(qkv_optimizer **optimizer, const qkv_sgd *options)
+{
+    static const char function[] = "qkv_sgd_new";
+    if (!optimizer) return qkv_fail(QKV_E_ARG, "%s: optimizer is NULL", function);
+    *optimizer = NULL;
+    qkv_sgd o = options ? *options : (qkv_sgd){0};
+    qkv_status status = check_option(function, "rate", o.rate, INFINITY);
+    if (!status) status = check_option(function, "momentum", o.momentum, INFINITY);
+    if (!status) status = check_option(function, "weight_decay", o.weight_decay, INFINITY);
+    if (status) return status;
+    return make(function, optimizer,
+                (qkv_optimizer){.sgd = o, .rate = o.rate == 0 ? 0.01 : o.rate});
+}
+
+qkv_status qkv_adam_new(qkv_optimizer **optimizer, const qkv_adam *options)
+{
+    static const char function[] = "qkv_adam_new";
+    if (!optimizer) return qkv_fail(QKV_E_ARG, "%s: optimizer is NULL", function);
+    *optimizer = NULL;
+    qkv_adam o = options ? *options : (qkv_adam){0};
+    qkv_status status = check_option(function, "rate", o.rate, INFINITY);
+    if (!status) status = check_option(function, "beta1", o.beta1, 1);
+    if (!status) status = check_option(function, "beta2", o.beta2, 1);
+    if (!status) status = check_option(function, "epsilon", o.epsilon, INFINITY);
+    if (!status) status = check_option(function, "weight_decay", o.weight_decay, INFINITY);
+    if (status) return status;
+    if (o.beta1 == 0) o.beta1 = 0.9;
+    if (o.beta2 == 0) o.beta2 = 0.999;
+    if (o.epsilon == 0) o.epsilon = 1e-8;
+    return make(function, optimizer,
+                (qkv_optimizer){.is_adam = true, .adam = o, .rate = o.rate == 0 ? 0.001 : o.rate});
+}
+
+qkv_status qkv_optimizer_set_rate(qkv_optimizer *optimizer, double rate)
+{
+    static const char function[] = "qkv_optimizer_set_rate";
+    if (!optimizer) return qkv_fail(QKV_E_ARG, "%s: optimizer is NULL", function);
+    qkv_status status = check_option(function, "rate", rate, INFINITY);
+    if (!status) optimizer->rate = rate;
+    return status;
+}
+
+void qkv_optimizer_free(qkv_optimizer *optimizer)
+{
+    if (!optimizer) return;
+    for (size_t i = 0; i < optimizer->count; i++) free(optimizer->parameters[i].state);
+    free(optimizer->parameters);
+    free(optimizer);
+}
+
+/* ---- Registration ------------------------------------------------------------------------------
+ */
+
+static qkv_status add(const char *function, qkv_optimizer *optimizer, parameter p)
+{
+    if (!optimizer) return qkv_fail(QKV_E_ARG, "%s: optimizer is NULL", function);
+    if (p.n && (!p.x || !p.gradient))
+        return qkv_fail(QKV_E_ARG, "%s: %s is NULL, expected %zu numbers", function,
+                        p.x ? "gradient" : "x", p.n);
+    size_t bytes = (optimizer->is_adam ? 2 : 1) * sizeof *p.state;
+    if (__builtin_mul_overflow(bytes, p.n, &bytes))
+        return qkv_fail(QKV_E_OVERFLOW, "%s: the state of %zu numbers exceeds SIZE_MAX", function,
+                        p.n);
+    parameter *grown =
+        realloc(optimizer->parameters, (optimizer->count + 1) * sizeof *optimizer->parameters);
+    if (grown) optimizer->parameters = grown;
+    p.state = grown && bytes ? calloc(1, bytes) : NULL;
+    if (!grown || (bytes && !p.state))
+        return qkv_fail(QKV_E_NOMEM, "%s: no memory for the state of %zu numbers", function, p.n);
+    optimizer->parameters[optimizer->count++] = p;
+    return QKV_OK;
+}
+
+qkv_status qkv_optimizer_add_f32(qkv_optimizer *optimizer, float *x, float *gradient, size_t n)
+{
+    return add("qkv_optimizer_add_f32", optimizer,
+               (parameter){.dtype = QKV_F32, .x = x, .gradient = gradient, .n = n});
+}
+
+qkv_status qkv_optimizer_add_f64(qkv_optimizer *optimizer, double *x, double *gradient, size_t n)
+{
+    return add("qkv_optimizer_add_f64", optimizer,
+               (parameter){.dtype = QKV_F64, .x = x, .gradient = gradient, .n = n});
+}
