@@ -1,6 +1,7 @@
 /* op_cross_entropy.c - y = mean over rows of -log softmax(x)[label]:  dx = (softmax(x) -
  * onehot(label)) dy / n. */
 #include "grad/softmax.h"
+#include "grad/sum_of.h"
 #include "src/real.h"
 
 typedef struct call {
@@ -36,13 +37,14 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
     const qkv_node *x = qkv_input(tape, node, 0);
     const ptrdiff_t *label = node->state;
     size_t n = (size_t)x->dim[0], classes = (size_t)x->dim[1];
-    real sum = 0;
+    real *surprise = qkv_node_workspace(tape, node, n * sizeof *surprise);
+    if (!surprise) return QKV_E_NOMEM;
     for (size_t i = 0; i < n; i++) {
         const real *row = (const real *)x->value + i * classes;
         FN(qkv_row_sum) r = FN(qkv_sum_row)(row, classes, 1);
-        sum += r.log_sum - (row[label[i]] - r.max);
+        surprise[i] = r.log_sum - (row[label[i]] - r.max);
     }
-    *(real *)node->value = sum / (real)n;
+    *(real *)node->value = FN(qkv_sum_of)(surprise, n) / (real)n;
     return QKV_OK;
 }
 

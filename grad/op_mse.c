@@ -1,4 +1,5 @@
 /* op_mse.c - y = mean((a - b)^2):  da = 2 (a - b) dy / n,  db = -da. */
+#include "grad/sum_of.h"
 #include "grad/tape.h"
 #include "src/real.h"
 
@@ -22,9 +23,10 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
     const qkv_node *x = qkv_input(tape, node, 0);
     const real *a = x->value, *b = qkv_input(tape, node, 1)->value;
-    real sum = 0;
-    for (size_t i = 0; i < x->size; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
-    *(real *)node->value = sum / (real)x->size;
+    real *square = qkv_node_workspace(tape, node, x->size * sizeof *square);
+    if (!square) return QKV_E_NOMEM;
+    for (size_t i = 0; i < x->size; i++) square[i] = (a[i] - b[i]) * (a[i] - b[i]);
+    *(real *)node->value = FN(qkv_sum_of)(square, x->size) / (real)x->size;
     return QKV_OK;
 }
 
