@@ -167,6 +167,17 @@ static void mse_of_a_variable_with_itself_has_no_gradient(void **state)
     assert_gradient(loss, (real[]){1}, 3, (double[]){0, 0, 0});
 }
 
+static void either_side_of_mse_may_be_constant(void **state)
+{
+    (void)state;
+    qkv_var constant = FN(qkv_leaf)(tape, qkv_shape1(2), (real[]){3, 5}, NULL);
+    assert_gradient(qkv_mse(tape, constant, vector(2, (real[]){4, 3})), (real[]){1}, 2,
+                    (double[]){1, -2});
+    dx[0] = dx[1] = 0;
+    assert_gradient(qkv_mse(tape, vector(2, (real[]){4, 3}), constant), (real[]){1}, 2,
+                    (double[]){1, -2});
+}
+
 static void losses_over_many_elements_do_not_lose_digits(void **state)
 {
     (void)state;
@@ -269,6 +280,7 @@ int main(void)
         TEST(softmax_of_an_empty_axis_is_empty),
         TEST(mse_is_the_mean_of_squared_differences),
         TEST(mse_of_a_variable_with_itself_has_no_gradient),
+        TEST(either_side_of_mse_may_be_constant),
         TEST(losses_over_many_elements_do_not_lose_digits),
         TEST(mse_refuses_other_shapes),
         TEST(cross_entropy_is_the_mean_surprise),
