@@ -22,7 +22,7 @@ static int set_up(void **state)
         x[i] = (real)(2 * normal[i]);
         dx[i] = 0;
     }
-    return qkv_tape_new(&tape, REAL_DTYPE);
+    return (int)qkv_tape_new(&tape, REAL_DTYPE);
 }
 
 static int tear_down(void **state)
