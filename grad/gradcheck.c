@@ -1,3 +1,5 @@
+/* gradcheck.c - the verdict on a gradient: measure the noise of f, difference, refine, judge,
+ * report. */
 #include "qkv/gradcheck.h"
 
 #include <float.h>

@@ -1,3 +1,4 @@
+/* optim.c - the rules of descent, on registered arrays of either dtype. */
 #include "qkv/optim.h"
 
 #include <math.h>
