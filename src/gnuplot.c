@@ -34,8 +34,9 @@ static int utf8_length(const unsigned char *s)
     return overlong || surrogate || beyond ? 0 : n;
 }
 
-/* Single quotes, where only the quote itself is special: gnuplot runs `commands` that it finds in
- * double quotes. A newline would end the command, so it stands outside as "\n". */
+/* Single quotes, where nothing is special: gnuplot runs `commands` that it finds in double quotes.
+ * What single quotes cannot hold stands outside: the quote itself (doubling it fails at the start
+ * of a string) and the newline, which would end the command. */
 static void quote(FILE *script, const char *text, bool double_percent)
 {
     fputc('\'', script);
@@ -44,7 +45,7 @@ static void quote(FILE *script, const char *text, bool double_percent)
         if (*s == '\n')
             fputs("'.\"\\n\".'", script);
         else if (*s == '\'')
-            fputs("''", script);
+            fputs("'.\"\\047\".'", script);
         else if (*s == '%' && double_percent)
             fputs("%%", script);
         else if (*s == '\t')

@@ -221,8 +221,8 @@ static void add_panel(qkv_sheet *s, const heatmaps *h, ptrdiff_t row, ptrdiff_t 
     set_tics(s, h, bottom, first);
     qkv_sheet_labels(s, row == 0 && o->titles ? o->titles[col] : NULL, bottom ? o->x_label : NULL,
                      first ? o->y_label : NULL);
-    fprintf(s->script, "plot @data index %td matrix using (%s):(%s):3 with image%s\n", index,
-            h->n_k == 1 ? "$1*0.5-0.25" : "$1", h->n_q == 1 ? "$2*0.5-0.25" : "$2",
+    fprintf(s->script, "plot @data index %td matrix using (%s):(%s):3 with image%s notitle\n",
+            index, h->n_k == 1 ? "$1*0.5-0.25" : "$1", h->n_q == 1 ? "$2*0.5-0.25" : "$2",
             s->vector ? " pixels" : "");
     if (index == 0) fputs("unset colorbox\n", s->script);
     add_matrix(s, h, h->matrices + index * h->n_q * h->n_k);
