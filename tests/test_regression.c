@@ -1,0 +1,494 @@
+#include "support.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "qkv/gradcheck.h"
+#include "qkv/regression.h"
+#include "src/csv.h"
+
+#define REFERENCE QKV_TEST_DATA "/nadaraya-watson/"
+#define DATA QKV_TEST_DATA "/../../examples/data/"
+
+static qkv_table load(const char *path, const char *const *columns, size_t n)
+{
+    qkv_table t;
+    assert_ok(qkv_csv_load(&t, path, columns, n));
+    return t;
+}
+
+/* One column as an array, to be freed. */
+static double *load_column(const char *path, const char *name, size_t *rows)
+{
+    qkv_table t = load(path, &name, 1);
+    double *column = calloc(t.rows, sizeof *column);
+    assert_non_null(column);
+    memcpy(column, t.data, t.rows * sizeof *column);
+    if (rows) *rows = t.rows;
+    qkv_csv_free(&t);
+    return column;
+}
+
+static qkv_regression load_data(const char *path, const char *x, const char *y)
+{
+    size_t n;
+    qkv_regression r = {.x = load_column(path, x, &n), .y = load_column(path, y, NULL)};
+    r.n = (ptrdiff_t)n;
+    return r;
+}
+
+static void free_data(qkv_regression *r)
+{
+    free((double *)r->x);
+    free((double *)r->y);
+}
+
+static qkv_regression cars(void)
+{
+    return load_data(DATA "cars.csv", "speed", "dist");
+}
+
+static qkv_regression faithful(void)
+{
+    return load_data(DATA "faithful.csv", "eruptions", "waiting");
+}
+
+static qkv_regression mcycle(void)
+{
+    return load_data(DATA "mcycle.csv", "times", "accel");
+}
+
+static void assert_relative(double actual, double expected, double tolerance)
+{
+    assert_close(actual, expected, tolerance * fmax(fabs(expected), 1e-300));
+}
+
+/* ---- The chapter -------------------------------------------------------------------------- */
+
+static void check_chapter(const qkv_regression *train, const char *name,
+                          qkv_regression_kernel kernel, double bandwidth)
+{
+    size_t n_q, n = (size_t)train->n;
+    double *x = load_column(REFERENCE "d2l/pred.csv", "x", &n_q);
+    double *expected = load_column(REFERENCE "d2l/pred.csv", name, NULL);
+    char path[512];
+    snprintf(path, sizeof path, REFERENCE "d2l/weights_%s.csv", name);
+    qkv_table alpha = load(path, NULL, 0);
+    assert_int_equal(alpha.rows, n_q);
+    assert_int_equal(alpha.columns, n);
+
+    double *mean = calloc(n_q, sizeof *mean), *weights = calloc(n_q * n, sizeof *weights);
+    assert_true(mean && weights);
+    qkv_regression r = *train;
+    r.kernel = kernel;
+    assert_ok(qkv_regression_predict(&r, &bandwidth, x, (ptrdiff_t)n_q, mean, weights));
+    for (size_t i = 0; i < n_q; i++) assert_relative(mean[i], expected[i], 1e-10);
+    for (size_t i = 0; i < n_q * n; i++) assert_close(weights[i], alpha.data[i], 1e-12);
+
+    assert_ok(qkv_regression_predict(&r, &bandwidth, x, (ptrdiff_t)n_q, weights, NULL));
+    assert_memory_equal(weights, mean, n_q * sizeof *mean);
+    free(x);
+    free(expected);
+    free(mean);
+    free(weights);
+    qkv_csv_free(&alpha);
+}
+
+static void the_chapters_predictions_and_weights_are_reproduced(void **state)
+{
+    (void)state;
+    qkv_regression train = load_data(REFERENCE "d2l/train.csv", "x", "y");
+    check_chapter(&train, "gaussian", QKV_REGRESSION_GAUSSIAN, 1);
+    check_chapter(&train, "boxcar", QKV_REGRESSION_BOXCAR, 1);
+    check_chapter(&train, "constant", QKV_REGRESSION_CONSTANT, 1);
+    check_chapter(&train, "epanechikov", QKV_REGRESSION_TRIANGULAR, 1);
+    check_chapter(&train, "sigma0.1", QKV_REGRESSION_GAUSSIAN, 0.1);
+    check_chapter(&train, "sigma0.2", QKV_REGRESSION_GAUSSIAN, 0.2);
+    check_chapter(&train, "sigma0.5", QKV_REGRESSION_GAUSSIAN, 0.5);
+    check_chapter(&train, "sigma1", QKV_REGRESSION_GAUSSIAN, 1);
+    free_data(&train);
+}
+
+/* ---- Leave-one-out ------------------------------------------------------------------------ */
+
+static void cross_validation_and_its_gradient_match_the_reference(void **state)
+{
+    (void)state;
+    qkv_regression data[] = {cars(), faithful()};
+    const char *columns[] = {"n", "h1", "cv", "dcv_dlogh1"};
+    qkv_table t = load(REFERENCE "ref/loo_cv.csv", columns, 4);
+    assert_int_equal(t.rows, 10);
+    for (size_t i = 0; i < t.rows; i++) {
+        const double *row = t.data + i * t.columns;
+        const qkv_regression *r = &data[row[0] == 50 ? 0 : 1];
+        assert_int_equal(r->n, (ptrdiff_t)row[0]);
+        double cv, same, gradient;
+        ptrdiff_t undefined = -1;
+        assert_ok(qkv_regression_cv(r, &row[1], &cv, &undefined));
+        assert_relative(cv, row[2], 1e-10);
+        assert_int_equal(undefined, 0);
+        assert_ok(qkv_regression_cv_gradient(r, &row[1], &same, NULL, &gradient));
+        assert_true(same == cv);
+        assert_close(gradient, row[3], 1e-10 * (fabs(row[3]) + cv));
+    }
+    qkv_csv_free(&t);
+    free_data(&data[0]);
+    free_data(&data[1]);
+}
+
+static void rows_without_a_neighbour_are_undefined_and_counted(void **state)
+{
+    (void)state;
+    qkv_regression data[] = {cars(), faithful()};
+    const char *columns[] = {"h_support", "cv_defined", "n_undefined"};
+    qkv_table t = load(REFERENCE "ref/loo_cv_epan.csv", columns, 3);
+    assert_int_equal(t.rows, 10);
+    for (size_t i = 0; i < t.rows; i++) {
+        const double *row = t.data + i * t.columns;
+        qkv_regression *r = &data[i / 5];
+        r->kernel = QKV_REGRESSION_EPANECHNIKOV;
+        double cv, gradient;
+        ptrdiff_t undefined;
+        assert_ok(qkv_regression_cv_gradient(r, row, &cv, &undefined, &gradient));
+        assert_relative(cv, row[1], 1e-10);
+        assert_int_equal(undefined, (ptrdiff_t)row[2]);
+        assert_true(isfinite(gradient));
+    }
+
+    const ptrdiff_t alone[] = {5, 6, 44, 45, 50}; /* rows of cars at the first h, from 1 */
+    double mean[50];
+    size_t found = 0;
+    assert_ok(qkv_regression_leave_one_out(&data[0], t.data, mean));
+    for (ptrdiff_t i = 0; i < 50; i++)
+        if (isnan(mean[i])) assert_int_equal(i + 1, alone[found++]);
+    assert_int_equal(found, 5);
+    qkv_csv_free(&t);
+    free_data(&data[0]);
+    free_data(&data[1]);
+}
+
+static void leaving_a_row_out_is_the_regression_without_it(void **state)
+{
+    (void)state;
+    enum { N = 17, P = 2, D = 3 };
+    double x[N * P], y[N * D], mean[N * D], one[D], h[P] = {0.4, 0.9};
+    fill_normal(x, N * P, 1);
+    fill_normal(y, N * D, 2);
+    qkv_regression r = {.x = x, .y = y, .n = N, .d_x = P, .d_y = D, .bandwidths = P};
+    assert_ok(qkv_regression_leave_one_out(&r, h, mean));
+    for (ptrdiff_t i = 0; i < N; i++) {
+        double rest_x[N * P], rest_y[N * D];
+        memcpy(rest_x, x, sizeof x);
+        memcpy(rest_y, y, sizeof y);
+        memmove(rest_x + i * P, x + (i + 1) * P, (size_t)(N - 1 - i) * P * sizeof *x);
+        memmove(rest_y + i * D, y + (i + 1) * D, (size_t)(N - 1 - i) * D * sizeof *y);
+        qkv_regression rest = r;
+        rest.x = rest_x;
+        rest.y = rest_y;
+        rest.n = N - 1;
+        assert_ok(qkv_regression_predict(&rest, h, x + i * P, 1, one, NULL));
+        for (int c = 0; c < D; c++) assert_close(one[c], mean[i * D + c], 1e-13);
+    }
+}
+
+/* ---- The gradient ------------------------------------------------------------------------- */
+
+typedef struct cv_of_log_h {
+    const qkv_regression *r;
+    double log_h[3];
+} cv_of_log_h;
+
+static qkv_status evaluate_cv(void *context, double *value)
+{
+    cv_of_log_h *f = context;
+    double h[3];
+    for (int c = 0; c < 3; c++) h[c] = exp(f->log_h[c]);
+    return qkv_regression_cv(f->r, h, value, NULL);
+}
+
+static void the_gradient_passes_its_check_for_every_smooth_kernel(void **state)
+{
+    (void)state;
+    enum { N = 40, P = 3, D = 2 };
+    double x[N * P], y[N * D];
+    fill_normal(x, N * P, 3);
+    fill_normal(y, N * D, 4);
+    static const qkv_regression_kernel kernels[] = {
+        QKV_REGRESSION_GAUSSIAN, QKV_REGRESSION_TRIANGULAR, QKV_REGRESSION_EPANECHNIKOV};
+    for (int i = 0; i < 6; i++) {
+        qkv_regression r = {.x = x,
+                            .y = y,
+                            .n = N,
+                            .d_x = P,
+                            .d_y = D,
+                            .bandwidths = i % 2 ? P : 1,
+                            .kernel = kernels[i / 2]};
+        double spread = r.kernel == QKV_REGRESSION_GAUSSIAN ? 0.3 : 1.6;
+        cv_of_log_h f = {&r, {log(spread), log(1.3 * spread), log(1.7 * spread)}};
+        double h[P], cv, gradient[P];
+        for (int c = 0; c < P; c++) h[c] = exp(f.log_h[c]);
+        assert_ok(qkv_regression_cv_gradient(&r, h, &cv, NULL, gradient));
+        qkv_check_input input = {.name = "log h",
+                                 .x = f.log_h,
+                                 .gradient = gradient,
+                                 .n = (size_t)r.bandwidths,
+                                 .scale = 0.01};
+        assert_ok(qkv_gradcheck(evaluate_cv, &f, &input, 1, NULL, NULL));
+    }
+}
+
+static void kernels_without_slope_have_gradient_zero(void **state)
+{
+    (void)state;
+    qkv_regression r = cars();
+    double h = 4, cv, gradient = 1;
+    r.kernel = QKV_REGRESSION_BOXCAR;
+    assert_ok(qkv_regression_cv_gradient(&r, &h, &cv, NULL, &gradient));
+    assert_true(gradient == 0);
+    r.kernel = QKV_REGRESSION_CONSTANT;
+    gradient = 1;
+    assert_ok(qkv_regression_cv_gradient(&r, &h, &cv, NULL, &gradient));
+    assert_true(gradient == 0);
+    free_data(&r);
+}
+
+/* ---- The fit ------------------------------------------------------------------------------ */
+
+typedef struct trajectory {
+    qkv_table expected; /* h, cv, gradient */
+    ptrdiff_t seen, stop_after;
+} trajectory;
+
+static bool compare_step(void *context, const qkv_regression_step *step)
+{
+    trajectory *t = context;
+    const double *row = t->expected.data + t->seen * 3;
+    assert_int_equal(step->step, t->seen++);
+    assert_relative(step->bandwidth[0], row[0], 1e-8);
+    assert_relative(step->loss, row[1], 1e-8);
+    assert_close(step->gradient[0], row[2], 1e-8 * step->loss);
+    return t->seen < t->stop_after;
+}
+
+static void gradient_descent_walks_the_reference_trajectory(void **state)
+{
+    (void)state;
+    qkv_regression r = cars();
+    const char *columns[] = {"h1", "cv", "g1"};
+    trajectory t = {load(REFERENCE "autograd/train_logh.csv", columns, 3), 0, 1000};
+    assert_int_equal(t.expected.rows, 61);
+    double start = 6, h;
+    qkv_regression_fit_report report;
+    qkv_regression_fit_options options = {.start = &start,
+                                          .optimizer = QKV_REGRESSION_GRADIENT_DESCENT,
+                                          .rate = 0.001,
+                                          .steps = 60,
+                                          .tolerance = -1,
+                                          .observe = compare_step,
+                                          .context = &t};
+    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
+    assert_int_equal(t.seen, 61);
+    assert_int_equal(report.steps, 60);
+    assert_int_equal(report.best_step, 60);
+    assert_false(report.converged);
+    assert_relative(report.loss_before, t.expected.data[1], 1e-8);
+    assert_relative(report.loss_after, t.expected.data[60 * 3 + 1], 1e-8);
+    assert_relative(h, t.expected.data[60 * 3], 1e-8);
+
+    t.seen = 0;
+    t.stop_after = 5;
+    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
+    assert_int_equal(report.steps, 4);
+    assert_relative(h, t.expected.data[4 * 3], 1e-8);
+    qkv_csv_free(&t.expected);
+    free_data(&r);
+}
+
+/* The least CV over 300 bandwidths between 1/30 and 10 times Silverman's. */
+static double grid_minimum(const qkv_regression *r)
+{
+    double silverman, least = INFINITY;
+    assert_ok(qkv_regression_silverman(r, &silverman));
+    for (int i = 0; i < 300; i++) {
+        double h = silverman / 30 * pow(300, i / 299.0), cv;
+        ptrdiff_t undefined;
+        assert_ok(qkv_regression_cv(r, &h, &cv, &undefined));
+        if (undefined == 0) least = fmin(least, cv);
+    }
+    return least;
+}
+
+static void check_training(const qkv_regression *r, qkv_regression_optimizer optimizer)
+{
+    qkv_regression_fit_options options = {.optimizer = optimizer};
+    qkv_regression_fit_report report;
+    double h, cv, least = grid_minimum(r);
+    assert_ok(qkv_regression_fit(r, &options, &h, &report));
+    assert_ok(qkv_regression_cv(r, &h, &cv, NULL));
+    assert_true(report.converged);
+    assert_true(report.loss_after == cv);
+    assert_true(cv <= least + 1e-9 * least);
+    assert_true(cv < report.loss_before);
+}
+
+static void training_reaches_the_minimum_of_a_dense_search(void **state)
+{
+    (void)state;
+    qkv_regression data[] = {cars(), faithful(), mcycle()};
+    for (int i = 0; i < 3; i++) check_training(&data[i], QKV_REGRESSION_ADAM);
+    check_training(&data[0], QKV_REGRESSION_GRADIENT_DESCENT);
+    for (int i = 0; i < 3; i++) free_data(&data[i]);
+}
+
+static void a_column_without_meaning_is_smoothed_out(void **state)
+{
+    (void)state;
+    enum { N = 120, P = 3 };
+    double x[N * P], y[N], h[P], before;
+    for (int i = 0; i < N * P; i++) x[i] = uniform(5, (uint64_t)i, 0, 3);
+    fill_normal(y, N, 6);
+    for (int i = 0; i < N; i++) y[i] = 0.1 * y[i] + sin(2 * x[i * P]) + x[i * P + 1];
+    qkv_regression r = {.x = x, .y = y, .n = N, .d_x = P};
+    qkv_regression_fit_report one, each;
+    assert_ok(qkv_regression_fit(&r, NULL, &before, &one));
+    r.bandwidths = P;
+    assert_ok(qkv_regression_fit(&r, NULL, h, &each));
+    assert_true(each.loss_after < 0.5 * one.loss_after);
+    assert_true(h[2] > 10 * h[0] && h[2] > 10 * h[1]);
+}
+
+static void compact_kernels_stay_where_every_row_has_a_neighbour(void **state)
+{
+    (void)state;
+    static const qkv_regression_kernel kernels[] = {QKV_REGRESSION_TRIANGULAR,
+                                                    QKV_REGRESSION_EPANECHNIKOV};
+    static const qkv_empty policies[] = {QKV_EMPTY_NAN, QKV_EMPTY_ERROR};
+    qkv_regression data[] = {cars(), mcycle()};
+    for (int i = 0; i < 4; i++) {
+        qkv_regression r = data[i / 2];
+        r.kernel = kernels[i % 2];
+        r.empty = policies[i % 2];
+        double start = 1e-3, h, cv;
+        ptrdiff_t undefined;
+        qkv_regression_fit_report report;
+        qkv_regression_fit_options options = {.start = &start};
+        assert_ok(qkv_regression_fit(&r, &options, &h, &report));
+        assert_ok(qkv_regression_cv(&r, &h, &cv, &undefined));
+        assert_int_equal(undefined, 0);
+        assert_true(cv <= report.loss_before && isfinite(cv));
+        assert_true(h > start);
+    }
+    free_data(&data[0]);
+    free_data(&data[1]);
+}
+
+/* ---- Starts, empty supports, errors ------------------------------------------------------- */
+
+static void silvermans_rule_is_its_formula(void **state)
+{
+    (void)state;
+    double x[] = {10, 1, 3, 4, 2}, y[5] = {0}, h[2];
+    qkv_regression r = {.x = x, .y = y, .n = 5};
+    /* Quartiles 2 and 4, standard deviation sqrt(12.5): the quartiles decide. */
+    double expected = pow(4.0 / 3, 0.2) * 2 / 1.349 * pow(5, -0.2);
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0], expected, 1e-14);
+    r.kernel = QKV_REGRESSION_EPANECHNIKOV;
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0] / expected, 2.2138, 1e-4); /* Haerdle 1990, table 5.3 */
+
+    double pairs[] = {10, 7, 1, 7, 3, 7, 4, 7, 2, 7}; /* the second column has no spread */
+    double a = pow(5, -1.0 / 6);
+    r = (qkv_regression){.x = pairs, .y = y, .n = 5, .d_x = 2, .bandwidths = 2};
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0], a * 2 / 1.349, 1e-14);
+    assert_relative(h[1], a, 1e-14);
+    r.bandwidths = 1;
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0], a * sqrt(2 / 1.349), 1e-14);
+}
+
+static void an_empty_support_follows_the_policy(void **state)
+{
+    (void)state;
+    double x[] = {0, 1, 1, 5}, y[] = {1, 2, 4, 8}, q[] = {0.5, 3}, h = 1, mean[2];
+    qkv_regression r = {.x = x, .y = y, .n = 4, .kernel = QKV_REGRESSION_BOXCAR};
+    assert_ok(qkv_regression_predict(&r, &h, q, 2, mean, NULL));
+    assert_close(mean[0], 7.0 / 3, 1e-15);
+    assert_true(isnan(mean[1]));
+    r.empty = QKV_EMPTY_NEAREST;
+    assert_ok(qkv_regression_predict(&r, &h, q, 2, mean, NULL));
+    assert_close(mean[1], 14.0 / 3, 1e-14); /* 1, 1 and 5 are equally near */
+    r.empty = QKV_EMPTY_ERROR;
+    assert_status(qkv_regression_predict(&r, &h, q, 2, mean, NULL), QKV_E_DOMAIN);
+}
+
+static void what_cannot_be_is_an_error(void **state)
+{
+    (void)state;
+    double x[] = {0, 1, 2, 4}, y[] = {1, 2, 4, 8}, h = 1, bad = 0, out[16],
+           nan_y[] = {1, NAN, 2, 3};
+    const qkv_regression r = {.x = x, .y = y, .n = 4};
+    qkv_regression wrong = r;
+    assert_status(qkv_regression_predict(NULL, &h, x, 1, out, NULL), QKV_E_ARG);
+    assert_status(qkv_regression_predict(&r, NULL, x, 1, out, NULL), QKV_E_ARG);
+    assert_status(qkv_regression_predict(&r, &h, NULL, 1, out, NULL), QKV_E_ARG);
+    assert_status(qkv_regression_predict(&r, &h, x, -1, out, NULL), QKV_E_SHAPE);
+    assert_ok(qkv_regression_predict(&r, &h, NULL, 0, NULL, NULL));
+    assert_status(qkv_regression_cv(&r, &bad, out, NULL), QKV_E_ARG);
+    assert_message("bandwidth[0] is 0");
+    bad = NAN;
+    assert_status(qkv_regression_leave_one_out(&r, &bad, out), QKV_E_ARG);
+    wrong.bandwidths = 2;
+    assert_status(qkv_regression_cv(&wrong, &h, out, NULL), QKV_E_SHAPE);
+    wrong = r;
+    wrong.n = 1;
+    assert_status(qkv_regression_cv(&wrong, &h, out, NULL), QKV_E_SHAPE);
+    assert_message("leave one out");
+    wrong = r;
+    wrong.y = NULL;
+    assert_status(qkv_regression_silverman(&wrong, out), QKV_E_ARG);
+    wrong = r;
+    wrong.kernel = (qkv_regression_kernel)77;
+    assert_status(qkv_regression_predict(&wrong, &h, x, 1, out, NULL), QKV_E_ARG);
+    wrong = r;
+    wrong.d_y = PTRDIFF_MAX / 2;
+    assert_status(qkv_regression_cv(&wrong, &h, out, NULL), QKV_E_OVERFLOW);
+
+    wrong = r;
+    wrong.kernel = QKV_REGRESSION_BOXCAR;
+    out[0] = 42;
+    assert_status(qkv_regression_fit(&wrong, NULL, out, NULL), QKV_E_ARG);
+    assert_message("boxcar");
+    wrong = r;
+    wrong.y = nan_y;
+    assert_status(qkv_regression_fit(&wrong, NULL, out, NULL), QKV_E_DOMAIN);
+    qkv_regression_fit_options options = {.start = &bad};
+    assert_status(qkv_regression_fit(&r, &options, out, NULL), QKV_E_ARG);
+    options = (qkv_regression_fit_options){.rate = -1};
+    assert_status(qkv_regression_fit(&r, &options, out, NULL), QKV_E_ARG);
+    assert_true(out[0] == 42);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(the_chapters_predictions_and_weights_are_reproduced),
+        cmocka_unit_test(cross_validation_and_its_gradient_match_the_reference),
+        cmocka_unit_test(rows_without_a_neighbour_are_undefined_and_counted),
+        cmocka_unit_test(leaving_a_row_out_is_the_regression_without_it),
+        cmocka_unit_test(the_gradient_passes_its_check_for_every_smooth_kernel),
+        cmocka_unit_test(kernels_without_slope_have_gradient_zero),
+        cmocka_unit_test(gradient_descent_walks_the_reference_trajectory),
+        cmocka_unit_test(training_reaches_the_minimum_of_a_dense_search),
+        cmocka_unit_test(a_column_without_meaning_is_smoothed_out),
+        cmocka_unit_test(compact_kernels_stay_where_every_row_has_a_neighbour),
+        cmocka_unit_test(silvermans_rule_is_its_formula),
+        cmocka_unit_test(an_empty_support_follows_the_policy),
+        cmocka_unit_test(what_cannot_be_is_an_error),
+    };
+    qkv_set_num_threads(1); /* hundreds of rows: waking a second thread costs more than it brings */
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
