@@ -51,11 +51,13 @@ qkv_status qkv_tape_print(const qkv_tape *tape, FILE *out)
 {
     if (!tape || !out) return qkv_fail(QKV_E_ARG, "qkv_tape_print: tape or out is NULL");
     for (uint32_t n = 0; n < tape->n_nodes; n++) {
-        char what[256], shape[256];
+        char shape[256];
         const qkv_node *node = &tape->nodes[n];
-        qkv_node_describe(tape, node, what, sizeof what);
         qkv_shape_describe(node->rank, node->dim, shape, sizeof shape);
-        fprintf(out, "%s %s\n", what, shape);
+        fprintf(out, "%%%u = %s(", (unsigned)n, name_of(node));
+        for (int i = 0; i < node->n_input; i++)
+            fprintf(out, i ? ",%%%u" : "%%%u", (unsigned)node->input[i]);
+        fprintf(out, ") %s\n", shape);
     }
     return finish(out, "qkv_tape_print");
 }

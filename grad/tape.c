@@ -87,11 +87,12 @@ size_t qkv_tape_bytes(const qkv_tape *tape)
 
 void qkv_no_grad_begin(qkv_tape *tape)
 {
-    tape->no_grad++;
+    if (tape) tape->no_grad++;
 }
 
 void qkv_no_grad_end(qkv_tape *tape)
 {
+    if (!tape) return;
     if (tape->no_grad == 0)
         qkv_tape_fail(tape, QKV_E_STATE, "qkv_no_grad_end: no scope was begun");
     else

@@ -1,0 +1,204 @@
+/* test_tape_memory.c - every allocation a tape makes is counted, and made to fail. The linker sends
+ * the library's calls here (tests/CMakeLists.txt). */
+#include <stdbool.h>
+#include <stdlib.h>
+
+#include "qkv/tape.h"
+#include "support.h"
+
+static long allocations;       /* so far */
+static long live;              /* not yet freed */
+static long failing_from = -1; /* this one and all after it fail; -1: none */
+
+void *__real_malloc(size_t bytes);
+void *__real_calloc(size_t n, size_t bytes);
+void *__real_realloc(void *old, size_t bytes);
+void *__real_aligned_alloc(size_t align, size_t bytes);
+void __real_free(void *memory);
+
+static bool fails(void)
+{
+    return allocations++ >= failing_from && failing_from >= 0;
+}
+
+static void *count(void *memory)
+{
+    live += memory != NULL;
+    return memory;
+}
+
+void *__wrap_malloc(size_t bytes)
+{
+    return fails() ? NULL : count(__real_malloc(bytes));
+}
+
+void *__wrap_calloc(size_t n, size_t bytes)
+{
+    return fails() ? NULL : count(__real_calloc(n, bytes));
+}
+
+void *__wrap_aligned_alloc(size_t align, size_t bytes)
+{
+    return fails() ? NULL : count(__real_aligned_alloc(align, bytes));
+}
+
+void *__wrap_realloc(void *old, size_t bytes)
+{
+    if (fails()) return NULL;
+    void *memory = __real_realloc(old, bytes);
+    if (memory && old) live--;
+    return count(memory);
+}
+
+void __wrap_free(void *memory)
+{
+    live -= memory != NULL;
+    __real_free(memory);
+}
+
+/* ---- A step of training, large enough for several chunks of the arena ---------------------------
+ */
+
+enum { N = 64, D = 16 };
+static float x[N * D], weight[D * D], d_weight[D * D], target[N * D];
+static float scale = 0.25F, d_scale;
+
+static qkv_status triple(void *context, const qkv_op_array *in, int n, const qkv_op_array *out,
+                         void *y)
+{
+    (void)context, (void)n;
+    for (size_t i = 0; i < out->size; i++) ((float *)y)[i] = 3 * ((const float *)in[0].data)[i];
+    return QKV_OK;
+}
+
+static qkv_status triple_backward(void *context, const qkv_op_array *in, int n,
+                                  const qkv_op_array *out, const void *dy, void *const *dx)
+{
+    (void)context, (void)in, (void)n;
+    for (size_t i = 0; i < out->size; i++) ((float *)dx[0])[i] += 3 * ((const float *)dy)[i];
+    return QKV_OK;
+}
+
+static qkv_status step(qkv_tape *t)
+{
+    static const qkv_user_op op = {"triple", triple, triple_backward, NULL};
+    qkv_var w = qkv_leaf_f32(t, qkv_shape2(D, D), weight, d_weight);
+    qkv_var h = qkv_matmul(t, qkv_leaf_f32(t, qkv_shape2(N, D), x, NULL), w);
+    qkv_var s = qkv_leaf_f32(t, qkv_scalar(), &scale, &d_scale);
+    for (int layer = 0; layer < 8; layer++) {
+        const qkv_attend_vars itself = {.q = h, .k = h, .v = h, .scale = s};
+        h = qkv_tanh(t, qkv_attend(t, &(qkv_attention){0}, &itself));
+        h = qkv_add(t, h, qkv_max(t, h, (int[]){0}, 1, true));
+    }
+    h = qkv_apply(t, &op, &h, 1, qkv_shape2(N, D));
+    h = qkv_concat(
+        t, (qkv_var[]){h, qkv_transpose(t, qkv_reshape(t, h, qkv_shape2(D, N)), NULL), h}, 3, 1);
+    h = qkv_slice(t, qkv_softmax(t, h, 1), 1, 0, D, 1);
+    return qkv_backward(t, qkv_mse(t, h, qkv_leaf_f32(t, qkv_shape2(N, D), target, NULL)));
+}
+
+static void set_failing(long from)
+{
+    allocations = 0;
+    failing_from = from;
+}
+
+/* ---- Tests -------------------------------------------------------------------------------------
+ */
+
+static void training_does_not_allocate_after_its_first_step(void **state)
+{
+    (void)state;
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, QKV_F32));
+    set_failing(-1);
+    assert_ok(step(t));
+    assert_true(allocations > 5);
+    qkv_tape_reset(t);
+    size_t bytes = qkv_tape_bytes(t);
+    set_failing(-1);
+    for (int i = 0; i < 10; i++) {
+        assert_ok(step(t));
+        qkv_tape_reset(t);
+    }
+    assert_int_equal(allocations, 0);
+    assert_int_equal(qkv_tape_bytes(t), bytes);
+    qkv_tape_free(t);
+}
+
+static void steps_in_another_order_do_not_allocate_either(void **state)
+{
+    (void)state;
+    static float data[1 << 16];
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, QKV_F32));
+    for (int pass = 0; pass < 2; pass++) {
+        set_failing(-1);
+        for (int i = 0; i < 17; i++) {
+            ptrdiff_t size = (ptrdiff_t)1 << (pass == 0 ? i : 16 - i);
+            qkv_neg(t, qkv_leaf_f32(t, qkv_shape1(size), data, NULL));
+        }
+        assert_ok(qkv_tape_status(t));
+        qkv_tape_reset(t);
+    }
+    assert_int_equal(allocations, 0);
+    qkv_tape_free(t);
+}
+
+static void every_failing_allocation_is_reported_and_survived(void **state)
+{
+    (void)state;
+    long before = live, failures = 0;
+    for (long n = 0;; n++) {
+        qkv_tape *t = NULL;
+        for (int i = 0; i < D * D; i++) d_weight[i] = 0;
+        set_failing(n);
+        qkv_status status = qkv_tape_new(&t, QKV_F32);
+        if (!status) status = step(t);
+        bool done = status == QKV_OK;
+        set_failing(-1);
+        if (!done) {
+            assert_status(status, QKV_E_NOMEM);
+            assert_message("no memory");
+            for (int i = 0; i < D * D; i++) assert_close(d_weight[i], 0, 0);
+            failures++;
+        }
+        if (t) {
+            qkv_tape_reset(t);
+            assert_ok(step(t));
+        }
+        qkv_tape_free(t);
+        assert_int_equal(live, before);
+        if (done) break;
+    }
+    assert_true(failures > 5);
+}
+
+static void reset_survives_a_failing_allocation(void **state)
+{
+    (void)state;
+    long before = live;
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, QKV_F32));
+    assert_ok(step(t));
+    set_failing(0);
+    qkv_tape_reset(t);
+    assert_true(allocations > 0);
+    set_failing(-1);
+    assert_ok(step(t));
+    qkv_tape_free(t);
+    assert_int_equal(live, before);
+}
+
+int main(void)
+{
+    for (uint64_t i = 0; i < N * D; i++) x[i] = (float)uniform(1, i, -1, 1);
+    for (uint64_t i = 0; i < D * D; i++) weight[i] = (float)uniform(2, i, -1, 1);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(training_does_not_allocate_after_its_first_step),
+        cmocka_unit_test(steps_in_another_order_do_not_allocate_either),
+        cmocka_unit_test(every_failing_allocation_is_reported_and_survived),
+        cmocka_unit_test(reset_survives_a_failing_allocation),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
