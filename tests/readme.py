@@ -1,0 +1,76 @@
+#!/usr/bin/env python3
+"""Runs what the README shows: each ```sh block in a scratch tree, each ```c program, whose output must be the ```text
+block that follows it.
+
+usage: readme.py SOURCE BUILD
+
+The scratch tree is links to SOURCE with `build` linked to a copy of BUILD's programs, so that commands find what
+./examples/run would have built and nothing they write lands in the source. The two set-up commands themselves, which
+would run this test again, are only checked to be there; .ci/run runs them."""
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+
+SELF = {"./examples/run", "./tests/run"}
+
+
+def run(command, directory, **options):
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, **options)
+    if done.returncode:
+        sys.exit(f"README: {command} failed with {done.returncode}\n{done.stdout}{done.stderr}")
+    return done.stdout
+
+
+def make_tree(source, build, tree):
+    for entry in source.iterdir():
+        if not entry.name.startswith("build") and entry.name != ".git":
+            (tree / entry.name).symlink_to(entry)
+    (tree / "build").symlink_to(build)
+
+
+def run_shell(block, tree):
+    for line in block.strip().splitlines():
+        if line in SELF:
+            if not os.access(tree / line, os.X_OK):
+                sys.exit(f"README: {line} is not there or not executable")
+        else:
+            run(["sh", "-ec", line], tree)
+
+
+def run_program(block, expected, source, build, tree):
+    (tree / "program.c").write_text(block)
+    flags = [f"-I{source}/include", f"-L{build}", "-lqkv", f"-Wl,-rpath,{build}"]
+    extra = os.environ.get("QKV_README_FLAGS", "").split()
+    run(["cc", "-std=c17", "-Wall", "-Wextra", "-Werror", "program.c", "-o", "program"] + extra + flags, tree)
+    printed = run(["./program"], tree)
+    if printed != expected:
+        sys.exit(f"README: a program printed\n{printed}and the README says\n{expected}")
+
+
+def main():
+    source, build = (pathlib.Path(path).resolve() for path in sys.argv[1:3])
+    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (source / "README.md").read_text(), re.S | re.M)
+    tree = pathlib.Path(tempfile.mkdtemp(prefix="qkv-readme-"))
+    try:
+        make_tree(source, build, tree)
+        counts = {"sh": 0, "c": 0}
+        for i, (language, block) in enumerate(blocks):
+            if language == "sh":
+                run_shell(block, tree)
+            elif language == "c":
+                if i + 1 == len(blocks) or blocks[i + 1][0] != "text":
+                    sys.exit("README: a program is not followed by its output")
+                run_program(block, blocks[i + 1][1], source, build, tree)
+            if language in counts:
+                counts[language] += 1
+        if not counts["sh"] or not counts["c"]:
+            sys.exit(f"README: found {counts}, expected commands and programs")
+    finally:
+        shutil.rmtree(tree)
+
+
+main()
