@@ -326,6 +326,6 @@ qkv_status qkv_npy_save(const qkv_npy *array, const char *path)
     fwrite(magic, 1, MAGIC, output.stream);
     fwrite(prefix, 1, sizeof prefix, output.stream);
     fwrite(header, 1, (size_t)n, output.stream);
-    fwrite(array->data, 1, bytes, output.stream);
+    if (bytes) fwrite(array->data, 1, bytes, output.stream);
     return qkv_output_commit(&output, "qkv_npy_save");
 }

@@ -9,7 +9,7 @@ static qkv_tape *tape;
 static int set_up(void **state)
 {
     (void)state;
-    return qkv_tape_new(&tape, QKV_F64);
+    return (int)qkv_tape_new(&tape, QKV_F64);
 }
 
 static int tear_down(void **state)

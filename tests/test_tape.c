@@ -12,7 +12,7 @@ static qkv_tape *tape;
 static int set_up(void **state)
 {
     (void)state;
-    return qkv_tape_new(&tape, REAL_DTYPE);
+    return (int)qkv_tape_new(&tape, REAL_DTYPE);
 }
 
 static int tear_down(void **state)
