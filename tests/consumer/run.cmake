@@ -30,8 +30,8 @@ if(HOW STREQUAL "pkg-config")
     endforeach()
 else()
     # The C++ compiler that belongs to the C compiler: their OpenMP flags differ.
-    string(REGEX REPLACE "clang(-[0-9]+)?$" "clang++\\1" cxx_compiler ${C_COMPILER})
-    string(REGEX REPLACE "gcc(-[0-9]+)?$" "g++\\1" cxx_compiler ${cxx_compiler})
+    string(REGEX REPLACE "clang(-?[0-9]*)$" "clang++\\1" cxx_compiler ${C_COMPILER})
+    string(REGEX REPLACE "gcc(-?[0-9]*)$" "g++\\1" cxx_compiler ${cxx_compiler})
     string(REGEX REPLACE "/cc$" "/c++" cxx_compiler ${cxx_compiler})
     run(${CMAKE_COMMAND} -S ${CMAKE_CURRENT_LIST_DIR} -B ${DIR} -DHOW=${HOW} -DCMAKE_CXX_COMPILER=${cxx_compiler} -DQKV_SOURCE=${QKV_SOURCE}
         -DCMAKE_PREFIX_PATH=${QKV_PREFIX} -DCMAKE_C_COMPILER=${C_COMPILER} -DCMAKE_C_FLAGS=${C_FLAGS}
