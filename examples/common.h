@@ -44,6 +44,9 @@ void *allocate(size_t n, size_t size);
 double number_argument(const char *option, const char *text, double lower, double upper);
 long integer_argument(const char *option, const char *text, long lower, long upper);
 
+/* "svg", "png" or "pdf", whichever text is; a usage_error naming --option otherwise. */
+const char *format_argument(const char *option, const char *text);
+
 /* Makes the directory and its parents (mkdir -p); exits with a message if it cannot. */
 void make_directories(const char *path);
 

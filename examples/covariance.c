@@ -217,14 +217,6 @@ static void draw(exercise *e, const double *cov, const settings *s)
 /* ---- The command line
  * ------------------------------------------------------------------------------ */
 
-static const char *format_argument(const char *text)
-{
-    static const char *const formats[] = {"svg", "png", "pdf"};
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(text, formats[i])) return formats[i];
-    usage_error("--format is '%s', expected svg, png or pdf", text);
-}
-
 static settings read_settings(int argc, char **argv)
 {
     static const command_option options[] = {
@@ -259,7 +251,7 @@ static settings read_settings(int argc, char **argv)
             s.plot = optarg;
             break;
         case 5:
-            s.format = format_argument(optarg);
+            s.format = format_argument("format", optarg);
             break;
         }
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);

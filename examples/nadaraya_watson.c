@@ -349,14 +349,6 @@ static long split(char *text, const char **parts)
     return n;
 }
 
-static const char *format_argument(const char *text)
-{
-    static const char *const formats[] = {"svg", "png", "pdf"};
-    for (int i = 0; i < 3; i++)
-        if (!strcmp(text, formats[i])) return formats[i];
-    usage_error("--format is '%s', expected svg, png or pdf", text);
-}
-
 static settings read_settings(int argc, char **argv)
 {
     static const command_option options[] = {
@@ -410,7 +402,7 @@ static settings read_settings(int argc, char **argv)
             o.plot = optarg;
             break;
         case 9:
-            o.format = format_argument(optarg);
+            o.format = format_argument("format", optarg);
             break;
         case 10:
             o.predict = optarg;
