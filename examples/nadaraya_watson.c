@@ -316,11 +316,11 @@ static void draw_kernels(const settings *o, const data_set *s, const qkv_regress
         series[k][1] = (qkv_series){QKV_LINE, NULL, (size_t)n, grid, mean[k], .colour = "#d55e00"};
         panels[k] = (qkv_panel){.title = kernels[k].name,
                                 .x_label = s->x_name[0],
-                                .y_label = k == 0 ? s->y_name : NULL,
+                                .y_label = k % 2 == 0 ? s->y_name : NULL,
                                 .series = series[k],
                                 .n_series = 2};
     }
-    draw_panels(o, "kernels", panels, 1, 4, 13, 3.4);
+    draw_panels(o, "kernels", panels, 2, 2, 8, 6);
     for (int k = 0; k < 4; k++) free(mean[k]);
 }
 
