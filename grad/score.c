@@ -1,10 +1,13 @@
-/* score.c - mirror of src/score.c: ds, 0 at every hidden pair, becomes dq, dk, dscale and
- * dbandwidth.
+/* score.c - mirror of src/score.c: ds, 0 at every hidden pair, becomes dq, dk, dscale, dbandwidth.
  *
- *     dot       s = scale q'k:                     dq = scale sum_j ds_j k_j,   dk = scale sum_i
- * ds_i q_i gaussian  s = -scale/2 sum_c (z_c / h_c)^2,  z = q - k: dq_c = -scale sum_j ds_j z_c /
- * h_c^2,   dk_c = scale sum_i ds_i z_c / h_c^2, dh_c = scale sum ds z_c^2 / h_c^3 both      dscale
- * = sum ds a, with a the score at scale 1
+ *   dot       s = scale q'k
+ *             dq = scale sum_j ds_j k_j
+ *             dk = scale sum_i ds_i q_i
+ *   gaussian  s = -scale / 2 sum_c (z_c / h_c)^2, z = q - k
+ *             dq_c = -scale sum_j ds_j z_c / h_c^2
+ *             dk_c = scale sum_i ds_i z_c / h_c^2
+ *             dh_c = scale sum ds z_c^2 / h_c^3
+ *   both      dscale = sum ds a, with a the score at scale 1
  *
  * A hidden pair takes no part even if its query or key is NaN, hence the pairs are asked where a
  * tile is partly hidden. */

@@ -31,10 +31,12 @@ install(FILES ${PROJECT_BINARY_DIR}/qkv-config.cmake ${PROJECT_BINARY_DIR}/qkv-c
 # Paths relative to the file itself, so that an installed tree can be moved.
 set(pc_dir ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig)
 file(RELATIVE_PATH pc_include ${pc_dir} ${CMAKE_INSTALL_FULL_INCLUDEDIR})
-set(pc_openblas "Requires.private: openblas")
-if(NOT QKV_OPENBLAS_FOUND)
-    list(JOIN BLAS_LIBRARIES " " pc_libraries)
-    set(pc_openblas "")
+# Libs.private and not Requires.private: what a static OpenBLAS would need (gfortran) is not there,
+# and not needed, where the shared one is linked.
+if(QKV_OPENBLAS_FOUND)
+    list(JOIN QKV_OPENBLAS_LDFLAGS " " pc_openblas)
+else()
+    list(JOIN BLAS_LIBRARIES " " pc_openblas)
 endif()
 if(QKV_OPENMP AND OpenMP_C_FOUND)
     set(pc_openmp ${OpenMP_C_FLAGS})
@@ -48,7 +50,6 @@ Description: @PROJECT_DESCRIPTION@
 Version: @PROJECT_VERSION@
 Cflags: -I${includedir}
 Libs: -L${libdir} -lqkv
-@pc_openblas@
-Libs.private: @QKV_CSV_LIBRARY@ @pc_libraries@ @pc_openmp@ -lm
+Libs.private: @QKV_CSV_LIBRARY@ @pc_openblas@ @pc_openmp@ -lm
 ]])
 install(FILES ${PROJECT_BINARY_DIR}/qkv.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

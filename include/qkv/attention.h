@@ -59,11 +59,13 @@ typedef enum qkv_kernel {
 
 /* What a QKV_KERNEL_SUM row is worth when it sees keys but all of them lie outside the support. */
 typedef enum qkv_empty {
-    QKV_EMPTY_NAN =
-        0, /* O, weights and dQ of the row are NaN, lse is -inf; keys and values get no gradient */
-    QKV_EMPTY_NEAREST, /* the seen keys at the smallest u share the weight (in proportion to e^b) */
-    QKV_EMPTY_ERROR /* as NaN, and the forward call returns QKV_E_DOMAIN with the count of such rows
-                     */
+    /* O, weights and dQ of the row are NaN, lse is -inf; nothing else gets a gradient from it. */
+    QKV_EMPTY_NAN = 0,
+    /* The seen keys at the smallest u share the weight in proportion to e^b; lse is the log of the
+     * sum of their e^b. */
+    QKV_EMPTY_NEAREST,
+    /* As NaN, and the forward call returns QKV_E_DOMAIN with the count of such rows. */
+    QKV_EMPTY_ERROR
 } qkv_empty;
 
 /* Who may see whom, by rule; all rules, operands.mask and a bias of -inf combine by "and". */
@@ -140,7 +142,7 @@ typedef struct qkv_operands_f64 {
 typedef struct qkv_results_f32 {
     qkv_slot_f32 o;       /* [batch, heads, n_q, d_v] */
     qkv_slot_f32 lse;     /* [batch, heads, n_q, 1] log of the row's sum (softmax, kernel sum); -inf
-                             where     a row sees nothing */
+                             where a row sees nothing */
     qkv_slot_f32 row_max; /* [batch, heads, n_q, 1] the largest exponent of the row */
     qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1] log of the sum after row_max is taken out */
     qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k] alpha */
