@@ -224,7 +224,8 @@ static settings read_settings(int argc, char **argv)
         {"dim", "D", "their dimension, 2 or more (default 2)"},
         {"scale", "S", "scale of the score (default 1)"},
         {"seed", "N", "seed of the random keys and query (default 1)"},
-        {"plot", "DIR", "draw keys, weights and the covariance ellipse into DIR/covariance.svg"},
+        {"plot", "DIR",
+         "where to draw keys, weights and the covariance ellipse (default figures; '' for none)"},
         {"format", "svg|png|pdf", "format of the figure (default svg)"},
         {0}};
     static const command c = {
@@ -233,7 +234,7 @@ static settings read_settings(int argc, char **argv)
             "The Jacobian of attention with respect to its query is the covariance of the keys "
             "under the attention weights: computed three ways, and drawn.",
         .options = options};
-    settings s = {.keys = 12, .d = 2, .seed = 1, .scale = 1, .format = "svg"};
+    settings s = {.keys = 12, .d = 2, .seed = 1, .scale = 1, .plot = "figures", .format = "svg"};
     for (int o; (o = command_next(&c, argc, argv)) >= 0;) switch (o) {
         case 0:
             s.keys = integer_argument("keys", optarg, 1, 1000000);
@@ -248,7 +249,7 @@ static settings read_settings(int argc, char **argv)
             s.seed = integer_argument("seed", optarg, 0, 1L << 62);
             break;
         case 4:
-            s.plot = optarg;
+            s.plot = *optarg ? optarg : NULL;
             break;
         case 5:
             s.format = format_argument("format", optarg);

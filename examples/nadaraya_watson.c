@@ -362,7 +362,8 @@ static settings read_settings(int argc, char **argv)
         {"rate", "R", "its learning rate, on log h (default 0.1)"},
         {"grid", "N", "points of the predicted curve (default 200)"},
         {"plot", "DIR",
-         "write the figures fit, weights, kernels and loss, and predictions.csv, to DIR"},
+         "where to write the figures fit, weights, kernels and loss, and predictions.csv (default "
+         "figures; '' for none)"},
         {"format", "svg|png|pdf", "format of the figures (default svg)"},
         {"predict", "FILE", "write the predictions to FILE instead"},
         {"threads", "N", "threads of the attention layer (default: all)"},
@@ -372,7 +373,13 @@ static settings read_settings(int argc, char **argv)
                                          "bandwidth: the leave-one-out loss is "
                                          "descended by Adam on log h.",
                               .options = options};
-    settings o = {.n = 40, .seed = 1, .steps = 300, .grid = 200, .rate = 0.1, .format = "svg"};
+    settings o = {.n = 40,
+                  .seed = 1,
+                  .steps = 300,
+                  .grid = 200,
+                  .rate = 0.1,
+                  .plot = "figures",
+                  .format = "svg"};
     for (int i; (i = command_next(&c, argc, argv)) >= 0;) switch (i) {
         case 0:
             o.data = optarg;
@@ -399,7 +406,7 @@ static settings read_settings(int argc, char **argv)
             o.grid = integer_argument("grid", optarg, 2, 10000000);
             break;
         case 8:
-            o.plot = optarg;
+            o.plot = *optarg ? optarg : NULL;
             break;
         case 9:
             o.format = format_argument("format", optarg);

@@ -56,7 +56,8 @@ static void several_columns_have_a_bandwidth_each(void **state)
 {
     (void)state;
     static const char csv[] = "a,b,y\n1,5,1\n2,3,2\n3,9,3\n4,1,4\n5,NA,5\n6,4,6\n7,8,7\n8,2,8\n";
-    ran r = regress((const char *const[]){"--data", "-", "--x", "a,b", "--y", "y", NULL}, csv);
+    ran r = regress(
+        (const char *const[]){"--data", "-", "--x", "a,b", "--y", "y", "--plot", "", NULL}, csv);
     assert_int_equal(r.exit_code, 0);
     assert_non_null(strstr(r.out, "7 rows, 1 incomplete"));
     assert_non_null(strstr(r.out, "of a (started"));
