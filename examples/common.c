@@ -106,6 +106,12 @@ _Noreturn void fail_with(const char *format, ...)
     exit(EXIT_FAILED);
 }
 
+int finish(void)
+{
+    if (fflush(stdout) || ferror(stdout)) fail_with("cannot write to the standard output");
+    return EXIT_SUCCESS;
+}
+
 void check(qkv_status status)
 {
     if (status != QKV_OK) fail_with("%s", qkv_last_error());

@@ -37,6 +37,10 @@ _Noreturn void fail_with(const char *format, ...) __attribute__((format(printf, 
 /* Exits through fail_with(qkv_last_error()) unless status is QKV_OK. */
 void check(qkv_status status);
 
+/* What main returns: EXIT_SUCCESS if all that was printed has arrived; exits through fail_with
+ * otherwise (a full disk). */
+int finish(void);
+
 /* n zeroed elements of size bytes; exits when there is no memory. */
 void *allocate(size_t n, size_t size);
 

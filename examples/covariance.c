@@ -275,5 +275,5 @@ int main(int argc, char **argv)
     if (s.plot) draw(&e, cov, &s);
     for (int m = 0; m < 3; m++) free(matrix[m]);
     free(cov), free(e.q), free(e.k), free(e.weights), free(e.output);
-    return 0;
+    return finish();
 }

@@ -346,5 +346,5 @@ int main(int argc, char **argv)
     }
     for (int d = 0; d < n; d++) forget(&lookups[d]);
     free(queries);
-    return EXIT_SUCCESS;
+    return finish();
 }

@@ -113,5 +113,5 @@ int main(int argc, char **argv)
     check(qkv_show_heatmaps(matrices, shape, &options));
     free(matrices);
     free(titles);
-    return EXIT_SUCCESS;
+    return finish();
 }

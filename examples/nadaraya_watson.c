@@ -461,13 +461,14 @@ int main(int argc, char **argv)
     progress_show(&t.bar, o.steps, "loss %.6g", report.loss_after);
     print_report(&s, &r, start, h, &report);
     double *grid = make_grid(&s, o.grid);
-    if (o.plot) draw_all(&o, &s, &r, start, h, grid, &t);
     char *path = o.predict ? NULL : o.plot ? join_path(o.plot, "predictions.csv") : NULL;
     const char *csv = o.predict ? o.predict : path;
     if (csv) {
         save_predictions(&s, &r, h, grid, o.grid, csv);
         printf("predictions    %s\n", csv);
     }
+    /* Last: the numbers need no gnuplot. */
+    if (o.plot) draw_all(&o, &s, &r, start, h, grid, &t);
     free(path), free(grid), free(t.step), free(t.loss), free(t.bandwidth), free(s.x), free(s.y);
-    return 0;
+    return finish();
 }

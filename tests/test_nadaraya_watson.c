@@ -101,6 +101,32 @@ static void bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing(void
     }
 }
 
+static void without_gnuplot_the_predictions_are_written_all_the_same(void **state)
+{
+    (void)state;
+    setenv("QKV_GNUPLOT", "/nonexistent", 1);
+    ran r = regress((const char *const[]){"--plot", scratch("no_gnuplot"), NULL}, NULL);
+    unsetenv("QKV_GNUPLOT");
+    assert_int_equal(r.exit_code, 1);
+    free(read_file(scratch("no_gnuplot/predictions.csv"), &(size_t){0}));
+    ran_free(&r);
+}
+
+static void output_that_does_not_arrive_is_exit_1(void **state)
+{
+    (void)state;
+    static const char *const programs[] = {"nadaraya_watson --plot ''", "covariance --plot ''",
+                                           "database", "heatmap"};
+    for (int i = 0; i < 4; i++) {
+        char line[512];
+        snprintf(line, sizeof line, "exec " QKV_BIN_DIR "/%s >/dev/full", programs[i]);
+        ran r = run((const char *const[]){"sh", "-c", line, NULL}, NULL);
+        assert_int_equal(r.exit_code, 1);
+        assert_non_null(strstr(r.err, "standard output"));
+        ran_free(&r);
+    }
+}
+
 static void help_says_what_it_takes(void **state)
 {
     (void)state;
@@ -118,6 +144,8 @@ int main(void)
         cmocka_unit_test(several_columns_have_a_bandwidth_each),
         cmocka_unit_test(a_wrong_command_line_is_exit_2),
         cmocka_unit_test(bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing),
+        cmocka_unit_test(without_gnuplot_the_predictions_are_written_all_the_same),
+        cmocka_unit_test(output_that_does_not_arrive_is_exit_1),
         cmocka_unit_test(help_says_what_it_takes),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
