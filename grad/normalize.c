@@ -21,11 +21,6 @@ static real kernel_slope(qkv_kernel kernel, real s)
     return 0;
 }
 
-static real bias_at(const FN(qkv_block) *t, int x)
-{
-    return t->in->bias.data ? t->b[x] : 0;
-}
-
 static void softmax(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
@@ -47,7 +42,7 @@ static void kernel_sum(FN(qkv_grad_block) *g)
             int x = j * QKV_LANES + i;
             bool empty = t->log_sum[i] == (real)-INFINITY;
             real rest = empty ? 0 : g->dw[x] - g->delta[i];
-            real share = exp(bias_at(t, x) - t->max[i] - t->log_sum[i]);
+            real share = exp(FN(qkv_bias_at)(t, x) - t->max[i] - t->log_sum[i]);
             g->dw[x] = empty ? 0 : t->w[x] * rest;
             g->ds[x] = empty ? 0 : kernel_slope(kernel, g->ds[x]) * share * rest;
         }
@@ -67,14 +62,14 @@ static void unnormalized(FN(qkv_grad_block) *g)
         real dw = g->dw[x], w = t->w[x], s = g->ds[x];
         switch (t->in->a.normalize) {
         case QKV_NONE_SIGMOID:
-            g->ds[x] = g->dw[x] = dw * sigmoid_slope(s + bias_at(t, x));
+            g->ds[x] = g->dw[x] = dw * sigmoid_slope(s + FN(qkv_bias_at)(t, x));
             break;
         case QKV_NONE_IDENTITY:
             g->ds[x] = dw;
             break;
         case QKV_NONE_KERNEL:
             g->dw[x] = dw * w;
-            g->ds[x] = dw * kernel_slope(t->in->a.kernel, s) * exp(bias_at(t, x));
+            g->ds[x] = dw * kernel_slope(t->in->a.kernel, s) * exp(FN(qkv_bias_at)(t, x));
             break;
         default:
             g->ds[x] = g->dw[x] = dw * w;

@@ -10,8 +10,8 @@ enum { INPUTS = 6 };
 typedef struct call {
     const qkv_attention *attention;
     const qkv_slot_bool *mask;
-    bool present[INPUTS]; /* which of q, k, v, bias, scale, bandwidth the inputs are, in
-                                        this order */
+    /* Which of q, k, v, bias, scale, bandwidth the inputs are, in this order. */
+    bool present[INPUTS];
 } call;
 
 enum { Q, K, V, BIAS, SCALE, BANDWIDTH };

@@ -29,12 +29,6 @@ typedef struct FN(qkv_grad_block) {
     bool q_finite, d_o_finite;
 } FN(qkv_grad_block);
 
-/* Is the pair seen? Not asked for lanes beyond n_q. */
-static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
-{
-    return t->coverage == QKV_SEES_ALL || t->seen[j * QKV_LANES + i];
-}
-
 /* ---- pool.c ---- */
 void FN(qkv_pool_backward)(FN(qkv_grad_block) *g); /* d_o, w -> dw = d_o'v, dv = w d_o */
 /* dx[j][c] = sum_i p[j][i] rows[i][c] over the pairs that see each other. */

@@ -51,21 +51,16 @@ static moments moments_of(const covariance_block *x, int i)
     return (moments){.v = v, .k = v + a->d_v, .c = v + a->d_v + a->d_k};
 }
 
-static bool seen(const FN(qkv_block) *t, int j, int i)
-{
-    return t->coverage == QKV_SEES_ALL || t->seen[j * QKV_LANES + i];
-}
-
 /* Weighted mean of rows over the tile, around its first seen row. */
 static void tile_mean(const FN(qkv_block) *t, int i, const FN(qkv_rows) *rows, ptrdiff_t d,
                       real weight, real *mean)
 {
     int first = 0;
-    while (!seen(t, first, i)) first++;
+    while (!FN(qkv_pair)(t, first, i)) first++;
     const real *origin = rows->data + first * rows->stride;
     for (ptrdiff_t c = 0; c < d; c++) mean[c] = 0;
     for (int j = first; j < t->n_k; j++) {
-        if (!seen(t, j, i)) continue;
+        if (!FN(qkv_pair)(t, j, i)) continue;
         const real *row = rows->data + j * rows->stride;
         for (ptrdiff_t c = 0; c < d; c++) mean[c] += t->w[j * QKV_LANES + i] * (row[c] - origin[c]);
     }
@@ -78,7 +73,7 @@ static void add_centred(covariance_block *x, int i, real *c)
     const FN(qkv_block) *t = &x->t;
     ptrdiff_t d_v = t->in->a.d_v, d_k = t->in->a.d_k;
     for (int j = 0; j < t->n_k; j++) {
-        if (!seen(t, j, i)) continue;
+        if (!FN(qkv_pair)(t, j, i)) continue;
         const real *v = t->v.data + j * t->v.stride, *k = t->k.data + j * t->k.stride;
         for (ptrdiff_t m = 0; m < d_v; m++) {
             real wv = t->w[j * QKV_LANES + i] * (v[m] - x->tile_v[m]);

@@ -39,16 +39,6 @@ void FN(qkv_normalize_begin)(FN(qkv_block) *t)
     }
 }
 
-static bool is_seen(const FN(qkv_block) *t, int x)
-{
-    return t->coverage == QKV_SEES_ALL || t->seen[x];
-}
-
-static real bias_at(const FN(qkv_block) *t, int x)
-{
-    return t->in->bias.data ? t->b[x] : 0;
-}
-
 /* The pass over all keys that some normalisers need before they can give a single weight: the
  * largest exponent (the first of equals; a NaN wins and stays), the smallest u^2, or the number of
  * seen keys. */
@@ -58,11 +48,11 @@ void FN(qkv_normalize_scan)(FN(qkv_block) *t)
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++) {
             int x = j * QKV_LANES + i;
-            if (!is_seen(t, x)) continue;
+            if (!FN(qkv_pair)(t, j, i)) continue;
             if (normalize == QKV_UNIFORM) {
                 t->best[i] += 1;
             } else if (normalize == QKV_HARD) {
-                real e = t->s[x] + bias_at(t, x);
+                real e = t->s[x] + FN(qkv_bias_at)(t, x);
                 if (e > t->best[i] || e != e || t->winner[i] < 0) {
                     t->best[i] = t->best[i] != t->best[i] ? t->best[i] : e;
                     t->winner[i] = t->k0 + j;
@@ -88,7 +78,7 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
 {
     const qkv_attention *a = &t->in->a;
     if (a->normalize == QKV_UNIFORM) return 1 / t->best[i]; /* there are no scores */
-    real e = t->s[x] + bias_at(t, x);
+    real e = t->s[x] + FN(qkv_bias_at)(t, x);
     switch (a->normalize) {
     case QKV_HARD:
         return t->best[i] != t->best[i] ? t->best[i] : t->winner[i] == key;
@@ -97,7 +87,7 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
     case QKV_NONE_SIGMOID:
         return e < 0 ? exp(e) / (1 + exp(e)) : 1 / (1 + exp(-e));
     case QKV_NONE_KERNEL:
-        return FN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]) * exp(bias_at(t, x));
+        return FN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]) * exp(FN(qkv_bias_at)(t, x));
     case QKV_NONE_IDENTITY:
         return e;
     case QKV_UNIFORM:
@@ -161,7 +151,7 @@ void FN(qkv_normalize_online)(FN(qkv_block) *t)
 {
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++)
-            if (is_seen(t, j * QKV_LANES + i)) t->any[i] = 1;
+            if (FN(qkv_pair)(t, j, i)) t->any[i] = 1;
     if (!qkv_has_sum(&t->in->a)) {
         FN(qkv_normalize_weights)(t);
         return;

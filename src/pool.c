@@ -43,7 +43,7 @@ static void pool_seen(FN(qkv_block) *t)
             real sum = 0;
             for (int j = 0; j < t->n_k; j++) {
                 int x = j * QKV_LANES + i;
-                bool seen = t->coverage == QKV_SEES_ALL || t->seen[x];
+                bool seen = FN(qkv_pair)(t, j, i);
                 if (seen && !(hard && t->w[x] == 0))
                     sum += t->w[x] * t->v.data[j * t->v.stride + c];
             }

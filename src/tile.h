@@ -97,6 +97,18 @@ typedef struct FN(qkv_block) {
     real *o; /* d_v x QKV_LANES, the pooled values so far */
 } FN(qkv_block);
 
+/* May the query of lane i see the key of row j? Not asked for lanes beyond n_q. */
+static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
+{
+    return t->coverage == QKV_SEES_ALL || t->seen[j * QKV_LANES + i];
+}
+
+/* The bias of element x of the tile, 0 if there is none. */
+static inline real FN(qkv_bias_at)(const FN(qkv_block) *t, int x)
+{
+    return t->in->bias.data ? t->b[x] : 0;
+}
+
 /* ---- score.c ---- */
 void FN(qkv_score_tile)(FN(qkv_block) *t);
 /* ---- mask.c ---- */
