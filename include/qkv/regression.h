@@ -108,17 +108,20 @@ typedef struct qkv_regression_fit_options {
 
 typedef struct qkv_regression_fit_report {
     double loss_before, loss_after; /* CV at the start and at the bandwidth returned */
+    double gradient;                /* the largest |d loss / d log h_c| there */
     ptrdiff_t steps;                /* taken */
-    ptrdiff_t best_step;            /* the step at which the bandwidth returned was seen */
     bool converged;
 } qkv_regression_fit_report;
 
-/* Minimises CV over log h by gradient steps and gives the best bandwidth seen, overwritten,
- * [bandwidths]. CV may have several minima: this finds one downhill from the start. Only bandwidths
- * that define every leave-one-out row are admitted: a start that does not is doubled until it does,
- * a step that would leave them is halved until it does not. options NULL: all zero; report may be
- * NULL. QKV_E_ARG also for the boxcar and the constant kernel, which have no gradient to follow;
- * QKV_E_DOMAIN if the loss is not finite; on failure bandwidth is unchanged. */
+/* Minimises CV over log h by gradient steps and gives the bandwidth reached, overwritten,
+ * [bandwidths]. Every step lowers the loss: one that would not is taken back, and the next starts
+ * without momentum and at half the rate, which grows again by a fifth a step. The fit has converged
+ * where the gradient is small beside the loss; it also ends after the last step allowed, or where
+ * rounding lets no step lower the loss. CV may have several minima: this finds one downhill from
+ * the start. Only bandwidths that define every leave-one-out row are admitted: a start that does
+ * not is doubled until it does, a step that would leave them is taken back. options NULL: all zero;
+ * report may be NULL. QKV_E_ARG also for the boxcar and the constant kernel, which have no gradient
+ * to follow; QKV_E_DOMAIN if the loss is not finite; on failure bandwidth is unchanged. */
 QKV_API qkv_status qkv_regression_fit(const qkv_regression *r,
                                       const qkv_regression_fit_options *options, double *bandwidth,
                                       qkv_regression_fit_report *report);
