@@ -144,7 +144,7 @@ static qkv_status admit_start(descent *d)
     }
     return qkv_fail(QKV_E_DOMAIN,
                     "qkv_regression_fit: the loss at the start is %g and stays so at larger "
-                    "bandwidths: are x and y finite?",
+                    "bandwidths: are x and y finite, and y - y squared?",
                     d->tried_loss);
 }
 
@@ -201,7 +201,8 @@ static qkv_status descend(descent *d, qkv_regression_fit_report *report)
         report->steps = step;
         report->loss_after = d->loss;
         report->gradient = largest(d->gradient, d->n);
-        report->converged = report->gradient <= tolerance * d->loss;
+        report->converged =
+            report->gradient <= tolerance * fmax(d->loss, report->loss_before / 1e3);
         qkv_regression_step seen = {step, d->loss, d->bandwidth, d->gradient};
         if (o->observe && !o->observe(o->context, &seen)) return QKV_OK;
         if (report->converged || step == steps) return QKV_OK;

@@ -100,7 +100,9 @@ typedef struct qkv_regression_fit_options {
     qkv_regression_optimizer optimizer;
     double rate;      /* 0: 0.1 for Adam, 1 / (loss at the start) for gradient descent */
     ptrdiff_t steps;  /* at most so many; 0: 500 */
-    double tolerance; /* converged at max |gradient| <= tolerance loss. 0: 1e-6; < 0: never */
+    double tolerance; /* converged at max |gradient| <= tolerance loss, or a thousandth of the loss
+                         at the start if that is more (where the loss goes to 0). 0: 1e-6; < 0:
+                         never */
     /* Called before every step and once after the last; false ends the fit there. May be NULL. */
     bool (*observe)(void *context, const qkv_regression_step *step);
     void *context;
