@@ -84,6 +84,8 @@ static void how_the_fit_ended_is_told(void **state)
         const char *end = strrchr(r.err, '/'); /* "fit 3/3  loss": the last line says all is done */
         assert_non_null(end);
         assert_close(strtod(end + 1, NULL), number_after(r.out, "steps "), 0);
+        char *first = strstr(r.err, "3/3"); /* and says so once */
+        assert_true(!first || !strstr(first + 1, "3/3"));
         ran_free(&r);
     }
 }

@@ -1,6 +1,6 @@
-/* test_nadaraya_watson_figures.c - every number nadaraya_watson draws, saves and prints, against
- * the library and against what must hold. In gnuplot's place stands a program that only copies what
- * it is fed, so that each figure is its own script and data. */
+/* test_examples_figures.c - every number that nadaraya_watson and covariance draw, save and print,
+ * against the library and against what must hold. In gnuplot's place stands a program that only
+ * copies what it is fed, so that each figure is its own script and data. */
 #include "support.h"
 
 #include <math.h>
@@ -15,10 +15,11 @@
 
 enum { CARS = 50, GRID = 200 };
 
-/* Runs the program in the scratch directory NAME and gives its output, to be freed. */
-static char *regress(const char *name, const char *const *arguments)
+/* Runs program, its figures going to the scratch directory NAME, and gives its output, to be freed.
+ */
+static char *draw(const char *program, const char *name, const char *const *arguments)
 {
-    const char *argv[16] = {QKV_BIN_DIR "/nadaraya_watson", "--plot", scratch(name)};
+    const char *argv[16] = {program, "--plot", scratch(name)};
     for (int i = 0; arguments[i]; i++) argv[3 + i] = arguments[i];
     write_file(scratch("copier"), "#!/bin/sh\nexec cat\n", 19);
     assert_int_equal(chmod(scratch("copier"), 0700), 0);
@@ -29,6 +30,11 @@ static char *regress(const char *name, const char *const *arguments)
     assert_int_equal(done.exit_code, 0);
     free(done.err);
     return done.out;
+}
+
+static char *regress(const char *name, const char *const *arguments)
+{
+    return draw(QKV_BIN_DIR "/nadaraya_watson", name, arguments);
 }
 
 static double number_after(const char *text, const char *label)
@@ -352,10 +358,16 @@ static void the_toy_run_starts_wide_and_finds_the_curve(void **state)
     assert_true(number_after(text, "loss after ") < 0.85 * number_after(text, "loss before "));
     free(text);
 
+    size_t n, m;
+    text = regress("toy", (const char *const[]){"--n", "3", NULL});
+    char *figure = read_figure("toy", "weights"); /* two queries a key: no strip */
+    free(read_block(figure, 0, &n, 3));
+    assert_int_equal(n, 6);
+    free(figure), free(text);
+
     text =
         regress("toy", (const char *const[]){"--n", "1500", "--grid", "30", "--seed", "7", NULL});
-    char *figure = read_figure("toy", "fit");
-    size_t n, m;
+    figure = read_figure("toy", "fit");
     double *data = read_block(figure, 0, &n, 4), *learned = read_block(figure, 2, &m, 4);
     double *truth = read_block(figure, 3, &m, 4), mean = 0, squares = 0, middle = 0;
     assert_int_equal(n, 1500);
@@ -378,6 +390,62 @@ static void the_toy_run_starts_wide_and_finds_the_curve(void **state)
     free(data), free(learned), free(truth), free(figure), free(text);
 }
 
+/* ---- The covariance exercise -----------------------------------------------------------------
+ */
+
+static void the_ellipses_are_the_covariance_of_the_keys(void **state)
+{
+    (void)state;
+    enum { KEYS = 9 };
+    char *text = draw(QKV_BIN_DIR "/covariance", "cov",
+                      (const char *const[]){"--keys", "9", "--scale", "1.5", "--seed", "3", NULL});
+    assert_non_null(strstr(text, "a(q, k) = 1.5 q'k, 9 keys in 2 dimensions"));
+    assert_true(number_after(text, " tape and covariance ") < 1e-14);
+    double of_differences = number_after(text, " differences and covariance ");
+    assert_true(of_differences > 0 && of_differences < 1e-11);
+
+    char *figure = read_figure("cov", "covariance");
+    size_t n[5];
+    double *block[5]; /* the ellipses, the keys, the query, the attention */
+    for (int i = 0; i < 5; i++) block[i] = read_block(figure, i, &n[i], 4);
+    assert_int_equal(n[2], KEYS);
+    const double *q = block[3], *k = block[2];
+    double p[KEYS], sum = 0, most = 0, mean[2] = {0}, a = 0, b = 0, c = 0;
+    for (int j = 0; j < KEYS; j++) sum += p[j] = exp(1.5 * (q[0] * k[4 * j] + q[1] * k[4 * j + 1]));
+    for (int j = 0; j < KEYS; j++) {
+        p[j] /= sum;
+        most = fmax(most, p[j]);
+        for (int i = 0; i < 2; i++) mean[i] += p[j] * k[4 * j + i];
+    }
+    for (int j = 0; j < KEYS; j++) {
+        double u = k[4 * j] - mean[0], v = k[4 * j + 1] - mean[1];
+        a += p[j] * u * u, b += p[j] * u * v, c += p[j] * v * v;
+        assert_near(k[4 * j + 3], fmax(1.5, 24 * sqrt(p[j] / most)));
+    }
+    for (int i = 0; i < 2; i++) assert_near(block[4][i], mean[i]);
+    for (int radius = 1; radius <= 2; radius++) {
+        const double *curve = block[radius - 1];
+        double widest = 0, highest = 0; /* of the whole curve: radius standard deviations */
+        for (size_t i = 0; i < n[radius - 1]; i++) {
+            double u = curve[4 * i] - mean[0], v = curve[4 * i + 1] - mean[1];
+            double square = (c * u * u - 2 * b * u * v + a * v * v) / (a * c - b * b);
+            assert_close(square, radius * radius, 1e-5);
+            widest = fmax(widest, u), highest = fmax(highest, v);
+        }
+        assert_close(widest, radius * sqrt(a), 1e-2);
+        assert_close(highest, radius * sqrt(c), 1e-2);
+    }
+    double printed[2]; /* the covariance, scaled, is the last matrix of the first row */
+    const char *row = strstr(text, "Cov_p[k]");
+    row = strchr(row, '\n');
+    char *end = (char *)row;
+    for (int i = 0; i < 6; i++) printed[i % 2] = strtod(end, &end);
+    assert_close(printed[0], 1.5 * a, 1e-6);
+    assert_close(printed[1], 1.5 * b, 1e-6);
+    for (int i = 0; i < 5; i++) free(block[i]);
+    free(figure), free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -389,6 +457,7 @@ int main(void)
         cmocka_unit_test(the_predictions_are_the_curve),
         cmocka_unit_test(two_columns_are_drawn_and_saved_row_by_row),
         cmocka_unit_test(the_toy_run_starts_wide_and_finds_the_curve),
+        cmocka_unit_test(the_ellipses_are_the_covariance_of_the_keys),
     };
     return cmocka_run_group_tests(tests, fit_cars, drop_cars);
 }
