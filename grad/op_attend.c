@@ -249,8 +249,7 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
     return qkv_record(tape, QKV_OP_attend, inputs, n, &arguments);
 }
 
-/* ---- Checks -------------------------------------------------------------------------------------
- */
+/* ---- Checks ---------------------------------------------------------------------------------- */
 
 static qkv_var plain(qkv_tape *tape, const qkv_var *x)
 {

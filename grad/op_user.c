@@ -85,8 +85,7 @@ const char *qkv_user_name(const qkv_node *node)
     return op && op->name ? op->name : "user";
 }
 
-/* ---- Its check: y = a^2 b as a user would write it
- * ------------------------------------------------ */
+/* ---- Its check: y = a^2 b as a user would write it ------------------------------------------- */
 
 static qkv_status square_times(void *context, const qkv_op_array *in, int n,
                                const qkv_op_array *out, void *y)

@@ -39,8 +39,7 @@ static void store(void *data, qkv_dtype dtype, size_t i, double value)
         ((double *)data)[i] = value;
 }
 
-/* ---- The two rules -----------------------------------------------------------------------------
- */
+/* ---- The two rules --------------------------------------------------------------------------- */
 
 static void step_sgd(const qkv_sgd *o, double rate, parameter *p)
 {
@@ -106,8 +105,7 @@ void qkv_optimizer_zero_gradients(qkv_optimizer *optimizer)
     }
 }
 
-/* ---- Options -----------------------------------------------------------------------------------
- */
+/* ---- Options --------------------------------------------------------------------------------- */
 
 static qkv_status check_option(const char *function, const char *option, double value, double limit)
 {
@@ -174,8 +172,7 @@ void qkv_optimizer_free(qkv_optimizer *optimizer)
     free(optimizer);
 }
 
-/* ---- Registration ------------------------------------------------------------------------------
- */
+/* ---- Registration ---------------------------------------------------------------------------- */
 
 static qkv_status add(const char *function, qkv_optimizer *optimizer, parameter p)
 {

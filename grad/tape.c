@@ -19,8 +19,7 @@ static uint32_t next_generation(void)
     return g;
 }
 
-/* ---- The tape ---------------------------------------------------------------------------------
- */
+/* ---- The tape -------------------------------------------------------------------------------- */
 
 qkv_status qkv_tape_new(qkv_tape **tape, qkv_dtype dtype)
 {
@@ -99,8 +98,7 @@ void qkv_no_grad_end(qkv_tape *tape)
         tape->no_grad--;
 }
 
-/* ---- Errors -----------------------------------------------------------------------------------
- */
+/* ---- Errors ---------------------------------------------------------------------------------- */
 
 /* Keeps the first error, and makes it the thread's last. */
 static qkv_status stick(qkv_tape *tape, qkv_status status, const char *where, const char *format,
@@ -137,8 +135,7 @@ qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status
     return status;
 }
 
-/* ---- Nodes ------------------------------------------------------------------------------------
- */
+/* ---- Nodes ----------------------------------------------------------------------------------- */
 
 static bool is_known(const qkv_tape *tape, qkv_var x)
 {
@@ -274,8 +271,7 @@ qkv_var qkv_record(qkv_tape *tape, qkv_op_id id, const qkv_var *inputs, int n_in
     return (qkv_var){.node = tape->n_nodes++, .generation = tape->generation};
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 static const qkv_node *typed(qkv_tape *tape, qkv_var x, qkv_dtype dtype, const char *who)
 {

@@ -16,8 +16,7 @@
 
 extern char **environ;
 
-/* ---- Text --------------------------------------------------------------------------------------
- */
+/* ---- Text ------------------------------------------------------------------------------------ */
 
 /* Bytes of the UTF-8 character at s, 0 if it is none (Unicode 15, table 3-7). */
 static int utf8_length(const unsigned char *s)
@@ -69,8 +68,7 @@ void qkv_gnuplot_quote_tic(FILE *script, const char *text)
     quote(script, text, true);
 }
 
-/* ---- The process -------------------------------------------------------------------------------
- */
+/* ---- The process ----------------------------------------------------------------------------- */
 
 static int spawn(const char *program, int in, int out, int err, pid_t *child)
 {

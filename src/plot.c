@@ -98,8 +98,7 @@ static box find_ranges(const qkv_panel *p, double aspect)
     return b;
 }
 
-/* ---- The legend goes to the corner with the least data in it -----------------------------------
- */
+/* ---- The legend goes to the corner with the least data in it --------------------------------- */
 
 static double unit(double x, double low, double high, bool log_scale)
 {
@@ -137,8 +136,7 @@ static const char *legend_corner(const qkv_panel *p, const box *b)
     return names[best];
 }
 
-/* ---- Drawing -----------------------------------------------------------------------------------
- */
+/* ---- Drawing --------------------------------------------------------------------------------- */
 
 static void add_data(qkv_sheet *sheet, const qkv_panel *p, const qkv_series *s)
 {

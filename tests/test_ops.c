@@ -55,8 +55,7 @@ static void assert_value_(qkv_var y, size_t n, const double *expected, const cha
     assert_value_(y, sizeof((double[])__VA_ARGS__) / sizeof(double), (double[])__VA_ARGS__, \
                   __FILE__, __LINE__)
 
-/* ---- Elementwise -------------------------------------------------------------------------------
- */
+/* ---- Elementwise ----------------------------------------------------------------------------- */
 
 static void check_unary(qkv_var (*op)(qkv_tape *, qkv_var), double (*f)(double))
 {
@@ -228,8 +227,7 @@ static void pow_has_no_slope_in_the_exponent_at_zero(void **state)
     for (int i = 0; i < 3; i++) assert_close(db[i], 0, 0);
 }
 
-/* ---- Reductions --------------------------------------------------------------------------------
- */
+/* ---- Reductions ------------------------------------------------------------------------------ */
 
 static const real cube[12] = {1, 2, 3, 4, 5, 6, 70, 80, 90, 100, 110, 120}; /* [2,3,2] */
 
@@ -304,8 +302,7 @@ static void sum_of_nothing_is_zero(void **state)
     assert_shape(qkv_mean(tape, none, (int[]){1}, 1, false), qkv_shape1(0));
 }
 
-/* ---- Shapes and products ------------------------------------------------------------------------
- */
+/* ---- Shapes and products --------------------------------------------------------------------- */
 
 static void transpose_moves_axes(void **state)
 {

@@ -5,8 +5,7 @@
 
 #include "qkv/optim.h"
 
-/* ---- By hand -----------------------------------------------------------------------------------
- */
+/* ---- By hand --------------------------------------------------------------------------------- */
 
 static void the_first_steps_of_sgd_are_as_by_hand(void **state)
 {
@@ -70,8 +69,7 @@ static void decoupled_decay_shrinks_x_outside_the_moments(void **state)
     qkv_optimizer_free(optimizer);
 }
 
-/* ---- By recurrences in closed form: every moment is a weighted sum over all past gradients ------
- */
+/* ---- By recurrences in closed form: every moment is a weighted sum over all past gradients --- */
 
 enum { STEPS = 60, N = 3 };
 
@@ -202,8 +200,7 @@ static void zeroed_fields_of_adam_mean_the_defaults(void **state)
     assert_trajectory(optimizer, start, end);
 }
 
-/* ---- Use ---------------------------------------------------------------------------------------
- */
+/* ---- Use ------------------------------------------------------------------------------------- */
 
 static void every_rule_finds_the_minimum_of_a_quadratic(void **state)
 {

@@ -66,8 +66,7 @@ QKV_API qkv_status qkv_regression_leave_one_out(const qkv_regression *r, const d
 QKV_API qkv_status qkv_regression_cv(const qkv_regression *r, const double *bandwidth, double *cv,
                                      ptrdiff_t *undefined);
 
-/* ---- Learning the bandwidth --------------------------------------------------------------------
- */
+/* ---- Learning the bandwidth ------------------------------------------------------------------ */
 
 /* The same, and gradient [bandwidths] = d CV / d log h, overwritten. For the boxcar, whose CV is a
  * step function, and the constant kernel the gradient is exactly 0. */

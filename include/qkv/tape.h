@@ -49,8 +49,7 @@ typedef struct qkv_var {
     uint32_t generation;
 } qkv_var;
 
-/* ---- The tape itself ----------------------------------------------------------------------------
- */
+/* ---- The tape itself ------------------------------------------------------------------------- */
 
 /* QKV_E_NOMEM leaves *tape NULL. free(NULL) is fine. */
 QKV_API qkv_status qkv_tape_new(qkv_tape **tape, qkv_dtype dtype);
@@ -73,8 +72,7 @@ QKV_API size_t qkv_tape_bytes(const qkv_tape *tape); /* memory held, used or not
 QKV_API qkv_status qkv_tape_print(const qkv_tape *tape, FILE *out);
 QKV_API qkv_status qkv_tape_dot(const qkv_tape *tape, FILE *out);
 
-/* ---- Doors: the only typed calls. The other dtype is QKV_E_DTYPE --------------------------------
- */
+/* ---- Doors: the only typed calls. The other dtype is QKV_E_DTYPE ----------------------------- */
 
 /* An input. data (shape's elements, packed) is borrowed and must stay unchanged until the reset;
  * grad, if not NULL, receives += the gradient at each backward. grad NULL: a constant. */
@@ -100,8 +98,7 @@ QKV_API const double *qkv_grad_f64(qkv_tape *tape, qkv_var x);
 /* The shape of a node; rank -1 for a bad handle. */
 QKV_API qkv_shape qkv_shape_of(qkv_tape *tape, qkv_var x);
 
-/* ---- Backward -----------------------------------------------------------------------------------
- */
+/* ---- Backward -------------------------------------------------------------------------------- */
 
 typedef struct qkv_backward_options {
     qkv_var seed; /* the cotangent of y, of y's shape; {0}: 1, and y must have one element */
@@ -124,8 +121,7 @@ QKV_API void qkv_no_grad_end(qkv_tape *tape);
 /* x as a constant: the value flows on, the gradient does not. */
 QKV_API qkv_var qkv_detach(qkv_tape *tape, qkv_var x);
 
-/* ---- Elementwise, with broadcasting
- * -------------------------------------------------------------- */
+/* ---- Elementwise, with broadcasting ---------------------------------------------------------- */
 
 QKV_API qkv_var qkv_add(qkv_tape *tape, qkv_var a, qkv_var b);
 QKV_API qkv_var qkv_sub(qkv_tape *tape, qkv_var a, qkv_var b);
@@ -142,8 +138,7 @@ QKV_API qkv_var qkv_tanh(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_sigmoid(qkv_tape *tape, qkv_var x); /* never overflows */
 QKV_API qkv_var qkv_relu(qkv_tape *tape, qkv_var x);    /* derivative 0 at 0; NaN stays NaN */
 
-/* ---- Reductions
- * ----------------------------------------------------------------------------------- */
+/* ---- Reductions ------------------------------------------------------------------------------ */
 
 /* Over n_axes distinct axes (negative: from the end); axes NULL: all. keep: reduced axes stay, with
  * size 1. sum of nothing is 0; mean and max of nothing are QKV_E_SHAPE. max: the gradient goes to
@@ -152,8 +147,7 @@ QKV_API qkv_var qkv_sum(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, 
 QKV_API qkv_var qkv_mean(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep);
 QKV_API qkv_var qkv_max(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep);
 
-/* ---- Shapes
- * --------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
 /* Axis i of the result is axis permutation[i] of x; NULL reverses the axes. */
 QKV_API qkv_var qkv_transpose(qkv_tape *tape, qkv_var x, const int *permutation);
@@ -169,8 +163,7 @@ QKV_API qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis);
 QKV_API qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
                            ptrdiff_t n);
 
-/* ---- Products, softmax, losses
- * ---------------------------------------------------------------------- */
+/* ---- Products, softmax, losses --------------------------------------------------------------- */
 
 /* a [.., m, k] times b [.., k, n], leading axes broadcast; rank 1 as in NumPy's matmul. OpenBLAS.
  */
@@ -184,8 +177,7 @@ QKV_API qkv_var qkv_mse(qkv_tape *tape, qkv_var y, qkv_var target);
 QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_t *label,
                                   ptrdiff_t n);
 
-/* ---- Attention
- * ---------------------------------------------------------------------------------------- */
+/* ---- Attention ------------------------------------------------------------------------------- */
 
 /* The operands as variables; {0} where absent. Ranks: q, k, v as [batch, heads, n, d], or [batch,
  * n, d] (heads = 1) or [n, d] (batch = heads = 1). bias: any shape that broadcasts to [batch,
@@ -200,8 +192,7 @@ typedef struct qkv_attend_vars {
  * sizes are taken from the variables. The result has q's rank, [.., n_q, d_v]. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
 
-/* ---- Your own operation
- * --------------------------------------------------------------------------------- */
+/* ---- Your own operation ---------------------------------------------------------------------- */
 
 /* Arrays of the tape's dtype, packed. */
 typedef struct qkv_op_array {
