@@ -32,21 +32,26 @@ typedef struct qkv_npy {
     void *data;
 } qkv_npy;
 
-/* Number of elements, and bytes of one. The product of the sizes must be within SIZE_MAX, as it is
- * for any array that was loaded. */
+/* Number of elements (the product of the sizes must be within SIZE_MAX, as it is for any array that
+ * was loaded), and bytes of one element; 0 for an unknown type. */
 QKV_API size_t qkv_npy_size(const qkv_npy *array);
 QKV_API size_t qkv_npy_item_bytes(qkv_npy_type type);
 
-/* Reads a whole file; array is overwritten, and zeroed on an error. Byte orders '<', '=' and '|'
- * are the machine's (little-endian); a Fortran-order array is transposed to C order. QKV_E_FORMAT,
- * with file and byte offset, for a malformed file, another element type, more than
- * QKV_NPY_MAX_RANK axes, or data shorter or longer than the header says - which is checked before
- * anything of that size is allocated. QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
+/* Reads a whole file; array is overwritten, to be freed, and zeroed on an error. Byte orders '<',
+ * '=' and '|' are the machine's (little-endian); a Fortran-order array is transposed to C order.
+ *
+ *     QKV_E_FORMAT  with file and byte offset: a malformed file, another element type, more than
+ *                   QKV_NPY_MAX_RANK axes, or data shorter or longer than the header says, which is
+ *                   checked before anything of that size is allocated
+ *     QKV_E_ARG     for a NULL; QKV_E_IO, QKV_E_NOMEM */
 QKV_API qkv_status qkv_npy_load(qkv_npy *array, const char *path);
 
-/* Writes format 1.0. The file appears whole, under a temporary name first, or not at all.
- * QKV_E_ARG, QKV_E_SHAPE for a negative size or a bad rank, QKV_E_OVERFLOW, QKV_E_IO,
- * QKV_E_NOMEM. */
+/* Writes format 1.0 over any file at path. The file appears whole, under a temporary name first, or
+ * not at all.
+ *
+ *     QKV_E_ARG     a NULL (data may be, without elements), an empty path or an unknown type
+ *     QKV_E_SHAPE   a negative size, or a rank not in 0 .. QKV_NPY_MAX_RANK
+ *     QKV_E_OVERFLOW, QKV_E_IO, QKV_E_NOMEM */
 QKV_API qkv_status qkv_npy_save(const qkv_npy *array, const char *path);
 
 /* Frees the data of a loaded array and zeroes it. NULL and a zeroed array are fine. */

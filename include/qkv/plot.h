@@ -4,9 +4,11 @@
  * whatever it contains. Bytes that are not UTF-8 and control characters are shown as '?'; a newline
  * breaks the line. The environment variable QKV_GNUPLOT names another gnuplot binary.
  *
- * Errors of both functions: QKV_E_ARG, QKV_E_SHAPE and QKV_E_OVERFLOW for the arguments;
- * QKV_E_PROCESS with gnuplot's own message if it is missing or fails; QKV_E_IO, QKV_E_NOMEM. The
- * file appears whole or not at all. */
+ * The file appears whole or not at all. Errors of both functions:
+ *
+ *     QKV_E_ARG, QKV_E_SHAPE, QKV_E_OVERFLOW   for the arguments
+ *     QKV_E_PROCESS                            gnuplot is missing or fails; with its own message
+ *     QKV_E_IO, QKV_E_NOMEM */
 #ifndef QKV_PLOT_H
 #define QKV_PLOT_H
 
@@ -40,11 +42,11 @@ typedef struct qkv_heatmap_options {
     double lower, upper; /* the colour scale; both 0: the least and greatest finite element */
 } qkv_heatmap_options;
 
-/* The chapter's show_heatmaps. matrices: [rows, cols, queries, keys], packed; each of the
- * rows x cols panels is one matrix, query 0 at the top, cells square, all on one colour scale with
- * one colour bar. Panels share their axes: numbers and x_label stand below the bottom row only,
- * those of y beside the first column only. NaN is drawn in light grey, infinities as the ends of
- * the scale. All four sizes must be at least 1. options NULL: all zero. */
+/* The chapter's show_heatmaps. matrices: [rows, cols, queries, keys] = shape, packed, each size at
+ * least 1. Each of the rows x cols panels is one matrix, query 0 at the top, cells square, all on
+ * one colour scale with one colour bar. Panels share their axes: numbers and x_label stand below
+ * the bottom row only, those of y beside the first column only. NaN is drawn in light grey,
+ * infinities as the ends of the scale. options NULL: all zero. */
 QKV_API qkv_status qkv_show_heatmaps(const double *matrices, const ptrdiff_t shape[4],
                                      const qkv_heatmap_options *options);
 
@@ -64,8 +66,7 @@ typedef struct qkv_series {
     const double *y2;    /* QKV_BAND: the other edge */
     const double *sizes; /* QKV_POINTS: diameters in points (1/72 inch); NULL: all of size */
     double size;         /* line width or point diameter in points; 0: 1.5 and 4.5 */
-    const char *colour;  /* "#rrggbb"; NULL: the next of a cycle that colour-blind readers can tell
-                            apart */
+    const char *colour;  /* "#rrggbb"; NULL: the next of a cycle fit for colour-blind readers */
 } qkv_series;
 
 /* One set of axes. A range of {0, 0} is fitted to the data. */
@@ -80,7 +81,7 @@ typedef struct qkv_panel {
     size_t n_series;
 } qkv_panel;
 
-/* rows x cols panels, packed row by row, as one figure; figure NULL: all zero. */
+/* rows x cols panels, 1 to 20 each way, packed row by row, as one figure. figure NULL: all zero. */
 QKV_API qkv_status qkv_plot_panels(const qkv_panel *panels, int rows, int cols,
                                    const qkv_figure *figure);
 
