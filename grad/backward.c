@@ -82,8 +82,8 @@ static void add_to_callers(const qkv_tape *tape, const qkv_node *leaf)
             ((double *)leaf->state)[i] += ((const double *)leaf->gradient)[i];
 }
 
-/* Only now, when nothing can fail any more: a backward that fails leaves the caller's gradients as
- * they were. */
+/* Only now, when nothing can fail any more: a backward that fails leaves the caller's gradients
+ * as they were. */
 static void deliver(qkv_tape *tape, bool keep)
 {
     for (uint32_t n = 0; n < tape->n_swept; n++) {

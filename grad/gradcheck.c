@@ -1,5 +1,4 @@
-/* gradcheck.c - the verdict on a gradient: measure the noise of f, difference, refine, judge,
- * report. */
+/* gradcheck.c - the verdict on a gradient: measure f's noise, difference, refine, judge, report. */
 #include "qkv/gradcheck.h"
 
 #include <float.h>

@@ -1,4 +1,4 @@
-/* op_mse.c - y = mean((a - b)^2):  da = 2 (a - b) dy / n,  db = -da. */
+/* op_mse.c - y = mean((a - b)^2), da = 2 (a - b) dy / n, db = -da. */
 #include "grad/sum_of.h"
 #include "grad/tape.h"
 #include "src/real.h"

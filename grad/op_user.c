@@ -9,8 +9,8 @@ typedef struct call {
     qkv_shape shape;
 } call;
 
-/* state: the caller's struct with its name copied, and the arrays as he sees them; the output comes
- * last. */
+/* state: the caller's struct with its name copied, and the arrays as its functions see them; the
+ * output comes last. */
 typedef struct user_state {
     qkv_user_op op; /* first: qkv_user_name reads it */
     qkv_op_array *array;

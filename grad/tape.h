@@ -1,9 +1,11 @@
 /* tape.h - the inside of the tape: its nodes, and what an operation is.
  *
  * An operation is one file, op_NAME.c, and one line, QKV_OP(NAME) in ops.def. The file defines
+ *
  *     FN(qkv_op_NAME)    its shape, forward and backward, for float and for double
  *     qkv_NAME           the public call, which ends in qkv_record (prototype in qkv/tape.h)
  *     qkv_cases_NAME     what its gradient is checked on
+ *
  * and the registry refers to the first and the last: without them the library does not link.
  * op_tanh.c is the one to read first; elementwise.h and reduce.h have what several share. */
 #ifndef QKV_GRAD_TAPE_H
@@ -89,8 +91,8 @@ extern const qkv_registered qkv_registry[QKV_OP_COUNT];
 qkv_var qkv_record(qkv_tape *tape, qkv_op_id op, const qkv_var *inputs, int n_inputs,
                    const void *arguments);
 
-/* The node of a handle; NULL, with the tape in error, if it is stale or foreign. who: the call, for
- * the message. */
+/* The node of a handle; NULL, with the tape in error, if it is stale or foreign. who names the call
+ * in the message. */
 qkv_node *qkv_node_of(qkv_tape *tape, qkv_var x, const char *who);
 
 static inline qkv_node *qkv_input(const qkv_tape *tape, const qkv_node *node, int i)
@@ -98,8 +100,8 @@ static inline qkv_node *qkv_input(const qkv_tape *tape, const qkv_node *node, in
     return &tape->nodes[node->input[i]];
 }
 
-/* The input's gradient, to be added to; NULL if it needs none. Memory is there: backward has seen
- * to it. */
+/* The input's gradient, to be added to; NULL if it needs none. backward has seen to it that the
+ * memory is there. */
 static inline void *qkv_input_gradient(const qkv_tape *tape, const qkv_node *node, int i)
 {
     return qkv_input(tape, node, i)->gradient;
@@ -110,8 +112,7 @@ qkv_status qkv_node_shape(qkv_tape *tape, qkv_node *node, int rank, const ptrdif
 /* n elements that live until the reset, or, taken by a backward, until the next one. NULL with the
  * tape in error. */
 void *qkv_node_take(qkv_tape *tape, const qkv_node *node, size_t n, size_t size);
-/* Memory for the operation that runs now; the next one overwrites it. NULL with the tape in error.
- */
+/* Memory for the operation that runs now, overwritten by the next. NULL with the tape in error. */
 void *qkv_node_workspace(qkv_tape *tape, const qkv_node *node, size_t bytes);
 /* Sets the sticky error, "%7 = matmul(%3,%5): ...". Returns the status. */
 qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status,
@@ -124,7 +125,7 @@ qkv_status qkv_tape_fail(qkv_tape *tape, qkv_status status, const char *format, 
 void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, size_t bytes);
 void qkv_shape_describe(int rank, const ptrdiff_t *dim, char *text, size_t bytes);
 
-/* The name a user gave to his operation. */
+/* The name that a user's operation was given. */
 const char *qkv_user_name(const qkv_node *node);
 
 static inline const qkv_op *qkv_op_of(const qkv_tape *tape, const qkv_node *node)

@@ -12,8 +12,7 @@
 qkv_status qkv_gnuplot_run(const char *script, size_t length, int out, const char *caller);
 
 /* text as a gnuplot string expression that means exactly text: nothing in it is a quote, an escape,
- * a command or markup (given a terminal with noenhanced). Not for tic labels with '%': see
- * qkv_gnuplot_quote_tic. */
+ * a command or markup (given a terminal with noenhanced). */
 void qkv_gnuplot_quote(FILE *script, const char *text);
 
 /* The same where gnuplot takes the string for a printf format. */
