@@ -64,10 +64,10 @@ function(arrows)
     keeps_from(examples "^tests/")
 endfunction()
 
-# The top level has no other entries; dot-files and build folders aside.
+# The top level has no other entries; dot-files, build folders and what the examples draw aside.
 function(top_level)
     file(GLOB entries RELATIVE ${SOURCE} ${SOURCE}/*)
-    list(FILTER entries EXCLUDE REGEX "^(\\.|build)")
+    list(FILTER entries EXCLUDE REGEX "^(\\.|build|figures$)")
     list(REMOVE_ITEM entries CMakeLists.txt CMakePresets.json include src grad examples tests README.md
         LICENSE compile_commands.json)
     if(entries)
