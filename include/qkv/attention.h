@@ -183,8 +183,8 @@ typedef struct qkv_results_f64 {
 
 typedef enum qkv_pass { QKV_FORWARD = 0, QKV_BACKWARD, QKV_COVARIANCE } qkv_pass;
 
-/* *bytes = the workspace for one pass of a at the present number of threads. A smaller one serves
- * as long as it holds one thread's share; fewer threads then run. *bytes is set on QKV_OK only. */
+/* *bytes = the workspace for one pass of a at the present number of threads; unspecified on an
+ * error. A smaller one serves as long as it holds one thread's share; fewer threads then run. */
 QKV_API qkv_status qkv_attention_workspace(const qkv_attention *a, qkv_pass pass, qkv_dtype dtype,
                                            size_t *bytes);
 
