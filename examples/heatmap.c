@@ -10,7 +10,7 @@
 #include "qkv/npy.h"
 #include "qkv/plot.h"
 
-enum { OUTPUT, PALETTE, TITLE, XLABEL, YLABEL, SIZE, KEEP_SCRIPT };
+enum { OUTPUT, PALETTE, TITLE, XLABEL, YLABEL, SIZE, SCALE, KEEP_SCRIPT };
 
 static const command heatmap = {
     "[FILE.npy]",
@@ -24,6 +24,8 @@ static const command heatmap = {
         [XLABEL] = {"xlabel", "TEXT", "Label below the bottom row (default: Keys)."},
         [YLABEL] = {"ylabel", "TEXT", "Label beside the first column (default: Queries)."},
         [SIZE] = {"size", "W,H", "Size of the figure in inches (default: fitted)."},
+        [SCALE] = {"scale", "LOW,HIGH",
+                   "Colours run from LOW to HIGH (default: the least and greatest element)."},
         [KEEP_SCRIPT] = {"keep-script", NULL,
                          "Also write FILE.gp and FILE.dat, to draw again with gnuplot."},
         {NULL, NULL, NULL}}};
@@ -37,13 +39,14 @@ static qkv_palette parse_palette(const char *name)
     usage_error("--palette: '%s' is none of Reds, viridis, Blues, Greys", name);
 }
 
-static void parse_size(char *text, qkv_figure *figure)
+static void parse_pair(const char *option, char *text, const char *form, double low, double high,
+                       double *first, double *second)
 {
     char *comma = strchr(text, ',');
-    if (!comma) usage_error("--size: '%s' is not WIDTH,HEIGHT", text);
+    if (!comma) usage_error("--%s: '%s' is not %s", option, text, form);
     *comma = '\0';
-    figure->width = number_argument("size", text, 0.5, 100);
-    figure->height = number_argument("size", comma + 1, 0.5, 100);
+    *first = number_argument(option, text, low, high);
+    *second = number_argument(option, comma + 1, low, high);
 }
 
 static double element(const qkv_npy *a, size_t i)
@@ -95,7 +98,11 @@ int main(int argc, char **argv)
         if (option == TITLE) titles[n_titles++] = optarg;
         if (option == XLABEL) options.x_label = optarg;
         if (option == YLABEL) options.y_label = optarg;
-        if (option == SIZE) parse_size(optarg, &options.figure);
+        if (option == SIZE)
+            parse_pair("size", optarg, "WIDTH,HEIGHT", 0.5, 100, &options.figure.width,
+                       &options.figure.height);
+        if (option == SCALE)
+            parse_pair("scale", optarg, "LOW,HIGH", -1e300, 1e300, &options.lower, &options.upper);
         if (option == KEEP_SCRIPT) options.figure.keep_script = true;
     }
     if (argc - optind > 1) usage_error("more than one file: %s", argv[optind + 1]);

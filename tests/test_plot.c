@@ -197,10 +197,15 @@ static void every_shape_of_matrix_is_drawn(void **state)
 static void any_text_stays_text(void **state)
 {
     (void)state;
-    static const char *const hostile[] = {"it's",          "'; system \"touch pwned\" #",
-                                          "`touch pwned`", "\"`touch pwned`\"",
-                                          "back\\slash\\", "$HOME ${x} @data {/=20 a}_b^c",
-                                          "100%d %s %%",   "\xc3\xa9 \xe6\xb3\xa8\xe6\x84\x8f"};
+    static const char *const hostile[] = {"it's",
+                                          "'; system \"touch pwned\" #",
+                                          "`touch pwned`",
+                                          "\"`touch pwned`\"",
+                                          "back\\slash\\",
+                                          "$HOME ${x} @data",
+                                          "{/=20 a}_b^c",
+                                          "100%d %s %%",
+                                          "\xc3\xa9 \xe6\xb3\xa8\xe6\x84\x8f"};
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
         const char *three[] = {hostile[i], hostile[i], hostile[i]};
         qkv_heatmap_options o = to("hostile.svg");
