@@ -91,7 +91,7 @@ char *qkv_label_fit(const char *text, double inches, int lines)
             break;
         }
         if (lines == 1) {
-            if (*end != '\n') end = line_end(text, inches - qkv_label_inches(ellipsis));
+            end = line_end(text, inches - qkv_label_inches(ellipsis));
             while (end > text && end[-1] == ' ') end--;
             to = append(to, text, (size_t)(end - text));
             to = append(to, ellipsis, sizeof ellipsis - 1);
