@@ -1,6 +1,5 @@
 /* heatmap - the chapter's figure: matrices of attention weights as colours. */
 #include <getopt.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,7 +14,7 @@ enum { OUTPUT, PALETTE, TITLE, XLABEL, YLABEL, SIZE, SCALE, KEEP_SCRIPT };
 static const command heatmap = {
     "[FILE.npy]",
     "Draws matrices of attention weights, [queries, keys], [columns, queries, keys] or [rows, "
-    "columns, queries, keys] (float, double, int64 or bool), on one colour scale. Without a file: "
+    "columns, queries, keys] of any real type, on one colour scale. Without a file: "
     "the chapter's identity matrix, 10 queries by 10 keys.",
     (const command_option[]){
         [OUTPUT] = {"output", "FILE", "Draw into FILE (.svg, .png or .pdf), not the terminal."},
@@ -49,21 +48,6 @@ static void parse_pair(const char *option, char *text, const char *form, double 
     *second = number_argument(option, comma + 1, low, high);
 }
 
-static double element(const qkv_npy *a, size_t i)
-{
-    switch (a->type) {
-    case QKV_NPY_F32:
-        return (double)((const float *)a->data)[i];
-    case QKV_NPY_F64:
-        return ((const double *)a->data)[i];
-    case QKV_NPY_I64:
-        return (double)((const int64_t *)a->data)[i];
-    case QKV_NPY_BOOL:
-        return ((const uint8_t *)a->data)[i] != 0;
-    }
-    return 0;
-}
-
 static double *load_matrices(const char *path, ptrdiff_t shape[4])
 {
     qkv_npy array;
@@ -73,7 +57,7 @@ static double *load_matrices(const char *path, ptrdiff_t shape[4])
     for (int i = 0; i < 4; i++) shape[i] = i < 4 - array.rank ? 1 : array.dim[i - (4 - array.rank)];
     size_t n = qkv_npy_size(&array);
     double *matrices = allocate(n, sizeof *matrices);
-    for (size_t i = 0; i < n; i++) matrices[i] = element(&array, i);
+    for (size_t i = 0; i < n; i++) matrices[i] = qkv_npy_element(&array, i);
     qkv_npy_free(&array);
     return matrices;
 }
