@@ -54,7 +54,7 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
     c->a =
         (qkv_attention){.batch = 1,
                         .heads = lines[line].heads,
-                        .n_q = smaller(lines[line].n_q, quick ? 40 : PTRDIFF_MAX),
+                        .n_q = smaller(lines[line].n_q, quick ? 50 : PTRDIFF_MAX),
                         .n_k = smaller(lines[line].n_k, quick ? 50 : PTRDIFF_MAX),
                         .d_k = lines[line].d_k,
                         .d_v = lines[line].d_v,
