@@ -1,6 +1,4 @@
 /* shape.c - shapes: as arguments, and those that many operations share. */
-#include <string.h>
-
 #include "grad/tape.h"
 
 qkv_shape qkv_scalar(void)
@@ -66,8 +64,7 @@ qkv_status qkv_shape_broadcast(qkv_tape *tape, qkv_node *node, const void *argum
 {
     (void)arguments;
     const qkv_node *a = qkv_input(tape, node, 0), *b = qkv_input(tape, node, 1);
-    if (a->rank == b->rank && !memcmp(a->dim, b->dim, a->rank * sizeof *a->dim))
-        return share_shape(node, a);
+    if (qkv_same_shape(a, b)) return share_shape(node, a);
     qkv_shape shape;
     qkv_status status =
         qkv_shape_broadcast_pair(tape, node, a->rank, a->dim, b->rank, b->dim, &shape);
