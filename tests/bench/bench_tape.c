@@ -116,12 +116,13 @@ static void measure_chain(const chain *c, size_t n, int repeats)
     free(forward);
 }
 
-/* ---- A network: batch x width, layers of tanh(h w + b), mean squared error, Adam ---------------
+/* ---- A network: batch x width, layers of f(h w + b), mean squared error, Adam ------------------
  */
 
 enum { LAYERS = 3 };
 
 typedef struct network {
+    qkv_var (*activation)(qkv_tape *t, qkv_var x);
     qkv_tape *tape;
     qkv_optimizer *optimizer;
     ptrdiff_t batch, width;
@@ -137,10 +138,12 @@ static float *numbers(ptrdiff_t n, float scale)
     return x;
 }
 
-static network network_new(ptrdiff_t batch, ptrdiff_t width)
+static network network_new(qkv_var (*activation)(qkv_tape *, qkv_var), ptrdiff_t batch,
+                           ptrdiff_t width)
 {
     const ptrdiff_t parameters = LAYERS * (width + 1) * width;
-    network n = {.batch = batch,
+    network n = {.activation = activation,
+                 .batch = batch,
                  .width = width,
                  .x = numbers(batch * width, 1),
                  .target = numbers(batch * width, 0.5F),
@@ -172,7 +175,7 @@ static void train(void *state)
         parameter += n->width * n->width, gradient += n->width * n->width;
         qkv_var b = qkv_leaf_f32(t, qkv_shape1(n->width), parameter, gradient);
         parameter += n->width, gradient += n->width;
-        h = qkv_tanh(t, qkv_add(t, qkv_matmul(t, h, w), b));
+        h = n->activation(t, qkv_add(t, qkv_matmul(t, h, w), b));
     }
     check(qkv_backward(t, qkv_mse(t, h, qkv_leaf_f32(t, data, n->target, NULL))));
     check(qkv_optimizer_step(n->optimizer));
@@ -199,9 +202,9 @@ static void multiply(void *state)
     }
 }
 
-static void measure_network(ptrdiff_t batch, ptrdiff_t width, int repeats)
+static void measure_network(bool smooth, ptrdiff_t batch, ptrdiff_t width, int repeats)
 {
-    network n = network_new(batch, width);
+    network n = network_new(smooth ? qkv_tanh : qkv_relu, batch, width);
     double *step = memory_for(2 * (size_t)repeats * sizeof *step), *products = step + repeats;
     train(&n);
     train(&n);
@@ -213,8 +216,9 @@ static void measure_network(ptrdiff_t batch, ptrdiff_t width, int repeats)
     }
     const double flops = 2 * (double)(3 * LAYERS - 1) * (double)(batch * width * width);
     const double seconds = median(step, repeats), alone = median(products, repeats);
-    printf("%5td x %-5td %11.2f %11.2f %9.2f %9.2f %9.3f %8zu\n", batch, width, 1e6 * seconds,
-           1e6 * alone, flops / seconds / 1e9, flops / alone / 1e9, alone / seconds, mallocs);
+    printf("%s %4td x %-4td %11.2f %11.2f %9.2f %9.2f %9.3f %8zu\n", smooth ? "tanh" : "relu",
+           batch, width, 1e6 * seconds, 1e6 * alone, flops / seconds / 1e9, flops / alone / 1e9,
+           alone / seconds, mallocs);
     free(step);
     network_free(&n);
 }
@@ -228,7 +232,7 @@ static void usage(void)
          "memory it\n"
          "has: forward, backward, both), and mallocs in all of those 9. Then a training step of a "
          "network of\n"
-         "3 layers tanh(h w + b) with Adam, against its matrix products without a tape (both in "
+         "3 layers f(h w + b) with Adam, against its matrix products without a tape (both in "
          "microseconds\n"
          "and GFLOP/s of the products; fraction: products / step).");
 }
@@ -244,9 +248,10 @@ int main(int argc, char **argv)
            "backward", "both", "mallocs");
     for (size_t i = 0; i < sizeof chains / sizeof *chains; i++)
         measure_chain(&chains[i], n, repeats);
-    printf("\n%-13s %11s %11s %9s %9s %9s %8s\n", "batch x width", "step us", "products us",
+    printf("\n%-16s %11s %11s %9s %9s %9s %8s\n", "    batch x width", "step us", "products us",
            "GFLOP/s", "GFLOP/s", "fraction", "mallocs");
-    for (ptrdiff_t width = 16; width <= (quick ? 16 : 256); width *= 2)
-        measure_network(64, width, repeats);
+    for (int smooth = 0; smooth <= 1; smooth++)
+        for (ptrdiff_t width = 16; width <= (quick ? 16 : 256); width *= 2)
+            measure_network(smooth, 64, width, repeats);
     return 0;
 }
