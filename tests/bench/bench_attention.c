@@ -105,6 +105,9 @@ static options parse(int argc, char **argv)
             exit(2);
         }
     if (optind < argc) die("'%s' is not an option; see bench_attention --help", argv[optind]);
+#ifndef _OPENMP
+    if (o.threads > 1) die("--threads %d: this build has no threads", o.threads);
+#endif
     if (o.repeats == 0) o.repeats = o.quick ? 1 : 9;
     return o;
 }

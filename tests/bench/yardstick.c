@@ -75,6 +75,7 @@ static volatile double sink; /* so that no loop is left out */
 static double time_fma(const fma_loop *loop, size_t turns, const void *l1, int threads)
 {
     double start = 0;
+    (void)threads; /* 1 in a build without OpenMP */
 #pragma omp parallel num_threads(threads)
     {
 #pragma omp barrier
