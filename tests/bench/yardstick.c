@@ -88,13 +88,20 @@ static double time_fma(const fma_loop *loop, size_t turns, const void *l1, int t
     return seconds_now() - start;
 }
 
-static double fma_gflops(const fma_loop *loop, const void *l1, int threads)
+/* FLOP/s of one thread, alone: what the loops' length is taken from. A team's own time would not
+ * do: one late thread makes any number of turns look long enough. */
+static double rate_alone(const loop_table *t, const void *l1)
 {
-    size_t turns = 64;
-    for (;; turns *= 2) {
-        double seconds = time_fma(loop, turns, l1, threads);
-        if (seconds > 0.5e-3) return loop->flops * (double)turns * threads / seconds / 1e9;
+    for (size_t turns = 64;; turns *= 2) {
+        double seconds = time_fma(t->fma, turns, l1, 1);
+        if (seconds > 0.5e-3) return t->fma->flops * (double)turns / seconds;
     }
+}
+
+static double fma_gflops(const fma_loop *loop, double alone, const void *l1, int threads)
+{
+    const size_t turns = 1 + (size_t)(1e-3 * alone / loop->flops); /* about a millisecond */
+    return loop->flops * (double)turns * threads / time_fma(loop, turns, l1, threads) / 1e9;
 }
 
 double peak_gflops(const char *isa, qkv_dtype dtype, int threads)
@@ -102,9 +109,9 @@ double peak_gflops(const char *isa, qkv_dtype dtype, int threads)
     const loop_table *t = loops_for(isa, dtype);
     if (!t) die("no peak loops for the instruction set %s on this processor", isa);
     void *l1 = small_numbers(dtype);
-    double best = 0;
+    double best = 0, alone = rate_alone(t, l1);
     for (int i = 0; i < t->n_fma; i++) {
-        double rate = fma_gflops(&t->fma[i], l1, threads);
+        double rate = fma_gflops(&t->fma[i], alone, l1, threads);
         if (rate > best) best = rate;
     }
     free(l1);
@@ -147,10 +154,11 @@ double read_gbytes(const void *memory, size_t bytes, int threads)
 static void print_fma(const loop_table *t, qkv_dtype dtype, int threads)
 {
     void *l1 = small_numbers(dtype);
+    const double alone = rate_alone(t, l1);
     for (int i = 0; i < t->n_fma; i++) {
         double best = 0;
         for (int repeat = 0; repeat < 5; repeat++) {
-            double rate = fma_gflops(&t->fma[i], l1, threads);
+            double rate = fma_gflops(&t->fma[i], alone, l1, threads);
             if (rate > best) best = rate;
         }
         printf("%-10s %s  %-20s %8.1f GFLOP/s\n", t->isa, dtype == QKV_F32 ? "f32" : "f64",
