@@ -29,7 +29,9 @@ extern const char *qkv_isa(void) __attribute__((weak));
 
 const char *isa_in_force(void)
 {
-    return qkv_isa ? qkv_isa() : tables[TABLES - 1][0]->isa;
+    const char *isa = qkv_isa ? qkv_isa() : tables[TABLES - 1][0]->isa;
+    if (!isa) die("QKV_ISA=%s: this processor has no such instruction set", getenv("QKV_ISA"));
+    return isa;
 }
 
 static bool can_run(const char *isa)
