@@ -237,7 +237,9 @@ static qkv_status compute(qkv_tape *tape, qkv_node *node, const void *arguments)
 /* The inputs' nodes into the node; a bad handle is one beyond the tape, printed as ?. */
 static qkv_status connect(qkv_tape *tape, qkv_node *node, const qkv_var *inputs, int n_inputs)
 {
-    uint32_t *input = qkv_node_take(tape, node, (size_t)n_inputs, sizeof *input);
+    uint32_t *input = node->input.few;
+    if (n_inputs > QKV_FEW_INPUTS)
+        node->input.many = input = qkv_node_take(tape, node, (size_t)n_inputs, sizeof *input);
     if (!input) return QKV_E_NOMEM;
     int bad = -1;
     bool needs_gradient = false;
@@ -247,7 +249,6 @@ static qkv_status connect(qkv_tape *tape, qkv_node *node, const qkv_var *inputs,
         needs_gradient |= known && tape->nodes[input[i]].needs_gradient;
         if (!known && bad < 0) bad = i;
     }
-    node->input = input;
     node->n_input = (uint16_t)n_inputs;
     node->needs_gradient = needs_gradient && !tape->no_grad;
     if (bad < 0) return QKV_OK;

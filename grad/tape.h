@@ -22,12 +22,17 @@ typedef enum qkv_op_id {
     QKV_OP_COUNT
 } qkv_op_id;
 
+enum { QKV_FEW_INPUTS = 2 }; /* kept in the node itself */
+
 typedef struct qkv_node {
-    void *value;           /* size elements of the tape's dtype */
-    void *gradient;        /* the same; NULL: not wanted, or not reached by the last backward */
-    void *state;           /* the operation's own: an axis, indices, what forward saved */
-    const uint32_t *input; /* nodes, all before this one */
-    const ptrdiff_t *dim;
+    void *value;    /* size elements of the tape's dtype */
+    void *gradient; /* the same; NULL: not wanted, or not reached by the last backward */
+    void *state;    /* the operation's own: an axis, indices, what forward saved */
+    union {
+        uint32_t few[QKV_FEW_INPUTS];
+        const uint32_t *many;
+    } input;              /* nodes, all before this one; read with qkv_input_index */
+    const ptrdiff_t *dim; /* often another node's: shapes never change */
     size_t size;
     uint16_t op, n_input;
     uint8_t rank;
@@ -95,9 +100,15 @@ qkv_var qkv_record(qkv_tape *tape, qkv_op_id op, const qkv_var *inputs, int n_in
  * in the message. */
 qkv_node *qkv_node_of(qkv_tape *tape, qkv_var x, const char *who);
 
+static inline uint32_t qkv_input_index(const qkv_node *node, int i)
+{
+    const uint32_t *input = node->n_input > QKV_FEW_INPUTS ? node->input.many : node->input.few;
+    return input[i];
+}
+
 static inline qkv_node *qkv_input(const qkv_tape *tape, const qkv_node *node, int i)
 {
-    return &tape->nodes[node->input[i]];
+    return &tape->nodes[qkv_input_index(node, i)];
 }
 
 /* The input's gradient, to be added to; NULL if it needs none. backward has seen to it that the
@@ -105,6 +116,14 @@ static inline qkv_node *qkv_input(const qkv_tape *tape, const qkv_node *node, in
 static inline void *qkv_input_gradient(const qkv_tape *tape, const qkv_node *node, int i)
 {
     return qkv_input(tape, node, i)->gradient;
+}
+
+static inline bool qkv_same_shape(const qkv_node *a, const qkv_node *b)
+{
+    if (a->rank != b->rank) return false;
+    for (int i = 0; i < a->rank; i++)
+        if (a->dim[i] != b->dim[i]) return false;
+    return true;
 }
 
 /* Sets the shape and checks that size fits. */

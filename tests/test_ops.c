@@ -186,6 +186,8 @@ static void operands_broadcast_as_in_numpy(void **state)
     const qkv_shape wide = {8, {2, 1, 2, 1, 2, 1, 2, 1}}, other = {7, {2, 1, 2, 1, 2, 1, 2}};
     check_broadcast(qkv_scalar(), qkv_scalar(), qkv_scalar());
     check_broadcast(qkv_scalar(), qkv_shape2(3, 4), qkv_shape2(3, 4));
+    check_broadcast(qkv_shape2(3, 4), qkv_scalar(), qkv_shape2(3, 4));
+    check_broadcast(qkv_shape2(3, 4), qkv_shape1(1), qkv_shape2(3, 4));
     check_broadcast(qkv_shape2(3, 4), qkv_shape1(4), qkv_shape2(3, 4));
     check_broadcast(qkv_shape2(3, 1), qkv_shape1(4), qkv_shape2(3, 4));
     check_broadcast(qkv_shape3(2, 3, 4), qkv_shape3(2, 1, 4), qkv_shape3(2, 3, 4));
