@@ -172,11 +172,19 @@ void make_directories(const char *path)
     free(part);
 }
 
+char *print_text(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    char *text;
+    if (vasprintf(&text, format, arguments) < 0) fail_with("out of memory");
+    va_end(arguments);
+    return text;
+}
+
 char *join_path(const char *directory, const char *name)
 {
-    char *path;
-    if (asprintf(&path, "%s/%s", directory, name) < 0) fail_with("out of memory");
-    return path;
+    return print_text("%s/%s", directory, name);
 }
 
 static void draw_bar(const progress *p, double part, const char *note)
@@ -192,7 +200,7 @@ static void draw_bar(const progress *p, double part, const char *note)
 void progress_show(progress *p, long done, const char *format, ...)
 {
     bool terminal = isatty(STDERR_FILENO);
-    double part = (double)done / (double)p->total;
+    double part = p->total > 0 ? (double)done / (double)p->total : 1;
     int step = 1 + (int)(part * (terminal ? 100 : 10));
     if (step <= p->shown && done < p->total) return;
     p->shown = step;

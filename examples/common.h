@@ -54,11 +54,14 @@ const char *format_argument(const char *option, const char *text);
 /* Makes the directory and its parents (mkdir -p); exits with a message if it cannot. */
 void make_directories(const char *path);
 
+/* What printf would print, to be freed. */
+char *print_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* "directory/name", to be freed. */
 char *join_path(const char *directory, const char *name);
 
 /* Progress on stderr: a bar redrawn in place on a terminal, about ten plain lines otherwise. Zero
- * all but label and total; total >= 1. */
+ * all but label and total. */
 typedef struct progress {
     const char *label;
     long total;

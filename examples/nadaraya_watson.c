@@ -8,46 +8,29 @@
 #include <string.h>
 
 #include "common.h"
-#include "qkv/plot.h"
-#include "qkv/regression.h"
-#include "src/csv.h"
+#include "nadaraya_watson_figures.h"
 #include "src/random.h"
 
-enum { MAX_X = 16 };
+static const double toy_start = 3; /* an almost flat curve: something is left to learn */
 
 typedef struct settings {
     const char *data, *plot, *format, *predict;
     const char *x[MAX_X];
     const char *y;
-    long n_x, n, seed, steps, grid;
+    double start[MAX_X];
+    long n_x, n_start, n, seed, steps, grid;
     double rate;
 } settings;
 
-typedef struct data_set {
-    double *x, *y; /* [n, d], [n], sorted by the first column */
-    ptrdiff_t n, d;
-    size_t dropped;
-    bool toy;
-    const char *x_name[MAX_X];
-    const char *y_name;
-} data_set;
-
-/* What the fit went through: [steps + 1] losses and first bandwidths. */
-typedef struct trace {
-    double *step, *loss, *bandwidth;
-    size_t n, room;
+/* A fit in progress. */
+typedef struct watch {
+    trace *way;
+    ptrdiff_t d;
     progress bar;
-    long total;
-} trace;
+} watch;
 
 /* ---- Data ---------------------------------------------------------------------------------------
  */
-
-/* The chapter's function, y = 2 sin x + x. */
-static double toy_function(double x)
-{
-    return 2 * sin(x) + x;
-}
 
 static ptrdiff_t sort_columns; /* qsort's comparison takes no context */
 
@@ -86,35 +69,85 @@ static data_set make_toy(const settings *o)
     return s;
 }
 
+/* A column that never changes would pass through the fit in silence, and so would distances whose
+ * squares overflow or vanish. */
+static void check_column(const settings *o, const qkv_table *t, size_t column)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (size_t i = 0; i < t->rows; i++) {
+        low = fmin(low, t->data[i * t->columns + column]);
+        high = fmax(high, t->data[i * t->columns + column]);
+    }
+    if (low == high)
+        fail_with("%s: '%s' is %g in all %zu rows: there is nothing to %s", o->data,
+                  t->names[column], low, t->rows,
+                  column + 1 == t->columns ? "predict" : "predict from");
+    if (!(high - low > 1e-150 && high - low < 1e150))
+        fail_with("%s: '%s' goes from %g to %g: rescale it, the squares exceed a double", o->data,
+                  t->names[column], low, high);
+}
+
 static data_set load_data(const settings *o)
 {
     const char *columns[MAX_X + 1];
     for (long c = 0; c < o->n_x; c++) columns[c] = o->x[c];
     columns[o->n_x] = o->y;
-    qkv_table table;
-    check(qkv_csv_load(&table, o->data, columns, (size_t)o->n_x + 1));
-    data_set s = {
-        .n = (ptrdiff_t)table.rows, .d = o->n_x, .dropped = table.dropped, .y_name = o->y};
-    for (long c = 0; c < o->n_x; c++) s.x_name[c] = o->x[c];
-    if (s.n < 3) fail_with("%s: %td complete rows, expected at least 3", o->data, s.n);
-    take_rows(&s, table.data);
-    qkv_csv_free(&table);
+    data_set s = {.d = o->n_x};
+    check(qkv_csv_load(&s.table, o->data, columns, (size_t)o->n_x + 1));
+    s.n = (ptrdiff_t)s.table.rows;
+    if (s.n < 3)
+        fail_with("%s: complete rows: %td, expected at least 3 (incomplete, so dropped: %zu)",
+                  o->data, s.n, s.table.dropped);
+    for (size_t c = 0; c < s.table.columns; c++) check_column(o, &s.table, c);
+    for (ptrdiff_t c = 0; c < s.d; c++) s.x_name[c] = s.table.names[c];
+    s.y_name = s.table.names[s.d];
+    take_rows(&s, s.table.data);
     return s;
 }
 
-/* ---- The fit
- * ------------------------------------------------------------------------------------- */
+/* ---- The fit -----------------------------------------------------------------------------------
+ */
+
+/* As asked for, for all columns or each; otherwise wide for the toy data and by rule for others. */
+static void choose_start(const settings *o, learned *l)
+{
+    ptrdiff_t d = l->data.d;
+    if (o->n_start > 1 && o->n_start != d)
+        usage_error("--start gives %ld bandwidths, expected 1 or %td", o->n_start, d);
+    check(qkv_regression_silverman(&l->r, l->start));
+    if (l->data.toy) l->start[0] = toy_start;
+    for (ptrdiff_t c = 0; o->n_start && c < d; c++) l->start[c] = o->start[o->n_start > 1 ? c : 0];
+}
 
 static bool observe(void *context, const qkv_regression_step *s)
 {
-    trace *t = context;
-    if (t->n < t->room) {
-        t->step[t->n] = (double)s->step;
-        t->loss[t->n] = s->loss;
-        t->bandwidth[t->n++] = s->bandwidth[0];
-    }
-    progress_show(&t->bar, s->step < t->total ? (long)s->step : t->total - 1, "loss %.6g", s->loss);
+    watch *w = context;
+    trace *t = w->way;
+    t->step[t->n] = (double)s->step;
+    t->loss[t->n] = s->loss;
+    for (ptrdiff_t c = 0; c < w->d; c++) t->bandwidth[c][t->n] = s->bandwidth[c];
+    t->n++;
+    if (s->step < w->bar.total) progress_show(&w->bar, (long)s->step, "loss %.6g", s->loss);
     return true;
+}
+
+/* Learns h and leaves its way there; start becomes where it really began. */
+static qkv_regression_fit_report fit(const settings *o, learned *l)
+{
+    size_t room = (size_t)o->steps + 1;
+    l->way.step = allocate(room, sizeof(double));
+    l->way.loss = allocate(room, sizeof(double));
+    for (ptrdiff_t c = 0; c < l->data.d; c++) l->way.bandwidth[c] = allocate(room, sizeof(double));
+    choose_start(o, l);
+    watch w = {&l->way, l->data.d, {.label = "fit", .total = o->steps}};
+    qkv_regression_fit_report report;
+    const qkv_regression_fit_options options = {
+        .start = l->start, .steps = o->steps, .rate = o->rate, .observe = observe, .context = &w};
+    check(qkv_regression_fit(&l->r, &options, l->h, &report));
+    for (ptrdiff_t c = 0; c < l->data.d; c++) l->start[c] = l->way.bandwidth[c][0];
+    w.bar.total = report.steps;
+    progress_show(&w.bar, report.steps, "loss %.6g", report.loss_after);
+    return report;
 }
 
 static double mean_of(const double *x, ptrdiff_t n)
@@ -135,26 +168,41 @@ static double r_squared(const double *y, const double *fitted, ptrdiff_t n)
     return total > 0 ? 1 - residual / total : NAN;
 }
 
-static void print_report(const data_set *s, const qkv_regression *r, const double *start,
-                         const double *h, const qkv_regression_fit_report *fit)
+/* How the descent ended, and what to do about it. */
+static const char *ending(const settings *o, const qkv_regression_fit_report *fit)
 {
+    if (fit->converged)
+        return fit->steps ? "converged" : "no slope at the start: try another --start";
+    return fit->steps < o->steps ? "rounding lets no step lower the loss"
+                                 : "not converged: allow more --steps";
+}
+
+static void print_report(const settings *o, const learned *l, const qkv_regression_fit_report *fit)
+{
+    const data_set *s = &l->data;
     double *fitted = allocate((size_t)s->n, sizeof *fitted);
-    printf("data           %s: %td rows", s->toy ? "y = 2 sin x + x + noise" : s->y_name, s->n);
-    if (s->dropped) printf(", %zu incomplete ones dropped", s->dropped);
-    printf("\nsteps          %td%s\n", fit->steps, fit->converged ? ", converged" : "");
+    if (s->toy)
+        printf("data           y = 2 sin x + x + noise: %td rows\n", s->n);
+    else
+        printf("data           %s of %s: %td rows\n", s->y_name, o->data, s->n);
+    if (s->table.dropped) printf("               %zu incomplete rows dropped\n", s->table.dropped);
+    printf("steps          %td, %s\n", fit->steps, ending(o, fit));
+    printf("gradient       %.2g   (the largest |d loss / d log h|)\n", fit->gradient);
     printf("loss before    %.6g   (leave-one-out mean squared error)\n", fit->loss_before);
-    printf("loss after     %.6g\n", fit->loss_after);
+    printf("loss after     %.6g   (%.3g %% less)\n", fit->loss_after,
+           fit->loss_before > 0 ? 100 * (1 - fit->loss_after / fit->loss_before) : 0);
     for (ptrdiff_t c = 0; c < s->d; c++)
-        printf("bandwidth      %.6g   of %s (started at %.6g)\n", h[c], s->x_name[c], start[c]);
-    check(qkv_regression_leave_one_out(r, h, fitted));
+        printf("bandwidth      %.6g   of %s (started at %.6g)\n", l->h[c], s->x_name[c],
+               l->start[c]);
+    check(qkv_regression_leave_one_out(&l->r, l->h, fitted));
     printf("R^2            %.4f   leave-one-out\n", r_squared(s->y, fitted, s->n));
-    check(qkv_regression_predict(r, h, s->x, s->n, fitted, NULL));
+    check(qkv_regression_predict(&l->r, l->h, s->x, s->n, fitted, NULL));
     printf("               %.4f   in sample\n", r_squared(s->y, fitted, s->n));
     free(fitted);
 }
 
-/* ---- Output
- * ----------------------------------------------------------------------------------------- */
+/* ---- Output ------------------------------------------------------------------------------------
+ */
 
 /* n numbers from the least to the greatest x, a little beyond. */
 static double *make_grid(const data_set *s, ptrdiff_t n)
@@ -166,25 +214,18 @@ static double *make_grid(const data_set *s, ptrdiff_t n)
     return grid;
 }
 
-static double *predict(const qkv_regression *r, const double *h, const double *q, ptrdiff_t n)
-{
-    double *mean = allocate((size_t)n, sizeof *mean);
-    check(qkv_regression_predict(r, h, q, n, mean, NULL));
-    return mean;
-}
-
 /* One column: the curve on a grid. Several: each row with its prediction from all the others. */
-static void save_predictions(const data_set *s, const qkv_regression *r, const double *h,
-                             const double *grid, ptrdiff_t n_grid, const char *path)
+static void save_predictions(const learned *l, const char *path)
 {
+    const data_set *s = &l->data;
     const char *names[MAX_X + 2];
     const double *columns[MAX_X + 2];
     size_t n = 0;
     double *mean, *x = allocate((size_t)(s->n * s->d), sizeof *x);
     if (s->d == 1) {
         names[n] = s->x_name[0];
-        columns[n++] = grid;
-        mean = predict(r, h, grid, n_grid);
+        columns[n++] = l->grid;
+        mean = predict(&l->r, l->h, l->grid, l->n_grid);
     } else {
         for (ptrdiff_t c = 0; c < s->d; c++) {
             for (ptrdiff_t i = 0; i < s->n; i++) x[c * s->n + i] = s->x[i * s->d + c];
@@ -194,158 +235,35 @@ static void save_predictions(const data_set *s, const qkv_regression *r, const d
         names[n] = s->y_name;
         columns[n++] = s->y;
         mean = allocate((size_t)s->n, sizeof *mean);
-        check(qkv_regression_leave_one_out(r, h, mean));
+        check(qkv_regression_leave_one_out(&l->r, l->h, mean));
     }
-    names[n] = "mean";
+    char *predicted = print_text("%s_predicted", s->y_name);
+    names[n] = predicted;
     columns[n++] = mean;
-    check(qkv_csv_save(path, names, columns, n, (size_t)(s->d == 1 ? n_grid : s->n)));
-    free(mean), free(x);
+    check(qkv_csv_save(path, names, columns, n, (size_t)(s->d == 1 ? l->n_grid : s->n)));
+    free(mean), free(x), free(predicted);
 }
 
-static char *figure_path(const settings *o, const char *name)
-{
-    char file[64];
-    snprintf(file, sizeof file, "%s.%s", name, o->format);
-    return join_path(o->plot, file);
-}
-
-static void draw_panels(const settings *o, const char *name, const qkv_panel *panels, int rows,
-                        int cols, double width, double height)
-{
-    char *path = figure_path(o, name);
-    check(qkv_plot_panels(panels, rows, cols,
-                          &(qkv_figure){.path = path, .width = width, .height = height}));
-    free(path);
-}
-
-static void draw_fit(const settings *o, const data_set *s, const qkv_regression *r,
-                     const double *start, const double *h, const double *grid, ptrdiff_t n)
-{
-    double *before = predict(r, start, grid, n), *after = predict(r, h, grid, n);
-    double *truth = allocate((size_t)n, sizeof *truth);
-    for (ptrdiff_t i = 0; i < n; i++) truth[i] = toy_function(grid[i]);
-    qkv_series series[] = {
-        {QKV_POINTS, "data", (size_t)s->n, s->x, s->y, .colour = "#999999"},
-        {QKV_DASHES, "bandwidth at the start", (size_t)n, grid, before, .colour = "#56b4e9"},
-        {QKV_LINE, "learned bandwidth", (size_t)n, grid, after, .size = 2.2, .colour = "#d55e00"},
-        {QKV_LINE, "2 sin x + x", (size_t)n, grid, truth, .colour = "#000000"}};
-    const qkv_panel panel = {.title = "Nadaraya-Watson regression",
-                             .x_label = s->x_name[0],
-                             .y_label = s->y_name,
-                             .series = series,
-                             .n_series = s->toy ? 4 : 3};
-    draw_panels(o, "fit", &panel, 1, 1, 7, 4.6);
-    free(before), free(after), free(truth);
-}
-
-/* Several columns have no curve: what the other rows predict, against what was observed. */
-static void draw_predicted(const settings *o, const data_set *s, const qkv_regression *r,
-                           const double *h)
-{
-    double *mean = allocate((size_t)s->n, sizeof *mean), ends[2] = {s->y[0], s->y[0]};
-    check(qkv_regression_leave_one_out(r, h, mean));
-    for (ptrdiff_t i = 0; i < s->n; i++) {
-        ends[0] = fmin(ends[0], s->y[i]);
-        ends[1] = fmax(ends[1], s->y[i]);
-    }
-    const qkv_series series[] = {{QKV_LINE, NULL, 2, ends, ends, .colour = "#999999"},
-                                 {QKV_POINTS, NULL, (size_t)s->n, s->y, mean, .colour = "#0072b2"}};
-    const qkv_panel panel = {.title = "Each row predicted from all the others",
-                             .x_label = "observed",
-                             .y_label = "predicted",
-                             .equal_aspect = true,
-                             .series = series,
-                             .n_series = 2};
-    draw_panels(o, "fit", &panel, 1, 1, 5.5, 5);
-    free(mean);
-}
-
-/* Queries over keys: at most 50 of one and 120 of the other, evenly chosen, in the order of x. */
-static void draw_weights(const settings *o, const data_set *s, const qkv_regression *r,
-                         const double *h, const double *grid, ptrdiff_t n_grid)
-{
-    ptrdiff_t n_q = s->d == 1 ? n_grid : s->n;
-    ptrdiff_t rows = n_q < 50 ? n_q : 50, cols = s->n < 120 ? s->n : 120;
-    double *q = allocate((size_t)(rows * s->d), sizeof *q);
-    double *all = allocate((size_t)(rows * s->n), sizeof *all), *mean = allocate((size_t)rows, 8);
-    double *shown = allocate((size_t)(rows * cols), sizeof *shown);
-    for (ptrdiff_t i = 0; i < rows; i++)
-        memcpy(q + i * s->d,
-               (s->d == 1 ? grid : s->x) + i * (n_q - 1) / (rows > 1 ? rows - 1 : 1) * s->d,
-               (size_t)s->d * sizeof *q);
-    check(qkv_regression_predict(r, h, q, rows, mean, all));
-    for (ptrdiff_t i = 0; i < rows; i++)
-        for (ptrdiff_t j = 0; j < cols; j++)
-            shown[i * cols + j] = all[i * s->n + j * (s->n - 1) / (cols > 1 ? cols - 1 : 1)];
-    char *path = figure_path(o, "weights");
-    const char *const titles[] = {"Attention weights"};
-    const ptrdiff_t shape[4] = {1, 1, rows, cols};
-    check(qkv_show_heatmaps(shown, shape,
-                            &(qkv_heatmap_options){.figure.path = path,
-                                                   .x_label = "Keys (data, sorted by x)",
-                                                   .y_label = "Queries (sorted by x)",
-                                                   .titles = titles}));
-    free(path), free(q), free(all), free(mean), free(shown);
-}
-
-/* The chapter's panel: the same data under four kernels, each at a bandwidth that smooths like the
- * learned one. */
-static void draw_kernels(const settings *o, const data_set *s, const qkv_regression *r,
-                         const double *h, const double *grid, ptrdiff_t n)
-{
-    static const struct {
-        qkv_regression_kernel kernel;
-        const char *name;
-    } kernels[] = {{QKV_REGRESSION_GAUSSIAN, "Gaussian"},
-                   {QKV_REGRESSION_BOXCAR, "Boxcar"},
-                   {QKV_REGRESSION_CONSTANT, "Constant"},
-                   {QKV_REGRESSION_TRIANGULAR, "Triangular (Epanechikov)"}};
-    qkv_panel panels[4];
-    qkv_series series[4][2];
-    double *mean[4], reference;
-    check(qkv_regression_silverman(r, &reference));
-    for (int k = 0; k < 4; k++) {
-        qkv_regression other = *r;
-        double bandwidth;
-        other.kernel = kernels[k].kernel;
-        check(qkv_regression_silverman(&other, &bandwidth));
-        bandwidth *= h[0] / reference;
-        mean[k] = predict(&other, &bandwidth, grid, n);
-        series[k][0] = (qkv_series){QKV_POINTS, NULL,      (size_t)s->n,       s->x,
-                                    s->y,       .size = 3, .colour = "#999999"};
-        series[k][1] = (qkv_series){QKV_LINE, NULL, (size_t)n, grid, mean[k], .colour = "#d55e00"};
-        panels[k] = (qkv_panel){.title = kernels[k].name,
-                                .x_label = s->x_name[0],
-                                .y_label = k % 2 == 0 ? s->y_name : NULL,
-                                .series = series[k],
-                                .n_series = 2};
-    }
-    draw_panels(o, "kernels", panels, 2, 2, 8, 6);
-    for (int k = 0; k < 4; k++) free(mean[k]);
-}
-
-static void draw_loss(const settings *o, const trace *t)
-{
-    const qkv_series loss = {QKV_LINE, NULL, t->n, t->step, t->loss, .colour = "#0072b2"};
-    const qkv_series bandwidth = {QKV_LINE, NULL, t->n, t->step, t->bandwidth, .colour = "#d55e00"};
-    const qkv_panel panels[] = {
-        {.title = "Leave-one-out loss", .x_label = "step", .series = &loss, .n_series = 1},
-        {.title = "Bandwidth", .x_label = "step", .series = &bandwidth, .n_series = 1}};
-    draw_panels(o, "loss", panels, 1, 2, 9, 3.6);
-}
-
-/* ---- The command line
- * --------------------------------------------------------------------------------- */
+/* ---- The command line -------------------------------------------------------------------------
+ */
 
 /* Splits "a,b" in place. */
-static long split(char *text, const char **parts)
+static long split(const char *option, char *text, const char **parts)
 {
     long n = 0;
     for (char *part = strtok(text, ","); part; part = strtok(NULL, ",")) {
-        if (n == MAX_X) usage_error("--x names more than %d columns", MAX_X);
+        if (n == MAX_X) usage_error("--%s has more than %d parts", option, MAX_X);
         parts[n++] = part;
     }
-    if (n == 0) usage_error("--x names no column");
+    if (n == 0) usage_error("--%s is empty", option);
+    return n;
+}
+
+static long read_start(char *text, double *start)
+{
+    const char *parts[MAX_X];
+    long n = split("start", text, parts);
+    for (long i = 0; i < n; i++) start[i] = number_argument("start", parts[i], 1e-300, 1e300);
     return n;
 }
 
@@ -358,6 +276,9 @@ static settings read_settings(int argc, char **argv)
         {"y", "COL", "the column to predict"},
         {"n", "N", "rows of the toy data (default 40)"},
         {"seed", "N", "seed of the toy data (default 1)"},
+        {"start", "H[,H]",
+         "the bandwidth to start at, one for all columns or one each (default: Silverman's rule of "
+         "thumb; 3 for the toy data, too wide on purpose)"},
         {"steps", "N", "at most so many steps of Adam (default 300)"},
         {"rate", "R", "its learning rate, on log h (default 0.1)"},
         {"grid", "N", "points of the predicted curve (default 200)"},
@@ -385,7 +306,7 @@ static settings read_settings(int argc, char **argv)
             o.data = optarg;
             break;
         case 1:
-            o.n_x = split(optarg, o.x);
+            o.n_x = split("x", optarg, o.x);
             break;
         case 2:
             o.y = optarg;
@@ -397,24 +318,27 @@ static settings read_settings(int argc, char **argv)
             o.seed = integer_argument("seed", optarg, 0, 1L << 62);
             break;
         case 5:
-            o.steps = integer_argument("steps", optarg, 1, 1000000);
+            o.n_start = read_start(optarg, o.start);
             break;
         case 6:
-            o.rate = number_argument("rate", optarg, 1e-9, 1e3);
+            o.steps = integer_argument("steps", optarg, 1, 1000000);
             break;
         case 7:
-            o.grid = integer_argument("grid", optarg, 2, 10000000);
+            o.rate = number_argument("rate", optarg, 1e-9, 1e3);
             break;
         case 8:
-            o.plot = *optarg ? optarg : NULL;
+            o.grid = integer_argument("grid", optarg, 2, 10000000);
             break;
         case 9:
-            o.format = format_argument("format", optarg);
+            o.plot = *optarg ? optarg : NULL;
             break;
         case 10:
-            o.predict = optarg;
+            o.format = format_argument("format", optarg);
             break;
         case 11:
+            o.predict = optarg;
+            break;
+        case 12:
             check(qkv_set_num_threads((int)integer_argument("threads", optarg, 1, 4096)));
             break;
         }
@@ -424,51 +348,35 @@ static settings read_settings(int argc, char **argv)
     return o;
 }
 
-static void draw_all(const settings *o, const data_set *s, const qkv_regression *r,
-                     const double *start, const double *h, const double *grid, const trace *t)
+static void free_learned(learned *l)
 {
-    if (s->d == 1) {
-        draw_fit(o, s, r, start, h, grid, o->grid);
-        draw_kernels(o, s, r, h, grid, o->grid);
-    } else {
-        draw_predicted(o, s, r, h);
-    }
-    draw_weights(o, s, r, h, grid, o->grid);
-    draw_loss(o, t);
-    printf("figures        %s/{fit,weights%s,loss}.%s\n", o->plot, s->d == 1 ? ",kernels" : "",
-           o->format);
+    for (ptrdiff_t c = 0; c < l->data.d; c++) free(l->way.bandwidth[c]);
+    free(l->way.step), free(l->way.loss), free(l->grid), free(l->data.x), free(l->data.y);
+    qkv_csv_free(&l->data.table);
 }
 
 int main(int argc, char **argv)
 {
     settings o = read_settings(argc, argv);
-    data_set s = o.data ? load_data(&o) : make_toy(&o);
+    learned l = {.data = o.data ? load_data(&o) : make_toy(&o), .n_grid = o.grid};
+    const data_set *s = &l.data;
+    l.r = (qkv_regression){.x = s->x, .y = s->y, .n = s->n, .d_x = s->d, .bandwidths = s->d};
     if (o.plot) make_directories(o.plot);
-    const qkv_regression r = {.x = s.x, .y = s.y, .n = s.n, .d_x = s.d, .bandwidths = s.d};
-    trace t = {
-        .room = (size_t)o.steps + 1, .bar = {.label = "fit", .total = o.steps}, .total = o.steps};
-    t.step = allocate(t.room, sizeof(double));
-    t.loss = allocate(t.room, sizeof(double));
-    t.bandwidth = allocate(t.room, sizeof(double));
-    double start[MAX_X], h[MAX_X];
-    qkv_regression_fit_report report;
-    check(qkv_regression_silverman(&r, start));
-    check(qkv_regression_fit(
-        &r,
-        &(qkv_regression_fit_options){
-            .start = start, .steps = o.steps, .rate = o.rate, .observe = observe, .context = &t},
-        h, &report));
-    progress_show(&t.bar, o.steps, "loss %.6g", report.loss_after);
-    print_report(&s, &r, start, h, &report);
-    double *grid = make_grid(&s, o.grid);
+    qkv_regression_fit_report report = fit(&o, &l);
+    print_report(&o, &l, &report);
+    l.grid = make_grid(s, l.n_grid);
     char *path = o.predict ? NULL : o.plot ? join_path(o.plot, "predictions.csv") : NULL;
     const char *csv = o.predict ? o.predict : path;
     if (csv) {
-        save_predictions(&s, &r, h, grid, o.grid, csv);
+        save_predictions(&l, csv);
         printf("predictions    %s\n", csv);
     }
-    /* Last: the numbers need no gnuplot. */
-    if (o.plot) draw_all(&o, &s, &r, start, h, grid, &t);
-    free(path), free(grid), free(t.step), free(t.loss), free(t.bandwidth), free(s.x), free(s.y);
+    if (o.plot) { /* last: the numbers need no gnuplot */
+        draw_figures(&l, o.plot, o.format);
+        printf("figures        %s/{fit,weights%s,loss}.%s\n", o.plot, s->d == 1 ? ",kernels" : "",
+               o.format);
+    }
+    free(path);
+    free_learned(&l);
     return finish();
 }

@@ -1,7 +1,6 @@
 #include "src/regression.h"
 
 #include <math.h>
-#include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -14,7 +13,6 @@
 typedef struct loo_rows {
     double *mean, *cotangent; /* [n, d_y] */
     double *row_max, *row_log_sum;
-    uint8_t *defined;
 } loo_rows;
 
 static void free_rows(loo_rows *rows)
@@ -23,7 +21,6 @@ static void free_rows(loo_rows *rows)
     free(rows->cotangent);
     free(rows->row_max);
     free(rows->row_log_sum);
-    free(rows->defined);
 }
 
 static qkv_status allocate_rows(const char *function, const qkv_regression *r, loo_rows *rows)
@@ -33,31 +30,21 @@ static qkv_status allocate_rows(const char *function, const qkv_regression *r, l
     if (status == QKV_OK) status = qkv_regression_allocate(function, &rows->cotangent, r->n, d_y);
     if (status == QKV_OK) status = qkv_regression_allocate(function, &rows->row_max, r->n, 1);
     if (status == QKV_OK) status = qkv_regression_allocate(function, &rows->row_log_sum, r->n, 1);
-    if (status != QKV_OK) return status;
-    rows->defined = malloc((size_t)r->n);
-    if (!rows->defined) return qkv_fail(QKV_E_NOMEM, "%s: no memory for %td rows", function, r->n);
-    return QKV_OK;
+    return status;
 }
 
-/* d CV / d m_-i = 2 (m_-i - y_i) / defined rows. An undefined row gets 0 and is hidden from
- * backward as well, because 0 times NaN is not 0. */
+/* d CV / d m_-i = 2 (m_-i - y_i) / defined rows. It is NaN in an undefined row, whose empty support
+ * lets no gradient through. */
 static void set_cotangent(const qkv_regression *r, loo_rows *rows, ptrdiff_t undefined)
 {
-    ptrdiff_t d_y = qkv_one_if_zero(r->d_y);
     double factor = 2 / (double)(r->n - undefined);
-    for (ptrdiff_t i = 0; i < r->n; i++) {
-        double *m = rows->mean + i * d_y, *d = rows->cotangent + i * d_y;
-        rows->defined[i] = (uint8_t)!isnan(m[0]);
-        for (ptrdiff_t c = 0; c < d_y; c++) {
-            if (!rows->defined[i]) m[c] = 0;
-            d[c] = rows->defined[i] ? factor * (m[c] - r->y[i * d_y + c]) : 0;
-        }
-    }
+    for (ptrdiff_t i = 0; i < r->n * qkv_one_if_zero(r->d_y); i++)
+        rows->cotangent[i] = factor * (rows->mean[i] - r->y[i]);
 }
 
 /* gradient = d CV / d log h = h d CV / d h. */
-static qkv_status backward(const char *function, qkv_regression_problem *p, const loo_rows *rows,
-                           double *gradient)
+static qkv_status backward(const char *function, const qkv_regression_problem *p,
+                           const loo_rows *rows, double *gradient)
 {
     size_t bytes;
     qkv_status status = qkv_attention_workspace(&p->a, QKV_BACKWARD, QKV_F64, &bytes);
@@ -67,7 +54,6 @@ static qkv_status backward(const char *function, qkv_regression_problem *p, cons
 
     ptrdiff_t n = qkv_one_if_zero(p->a.bandwidths);
     memset(gradient, 0, (size_t)n * sizeof *gradient);
-    p->in.mask = (qkv_slot_bool){.data = rows->defined, .strided = true, .stride = {0, 0, 1, 0}};
     qkv_results_f64 saved = {
         .o.data = rows->mean, .row_max.data = rows->row_max, .row_log_sum.data = rows->row_log_sum};
     status = qkv_attention_backward_f64(
@@ -109,113 +95,136 @@ qkv_status qkv_regression_cv_gradient(const qkv_regression *r, const double *ban
 
 typedef struct descent {
     const qkv_regression *r;
-    ptrdiff_t n;      /* the arrays below are [n], pieces of one block that theta begins */
-    double *theta;    /* log h, moved by the optimizer */
-    double *admitted; /* the last theta that admissible() accepted */
-    double *bandwidth, *gradient, *best;
-    double loss, best_loss;
+    const qkv_regression_fit_options *options;
+    ptrdiff_t n;                  /* the arrays below are [n], pieces of one block */
+    double *theta;                /* log h, moved by the optimizer along gradient */
+    double *bandwidth, *gradient; /* at the last theta that was kept, as its loss */
+    double *kept, *tried, *tried_gradient;
+    double loss, tried_loss;
+    qkv_optimizer *optimizer;
+    double rate, full_rate; /* full_rate is what rate grows back to */
 } descent;
 
-/* Loss and gradient at theta. An overflowing exp(theta), an undefined row and a loss that is not
- * finite make it inadmissible, which is no error. */
+/* Loss and gradient at theta, as tried. An overflowing exp(theta), an undefined row and a loss
+ * that is not finite make it inadmissible, which is no error. */
 static qkv_status evaluate(descent *d, bool *admissible)
 {
     *admissible = false;
+    d->tried_loss = NAN;
     for (ptrdiff_t c = 0; c < d->n; c++) {
-        d->bandwidth[c] = exp(d->theta[c]);
-        if (!isnormal(d->bandwidth[c])) return QKV_OK;
+        d->tried[c] = exp(d->theta[c]);
+        if (!isnormal(d->tried[c])) return QKV_OK;
     }
     ptrdiff_t undefined;
     qkv_status status =
-        qkv_regression_cv_gradient(d->r, d->bandwidth, &d->loss, &undefined, d->gradient);
-    *admissible = undefined == 0 && isfinite(d->loss);
+        qkv_regression_cv_gradient(d->r, d->tried, &d->tried_loss, &undefined, d->tried_gradient);
+    *admissible = undefined == 0 && isfinite(d->tried_loss);
     return status;
+}
+
+static void keep(descent *d)
+{
+    size_t bytes = (size_t)d->n * sizeof *d->theta;
+    memcpy(d->kept, d->theta, bytes);
+    memcpy(d->bandwidth, d->tried, bytes);
+    memcpy(d->gradient, d->tried_gradient, bytes);
+    d->loss = d->tried_loss;
 }
 
 enum { MAX_PULLS = 60 }; /* doublings of h, or halvings of a step: beyond the digits of a double */
 
 static qkv_status admit_start(descent *d)
 {
-    bool admissible = false;
     for (int pull = 0; pull < MAX_PULLS; pull++) {
+        bool admissible;
         qkv_status status = evaluate(d, &admissible);
+        if (status == QKV_OK && admissible) keep(d);
         if (status != QKV_OK || admissible) return status;
         for (ptrdiff_t c = 0; c < d->n; c++) d->theta[c] += log(2);
     }
     return qkv_fail(QKV_E_DOMAIN,
                     "qkv_regression_fit: the loss at the start is %g and stays so at larger "
-                    "bandwidths: are x and y finite?",
-                    d->loss);
+                    "bandwidths: are x and y finite, and y - y squared?",
+                    d->tried_loss);
 }
 
-static qkv_status admit_step(descent *d)
+/* A new optimizer at d->rate: one that has no momentum yet. */
+static qkv_status renew_optimizer(descent *d)
 {
-    bool admissible = false;
+    qkv_optimizer_free(d->optimizer);
+    qkv_status status = d->options->optimizer == QKV_REGRESSION_ADAM
+                            ? qkv_adam_new(&d->optimizer, &(qkv_adam){.rate = d->rate})
+                            : qkv_sgd_new(&d->optimizer, &(qkv_sgd){.rate = d->rate});
+    if (status != QKV_OK) return status;
+    return qkv_optimizer_add_f64(d->optimizer, d->theta, d->gradient, (size_t)d->n);
+}
+
+/* Without it the column that overshot first would slow down all the others for good. */
+static const double regrowth = 1.2;
+
+/* One step that lowers the loss. What overshoots is taken back and tried again at half the rate
+ * and without its momentum, which alone would swing Adam about the minimum. */
+static qkv_status lower(descent *d, bool *lowered)
+{
     for (int pull = 0; pull < MAX_PULLS; pull++) {
-        qkv_status status = evaluate(d, &admissible);
-        if (status != QKV_OK || admissible) return status;
-        for (ptrdiff_t c = 0; c < d->n; c++) d->theta[c] = (d->theta[c] + d->admitted[c]) / 2;
-    }
-    memcpy(d->theta, d->admitted, (size_t)d->n * sizeof *d->theta);
-    return evaluate(d, &admissible);
-}
-
-static bool converged(const descent *d, double tolerance)
-{
-    double largest = 0;
-    for (ptrdiff_t c = 0; c < d->n; c++) largest = fmax(largest, fabs(d->gradient[c]));
-    return largest <= tolerance * d->loss;
-}
-
-static qkv_status descend(descent *d, qkv_optimizer *optimizer,
-                          const qkv_regression_fit_options *options,
-                          qkv_regression_fit_report *report)
-{
-    ptrdiff_t steps = options->steps ? options->steps : 500;
-    double tolerance = options->tolerance != 0 ? options->tolerance : 1e-6;
-    size_t bytes = (size_t)d->n * sizeof *d->theta;
-    for (ptrdiff_t step = 0;; step++) {
-        report->steps = step;
-        if (step == 0 || d->loss < d->best_loss) {
-            d->best_loss = d->loss;
-            report->best_step = step;
-            memcpy(d->best, d->bandwidth, bytes);
+        qkv_status status = qkv_optimizer_step(d->optimizer);
+        if (status == QKV_OK) status = evaluate(d, lowered);
+        if (status != QKV_OK) return status;
+        *lowered = *lowered && d->tried_loss < d->loss;
+        if (*lowered) {
+            keep(d);
+            d->rate = fmin(d->full_rate, regrowth * d->rate);
+            return qkv_optimizer_set_rate(d->optimizer, d->rate);
         }
-        qkv_regression_step seen = {step, d->loss, d->bandwidth, d->gradient};
-        if (options->observe && !options->observe(options->context, &seen)) return QKV_OK;
-        report->converged = converged(d, tolerance);
-        if (report->converged || step == steps) return QKV_OK;
-
-        memcpy(d->admitted, d->theta, bytes);
-        qkv_status status = qkv_optimizer_step(optimizer);
-        if (status == QKV_OK) status = admit_step(d);
+        memcpy(d->theta, d->kept, (size_t)d->n * sizeof *d->theta);
+        d->rate /= 2;
+        status = renew_optimizer(d);
         if (status != QKV_OK) return status;
     }
+    return QKV_OK;
 }
 
-static qkv_status new_optimizer(qkv_optimizer **optimizer, const descent *d,
-                                const qkv_regression_fit_options *options)
+static double largest(const double *x, ptrdiff_t n)
 {
-    double rate = options->rate;
-    if (options->optimizer == QKV_REGRESSION_ADAM)
-        return qkv_adam_new(optimizer, &(qkv_adam){.rate = rate != 0 ? rate : 0.1});
-    if (rate == 0 && d->loss > 0) rate = 1 / d->loss;
-    return qkv_sgd_new(optimizer, &(qkv_sgd){.rate = rate});
+    double most = 0;
+    for (ptrdiff_t i = 0; i < n; i++) most = fmax(most, fabs(x[i]));
+    return most;
 }
 
-/* From d->theta to d->best. */
-static qkv_status minimize(descent *d, const qkv_regression_fit_options *options,
-                           qkv_regression_fit_report *report)
+static qkv_status descend(descent *d, qkv_regression_fit_report *report)
 {
-    qkv_optimizer *optimizer = NULL;
+    const qkv_regression_fit_options *o = d->options;
+    ptrdiff_t steps = o->steps ? o->steps : 500;
+    double tolerance = o->tolerance != 0 ? o->tolerance : 1e-6;
+    bool lowered = true;
+    for (ptrdiff_t step = 0; lowered; step++) {
+        report->steps = step;
+        report->loss_after = d->loss;
+        report->gradient = largest(d->gradient, d->n);
+        report->converged =
+            report->gradient <= tolerance * fmax(d->loss, report->loss_before / 1e3);
+        qkv_regression_step seen = {step, d->loss, d->bandwidth, d->gradient};
+        if (o->observe && !o->observe(o->context, &seen)) return QKV_OK;
+        if (report->converged || step == steps) return QKV_OK;
+        qkv_status status = lower(d, &lowered);
+        if (status != QKV_OK) return status;
+    }
+    return QKV_OK;
+}
+
+/* From d->theta to d->bandwidth. */
+static qkv_status minimize(descent *d, qkv_regression_fit_report *report)
+{
     qkv_status status = admit_start(d);
-    if (status == QKV_OK) status = new_optimizer(&optimizer, d, options);
-    if (status == QKV_OK)
-        status = qkv_optimizer_add_f64(optimizer, d->theta, d->gradient, (size_t)d->n);
+    if (status != QKV_OK) return status;
     report->loss_before = d->loss;
-    if (status == QKV_OK) status = descend(d, optimizer, options, report);
-    report->loss_after = d->best_loss;
-    qkv_optimizer_free(optimizer);
+    d->full_rate = d->options->rate;
+    if (d->full_rate == 0 && d->options->optimizer == QKV_REGRESSION_ADAM) d->full_rate = 0.1;
+    if (d->full_rate == 0 && d->loss > 0) d->full_rate = 1 / d->loss;
+    d->rate = d->full_rate;
+    status = renew_optimizer(d);
+    if (status == QKV_OK) status = descend(d, report);
+    qkv_optimizer_free(d->optimizer);
     return status;
 }
 
@@ -240,9 +249,9 @@ static qkv_status check_options(const char *function, const qkv_regression *r,
 static qkv_status set_start(const char *function, descent *d, const double *start)
 {
     if (!start) {
-        qkv_status status = qkv_regression_silverman(d->r, d->bandwidth);
+        qkv_status status = qkv_regression_silverman(d->r, d->tried);
         if (status != QKV_OK) return status;
-        start = d->bandwidth;
+        start = d->tried;
     }
     for (ptrdiff_t c = 0; c < d->n; c++) {
         if (!(start[c] > 0 && isfinite(start[c])))
@@ -268,18 +277,20 @@ qkv_status qkv_regression_fit(const qkv_regression *r, const qkv_regression_fit_
     if (r->empty == QKV_EMPTY_ERROR) admitting.empty = QKV_EMPTY_NAN;
     ptrdiff_t n = qkv_one_if_zero(r->bandwidths);
     double *block = NULL;
-    status = qkv_regression_allocate(__func__, &block, n, 5);
+    status = qkv_regression_allocate(__func__, &block, n, 6);
     if (status != QKV_OK) return status;
     descent d = {.r = &admitting,
+                 .options = options,
                  .n = n,
                  .theta = block,
-                 .admitted = block + n,
-                 .bandwidth = block + 2 * n,
-                 .gradient = block + 3 * n,
-                 .best = block + 4 * n};
+                 .bandwidth = block + n,
+                 .gradient = block + 2 * n,
+                 .kept = block + 3 * n,
+                 .tried = block + 4 * n,
+                 .tried_gradient = block + 5 * n};
     status = set_start(__func__, &d, options->start);
-    if (status == QKV_OK) status = minimize(&d, options, report);
-    if (status == QKV_OK) memcpy(bandwidth, d.best, (size_t)n * sizeof *bandwidth);
+    if (status == QKV_OK) status = minimize(&d, report);
+    if (status == QKV_OK) memcpy(bandwidth, d.bandwidth, (size_t)n * sizeof *bandwidth);
     free(block);
     return status;
 }

@@ -86,41 +86,65 @@ static bool is_header(const record *r)
 
 /* ---- Which columns --------------------------------------------------------------------------- */
 
-static bool find_column(const record *r, bool header, const char *wanted, size_t *index)
+/* By name if there is a header and it has that name, otherwise by number from 1. */
+static qkv_status find_column(const reader *d, bool header, const char *wanted, size_t *index)
 {
+    const record *r = &d->record;
+    size_t found = r->fields;
     for (size_t i = 0; header && i < r->fields; i++) {
-        if (strcmp(field(r, i), wanted) == 0) {
-            *index = i;
-            return true;
-        }
+        if (strcmp(field(r, i), wanted) != 0) continue;
+        if (found < r->fields)
+            return qkv_fail(QKV_E_FORMAT,
+                            "%s: %s, line %zu: columns %zu and %zu are both '%s': ask for one by "
+                            "its number",
+                            caller, d->path, d->record_line, found + 1, i + 1, wanted);
+        found = i;
     }
-    char *end;
-    unsigned long number = strtoul(wanted, &end, 10);
-    if (*wanted < '0' || *wanted > '9' || *end || number < 1 || number > r->fields) return false;
-    *index = number - 1;
-    return true;
+    if (found == r->fields) {
+        char *end;
+        unsigned long number = strtoul(wanted, &end, 10);
+        if (*wanted >= '0' && *wanted <= '9' && !*end && number >= 1 && number <= r->fields)
+            found = number - 1;
+    }
+    *index = found;
+    if (found < r->fields) return QKV_OK;
+    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%s'%s", caller, d->path,
+                    d->record_line, wanted,
+                    header ? "" : " (the file has no header: expected a number)");
+}
+
+/* The header's name, or one by position that no reader takes for a number. */
+static qkv_status name_column(reader *d, bool header, size_t j)
+{
+    char **name = &d->table->names[j];
+    const char *text = field(&d->record, d->index[j]);
+    if (header && *text)
+        *name = strdup(text);
+    else if (asprintf(name, "column %zu", d->index[j] + 1) < 0)
+        *name = NULL;
+    return *name ? QKV_OK : no_memory();
 }
 
 static qkv_status choose_columns(reader *d, bool header)
 {
-    const record *r = &d->record;
     qkv_table *t = d->table;
-    t->columns = d->n_wanted ? d->n_wanted : r->fields;
+    t->columns = d->n_wanted ? d->n_wanted : d->record.fields;
     t->names = calloc(t->columns, sizeof *t->names);
     d->index = calloc(t->columns, sizeof *d->index);
     if (!t->names || !d->index) return no_memory();
     for (size_t j = 0; j < t->columns; j++) {
         d->index[j] = j;
-        if (d->n_wanted && !find_column(r, header, d->wanted[j], &d->index[j]))
-            return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%s'%s", caller, d->path,
-                            d->record_line, d->wanted[j],
-                            header ? "" : " (the file has no header: expected a number)");
-        size_t i = d->index[j];
-        if (header)
-            t->names[j] = strdup(field(r, i));
-        else if (asprintf(&t->names[j], "%zu", i + 1) < 0)
-            t->names[j] = NULL;
-        if (!t->names[j]) return no_memory();
+        qkv_status status =
+            d->n_wanted ? find_column(d, header, d->wanted[j], &d->index[j]) : QKV_OK;
+        if (!status) status = name_column(d, header, j);
+        if (status) return status;
+        for (size_t k = 0; k < j; k++)
+            if (d->index[k] == d->index[j])
+                return qkv_fail(QKV_E_FORMAT,
+                                "%s: %s, line %zu, column %zu (%s): asked for twice, as '%s' and "
+                                "as '%s'",
+                                caller, d->path, d->record_line, d->index[j] + 1, t->names[j],
+                                d->wanted[k], d->wanted[j]);
     }
     return QKV_OK;
 }
@@ -261,8 +285,12 @@ static qkv_status read_lines(reader *d, FILE *file)
     free(line);
     csv_free(&parser);
     if (!status && d->table->rows == 0)
-        status = qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column 1: no complete row (%zu dropped)",
-                          caller, d->path, d->line + 1, d->table->dropped);
+        status =
+            qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column 1: expected a complete row, found %s",
+                     caller, d->path, d->line + 1,
+                     d->table->dropped ? "only incomplete ones"
+                     : d->width        ? "only a header"
+                                       : "an empty file");
     return status;
 }
 

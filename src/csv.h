@@ -10,7 +10,7 @@
 typedef struct qkv_table {
     size_t rows, columns;
     double *data;   /* [rows, columns], all finite */
-    char **names;   /* of the columns; "1", "2", .. by position without a header */
+    char **names;   /* of the columns; without one in the header "column 1", "column 2", .. */
     size_t dropped; /* rows left out because a cell asked for was empty, NA or NaN */
 } qkv_table;
 
@@ -19,8 +19,9 @@ typedef struct qkv_table {
  * if none of its cells is a number. columns: n names of the header or numbers from "1" on (names
  * win); n = 0: all. path "-" is the standard input. A decimal point is a point in every locale.
  * table is overwritten, and zeroed on an error: QKV_E_FORMAT naming file, line and column for an
- * unknown column, a row of another length, text or a number beyond double in a column asked for, a
- * misplaced quote, a NUL byte, no complete row; QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
+ * unknown column, a name that two have, a column asked for twice, a row of another length, text or
+ * a number beyond double in a column asked for, a misplaced quote, a NUL byte, no complete row;
+ * QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
 qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n);
 void qkv_csv_free(qkv_table *table);
 

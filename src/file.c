@@ -6,6 +6,7 @@
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "fail.h"
@@ -41,20 +42,28 @@ static int create_unique(qkv_output *output)
     return -1;
 }
 
+/* A device or a pipe is written to; a file renamed over it would take its place. */
+static bool is_special(const char *path)
+{
+    struct stat info;
+    return stat(path, &info) == 0 && !S_ISREG(info.st_mode);
+}
+
 qkv_status qkv_output_open(qkv_output *output, const char *path, const char *caller)
 {
     *output = (qkv_output){0};
     if (!path || !*path) return qkv_fail(QKV_E_ARG, "%s: the path is NULL or empty", caller);
-    output->path = strdup(path);
+    output->path = realpath(path, NULL); /* a link stays a link */
+    if (!output->path) output->path = strdup(path);
     if (!output->path) return qkv_fail(QKV_E_NOMEM, "%s: no memory for a file name", caller);
-    int file = create_unique(output);
+    int file = is_special(path) ? open(path, O_WRONLY | O_CLOEXEC) : create_unique(output);
     if (file >= 0) output->stream = fdopen(file, "wb");
     if (output->stream) return QKV_OK;
 
     int error = errno;
     if (file >= 0) {
         close(file);
-        unlink(output->temporary);
+        if (output->temporary) unlink(output->temporary);
     }
     finish(output);
     return qkv_fail(error == ENOMEM ? QKV_E_NOMEM : QKV_E_IO, "%s: cannot create %s: %s", caller,
@@ -69,7 +78,7 @@ qkv_status qkv_output_commit(qkv_output *output, const char *caller)
         if (fclose(output->stream) != 0) failed = true;
         output->stream = NULL;
     }
-    if (!failed && rename(output->temporary, output->path) == 0) {
+    if (!failed && (!output->temporary || rename(output->temporary, output->path) == 0)) {
         finish(output);
         return QKV_OK;
     }

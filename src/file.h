@@ -7,11 +7,11 @@
 
 #include "qkv/status.h"
 
-/* A file being written under a temporary name beside its target. */
+/* A file being written under a temporary name beside its target, or a device or pipe itself. */
 typedef struct qkv_output {
     FILE *stream; /* NULL: closed, another program writes to temporary */
     char *path;
-    char *temporary;
+    char *temporary; /* NULL: a device or pipe */
 } qkv_output;
 
 /* Creates the temporary file. caller names the public function, for messages. QKV_E_ARG for a NULL

@@ -20,17 +20,20 @@ static double quantile(const double *x, ptrdiff_t n, double p)
 }
 
 /* min(standard deviation, interquartile range / 1.349), each only if it is not 0; 1.349 is that
- * range of a standard normal. 1 if both are 0. Sorts x. */
+ * range of a standard normal. 1 without any spread. Sorts x. */
 static double spread(double *x, ptrdiff_t n)
 {
-    double mean = 0, squares = 0;
-    for (ptrdiff_t i = 0; i < n; i++) mean += (x[i] - mean) / (double)(i + 1);
-    for (ptrdiff_t i = 0; i < n; i++) squares += (x[i] - mean) * (x[i] - mean);
-    double deviation = n > 1 ? sqrt(squares / (double)(n - 1)) : 0;
     qsort(x, (size_t)n, sizeof *x, compare_doubles);
+    double mean = 0, squares = 0, width = x[n - 1] - x[0];
+    if (width == 0) return 1;
+    for (ptrdiff_t i = 0; i < n; i++) mean += (x[i] - mean) / (double)(i + 1);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        double part = (x[i] - mean) / width; /* the squares of tiny x would vanish */
+        squares += part * part;
+    }
+    double deviation = width * sqrt(squares / (double)(n - 1));
     double range = (quantile(x, n, 0.75) - quantile(x, n, 0.25)) / 1.349;
-    if (range > 0 && range < deviation) return range;
-    return deviation > 0 ? deviation : 1;
+    return range > 0 && range < deviation ? range : deviation;
 }
 
 /* (R(K) / mu_2(K)^2)^(1/5) for K scaled to integrate to 1 (Marron & Nolan 1988, table 1). The

@@ -1,10 +1,15 @@
 #include "support.h"
 
+#include <fcntl.h>
 #include <locale.h>
 #include <math.h>
+#include <signal.h>
 #include <stdbool.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "process.h"
 #include "src/csv.h"
@@ -50,7 +55,11 @@ static void columns_are_found_by_name_and_by_number(void **state)
     assert_string_equal(t.names[0], "y");
     qkv_csv_free(&t);
     assert_ok(load(&t, "1,2\n", 4, "2", NULL));
-    assert_string_equal(t.names[0], "2");
+    assert_string_equal(t.names[0], "column 2"); /* "2" in a header would be read as a number */
+    qkv_csv_free(&t);
+    assert_ok(load(&t, "x,,x\n1,2,3\n", 11, "2", "3"));
+    assert_string_equal(t.names[0], "column 2");
+    assert_string_equal(t.names[1], "x");
     qkv_csv_free(&t);
 }
 
@@ -88,9 +97,9 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
     (void)state;
     static const struct {
         const char *text, *column, *message;
-    } cases[] = {{"", NULL, "line 1"},
-                 {"x,y\n", NULL, "no complete row"},
-                 {"x\nNA\n", NULL, "1 dropped"},
+    } cases[] = {{"", NULL, "line 1, column 1: expected a complete row, found an empty file"},
+                 {"x,y\n", NULL, "line 2, column 1: expected a complete row, found only a header"},
+                 {"x\nNA\n", NULL, "only incomplete ones"},
                  {"x,y\n1,2\n3\n", NULL, "line 3, column 2: the row has 1 fields, the first has 2"},
                  {"x,y\n1,2,3\n", NULL, "line 2, column 3"},
                  {"x,y\n1,2\n\n\n3,four\n", NULL, "line 5, column 2 (y): 'four' is not a number"},
@@ -103,6 +112,7 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
                  {"x\n1,5\n", NULL, "line 2"},
                  {"x,y\n1,2\n", "z", "line 1: no column 'z'"},
                  {"x,y\n1,2\n", "3", "no column '3'"},
+                 {"y,x,x\n1,2,3\n", "x", "line 1: columns 2 and 3 are both 'x'"},
                  {"x,y\n1,2\n", "0", "no column '0'"},
                  {"1,2\n", "x", "no header"},
                  {"x,y\n1,\"2\n", NULL, "line 2, column 2: a misplaced or unclosed quote"},
@@ -111,6 +121,9 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
         assert_refused(cases[i].text, strlen(cases[i].text), cases[i].column, cases[i].message);
     assert_refused("x,y\n1,\0002\n", 9, NULL, "line 2, column 1: a NUL byte");
     qkv_table t;
+    const char *twice = "x,y\n1,2\n";
+    assert_status(load(&t, twice, strlen(twice), "y", "2"), QKV_E_FORMAT);
+    assert_message("in.csv, line 1, column 2 (y): asked for twice, as 'y' and as '2'");
     assert_status(qkv_csv_load(&t, scratch("absent.csv"), NULL, 0), QKV_E_IO);
     assert_message("absent.csv");
     assert_status(qkv_csv_load(&t, NULL, NULL, 0), QKV_E_ARG);
@@ -147,7 +160,60 @@ static void a_file_that_cannot_be_written_leaves_nothing(void **state)
     assert_status(qkv_csv_save(scratch("no/such/directory.csv"), names, columns, 1, 1), QKV_E_IO);
     assert_status(qkv_csv_save("", names, columns, 1, 1), QKV_E_ARG);
     assert_status(qkv_csv_save(scratch("out.csv"), names, columns, 0, 1), QKV_E_ARG);
+    assert_status(qkv_csv_save(scratch("."), names, columns, 1, 1), QKV_E_IO);
+    assert_message("Is a directory");
     assert_int_equal(scratch_count("directory"), 0);
+}
+
+static void a_full_disk_leaves_the_old_file(void **state)
+{
+    (void)state;
+    const double a[] = {1};
+    const double *columns[] = {a};
+    const char *path = scratch("full.csv"), *names[] = {"a"};
+    assert_ok(qkv_csv_save(path, names, columns, 1, 1));
+    struct rlimit before, none;
+    assert_int_equal(getrlimit(RLIMIT_FSIZE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    signal(SIGXFSZ, SIG_IGN);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &none), 0);
+    names[0] = "b";
+    qkv_status status = qkv_csv_save(path, names, columns, 1, 1);
+    assert_int_equal(setrlimit(RLIMIT_FSIZE, &before), 0);
+    signal(SIGXFSZ, SIG_DFL);
+    assert_status(status, QKV_E_IO);
+    assert_message("full.csv: File too large");
+    char *text = read_file(path, NULL);
+    assert_string_equal(text, "a\n1\n");
+    free(text);
+    assert_int_equal(scratch_count(".tmp"), 0);
+}
+
+static void a_pipe_and_a_link_stay_what_they_are(void **state)
+{
+    (void)state;
+    const double a[] = {1};
+    const double *columns[] = {a};
+    const char *names[] = {"a"}, *pipe = scratch("pipe"), *link = scratch("link.csv");
+    assert_int_equal(mkfifo(pipe, 0600), 0);
+    int reader = open(pipe, O_RDWR | O_CLOEXEC);
+    assert_true(reader >= 0);
+    assert_ok(qkv_csv_save(pipe, names, columns, 1, 1));
+    char text[8] = {0};
+    assert_int_equal(read(reader, text, sizeof text - 1), 4);
+    assert_string_equal(text, "a\n1\n");
+    close(reader);
+
+    write_file(scratch("target.csv"), "", 0);
+    assert_int_equal(symlink(scratch("target.csv"), link), 0);
+    assert_ok(qkv_csv_save(link, names, columns, 1, 1));
+    size_t bytes;
+    free(read_file(scratch("target.csv"), &bytes));
+    assert_int_equal(bytes, 4);
+    struct stat info;
+    assert_int_equal(lstat(link, &info), 0);
+    assert_true(S_ISLNK(info.st_mode));
 }
 
 static void a_comma_decimal_locale_changes_nothing(void **state)
@@ -182,6 +248,8 @@ int main(void)
         cmocka_unit_test(malformed_files_are_refused_with_line_and_column),
         cmocka_unit_test(what_is_written_reads_back_to_the_bit),
         cmocka_unit_test(a_file_that_cannot_be_written_leaves_nothing),
+        cmocka_unit_test(a_full_disk_leaves_the_old_file),
+        cmocka_unit_test(a_pipe_and_a_link_stay_what_they_are),
         cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

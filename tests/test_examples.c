@@ -30,8 +30,9 @@ static void assert_run(const char *const *argv, int exit_code, const char *out, 
 static void every_program_explains_itself(void **state)
 {
     (void)state;
-    static const char *const programs[] = {HEATMAP, DATABASE};
-    for (size_t i = 0; i < 2; i++) {
+    static const char *const programs[] = {HEATMAP, DATABASE, QKV_BIN_DIR "/covariance",
+                                           QKV_BIN_DIR "/nadaraya_watson"};
+    for (size_t i = 0; i < 4; i++) {
         assert_run(ARGV(programs[i], "--help"), 0, "Usage: ", "");
         assert_run(ARGV(programs[i], "--help"), 0, "Exit status: 0 done", "");
         assert_run(ARGV(programs[i], "--version"), 0, qkv_version(), "");

@@ -2,6 +2,7 @@
  */
 #include "support.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,10 +11,10 @@
 
 static const char program[] = QKV_BIN_DIR "/nadaraya_watson";
 
-/* Runs the program with up to eight arguments. */
+/* Runs the program with up to ten arguments. */
 static ran regress(const char *const *arguments, const char *input)
 {
-    const char *argv[10] = {program};
+    const char *argv[12] = {program};
     for (int i = 0; arguments[i]; i++) argv[i + 1] = arguments[i];
     return run(argv, input);
 }
@@ -46,7 +47,8 @@ static void it_learns_a_better_bandwidth_and_leaves_its_figures(void **state)
         snprintf(name, sizeof name, "mcycle/%s", files[i]);
         char *content = read_file(scratch(name), &bytes);
         assert_true(bytes > 1000);
-        assert_int_equal(!strncmp(content, i < 4 ? "<?xml" : "times", 5), 1);
+        const char *begin = i < 4 ? "<?xml" : "times,accel_predicted\n";
+        assert_int_equal(strncmp(content, begin, strlen(begin)), 0);
         free(content);
     }
     ran_free(&r);
@@ -59,9 +61,39 @@ static void several_columns_have_a_bandwidth_each(void **state)
     ran r = regress(
         (const char *const[]){"--data", "-", "--x", "a,b", "--y", "y", "--plot", "", NULL}, csv);
     assert_int_equal(r.exit_code, 0);
-    assert_non_null(strstr(r.out, "7 rows, 1 incomplete"));
+    assert_non_null(strstr(r.out, "7 rows\n               1 incomplete rows dropped"));
     assert_non_null(strstr(r.out, "of a (started"));
     assert_non_null(strstr(r.out, "of b (started"));
+    ran_free(&r);
+}
+
+static void how_the_fit_ended_is_told(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *option, *value, *message;
+    } cases[] = {
+        {"--steps", "3", "steps          3, not converged: allow more --steps"},
+        {"--start", "1e-9", "steps          0, no slope at the start: try another --start"},
+        {"--start", "1", ", converged"}};
+    for (int i = 0; i < 3; i++) {
+        ran r = regress((const char *const[]){"--plot", "", cases[i].option, cases[i].value, NULL},
+                        NULL);
+        assert_int_equal(r.exit_code, 0);
+        if (!strstr(r.out, cases[i].message)) fail_msg("no '%s' in: %s", cases[i].message, r.out);
+        const char *end = strrchr(r.err, '/'); /* "fit 3/3  loss": the last line says all is done */
+        assert_non_null(end);
+        assert_close(strtod(end + 1, NULL), number_after(r.out, "steps "), 0);
+        ran_free(&r);
+    }
+}
+
+static void the_rate_is_the_length_of_the_first_step(void **state)
+{
+    (void)state;
+    ran r =
+        regress((const char *const[]){"--plot", "", "--steps", "1", "--rate", "0.01", NULL}, NULL);
+    assert_close(number_after(r.out, "bandwidth "), 3 * exp(-0.01), 1e-4);
     ran_free(&r);
 }
 
@@ -69,7 +101,9 @@ static void a_wrong_command_line_is_exit_2(void **state)
 {
     (void)state;
     const char *const lines[][4] = {{"--data", "x.csv"}, {"--x", "a"},         {"--format", "gif"},
-                                    {"--steps", "many"}, {"--no-such-option"}, {"stray"}};
+                                    {"--steps", "many"}, {"--no-such-option"}, {"stray"},
+                                    {"--start", "0"},    {"--start", "1,2"},   {"--start", ","},
+                                    {"--rate", "nan"},   {"--n", "2"},         {"--grid", "1"}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         ran r = regress(lines[i], NULL);
         assert_int_equal(r.exit_code, 2);
@@ -83,20 +117,68 @@ static void bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing(void
 {
     (void)state;
     static const struct {
-        const char *content, *message;
-    } bad[] = {{"x,y\n1,2\n2,three\n3,4\n", "line 3, column 2"},
-               {"x,y\n1,2\n2\n3,4\n", "line 3"},
-               {"x,y\n1,2\n2,1e999\n3,4\n", "line 3, column 2"},
-               {"", "bad.csv"},
-               {"x,z\n1,2\n2,3\n3,4\n", "'y'"}};
+        const char *content, *x, *message;
+    } bad[] = {
+        {"x,y\n1,2\n2,three\n3,4\n", "x", "bad.csv, line 3, column 2 (y): 'three'"},
+        {"x,y\n1,2\n2\n3,4\n", "x", "line 3, column 2: the row has 1"},
+        {"x,y\n1,2\n2,1e999\n3,4\n", "x", "line 3, column 2"},
+        {"", "x", "bad.csv, line 1, column 1: expected a complete row, found an empty file"},
+        {"x,y\n", "x", "found only a header"},
+        {"x,y\n1,2\n", "x", "complete rows: 1, expected at least 3"},
+        {"x,y\n1,2\n2,3\n3,NA\n", "x",
+         "complete rows: 2, expected at least 3 (incomplete, so dropped: 1)"},
+        {"x,z\n1,2\n2,3\n3,4\n", "x", "no column 'y'"},
+        {"x,b,y\n1,7,2\n2,7,3\n3,7,4\n", "x,b", "bad.csv: 'b' is 7 in all 3 rows"},
+        {"x,y\n1,5\n2,5\n3,5\n", "x", "'y' is 5 in all 3 rows: there is nothing to predict\n"},
+        {"x,y\n1,5\n2,6\n3,5\n", "x,1", "column 1 (x): asked for twice, as 'x' and as '1'"},
+        {"x,y\n1,5\n2,6\n3,5\n", "2", "column 2 (y): asked for twice"},
+        {"x,x,y\n1,5,1\n2,6,2\n3,5,3\n", "x", "columns 1 and 2 are both 'x'"},
+        {"x,y\n1e200,5\n2e200,6\n3,5\n", "x", "'x' goes from 3 to 2e+200: rescale it"},
+        {"x,y\n1e-200,5\n2e-200,6\n0,5\n", "x", "'x' goes from 0 to 2e-200: rescale it"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         write_file(scratch("bad.csv"), bad[i].content, strlen(bad[i].content));
-        ran r = regress((const char *const[]){"--data", scratch("bad.csv"), "--x", "x", "--y", "y",
-                                              "--plot", scratch("nothing"), NULL},
+        ran r = regress((const char *const[]){"--data", scratch("bad.csv"), "--x", bad[i].x, "--y",
+                                              "y", "--plot", scratch("nothing"), NULL},
                         NULL);
         assert_int_equal(r.exit_code, 1);
         if (!strstr(r.err, bad[i].message)) fail_msg("expected %s in: %s", bad[i].message, r.err);
+        assert_string_equal(r.out, "");
         assert_int_equal(scratch_count("nothing"), 0);
+        ran_free(&r);
+    }
+}
+
+static void columns_without_a_name_are_numbered(void **state)
+{
+    (void)state;
+    static const char csv[] = "1,2\n2,4\n3,3\n4,5\n";
+    ran r = regress((const char *const[]){"--data", "-", "--x", "1", "--y", "2", "--plot", "",
+                                          "--predict", scratch("numbered.csv"), NULL},
+                    csv);
+    assert_int_equal(r.exit_code, 0);
+    assert_non_null(strstr(r.out, "of column 1 (started"));
+    char *saved = read_file(scratch("numbered.csv"), NULL);
+    assert_int_equal(strncmp(saved, "column 1,column 2_predicted\n", 28), 0);
+    free(saved), ran_free(&r);
+}
+
+static void what_cannot_be_written_is_exit_1(void **state)
+{
+    (void)state;
+    write_file(scratch("occupied"), "", 0);
+    const char *const lines[][5] = {
+        {"--plot", scratch("occupied"), NULL},
+        {"--plot", scratch("occupied/under"), NULL},
+        {"--plot", "", "--predict", scratch("absent/predictions.csv"), NULL},
+        {"--plot", "", "--predict", scratch("."), NULL}};
+    static const char *const messages[] = {
+        "occupied is not a directory", "cannot make the directory",
+        "absent/predictions.csv: No such file", "Is a directory"};
+    for (int i = 0; i < 4; i++) {
+        ran r = regress(lines[i], NULL);
+        assert_int_equal(r.exit_code, 1);
+        if (!strstr(r.err, messages[i])) fail_msg("expected %s in: %s", messages[i], r.err);
+        assert_int_equal(scratch_count(".tmp"), 0);
         ran_free(&r);
     }
 }
@@ -142,8 +224,12 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_learns_a_better_bandwidth_and_leaves_its_figures),
         cmocka_unit_test(several_columns_have_a_bandwidth_each),
+        cmocka_unit_test(how_the_fit_ended_is_told),
+        cmocka_unit_test(the_rate_is_the_length_of_the_first_step),
         cmocka_unit_test(a_wrong_command_line_is_exit_2),
         cmocka_unit_test(bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing),
+        cmocka_unit_test(columns_without_a_name_are_numbered),
+        cmocka_unit_test(what_cannot_be_written_is_exit_1),
         cmocka_unit_test(without_gnuplot_the_predictions_are_written_all_the_same),
         cmocka_unit_test(output_that_does_not_arrive_is_exit_1),
         cmocka_unit_test(help_says_what_it_takes),

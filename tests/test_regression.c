@@ -149,12 +149,14 @@ static void rows_without_a_neighbour_are_undefined_and_counted(void **state)
         const double *row = t.data + i * t.columns;
         qkv_regression *r = &data[i / 5];
         r->kernel = QKV_REGRESSION_EPANECHNIKOV;
-        double cv, gradient;
+        double cv, gradient, above, below, up = row[0] * exp(1e-6), down = row[0] * exp(-1e-6);
         ptrdiff_t undefined;
         assert_ok(qkv_regression_cv_gradient(r, row, &cv, &undefined, &gradient));
         assert_relative(cv, row[1], 1e-10);
         assert_int_equal(undefined, (ptrdiff_t)row[2]);
-        assert_true(isfinite(gradient));
+        assert_ok(qkv_regression_cv(r, &up, &above, NULL));
+        assert_ok(qkv_regression_cv(r, &down, &below, NULL));
+        assert_close(gradient, (above - below) / 2e-6, 1e-6 * cv);
     }
 
     const ptrdiff_t alone[] = {5, 6, 44, 45, 50}; /* rows of cars at the first h, from 1 */
@@ -291,7 +293,6 @@ static void gradient_descent_walks_the_reference_trajectory(void **state)
     assert_ok(qkv_regression_fit(&r, &options, &h, &report));
     assert_int_equal(t.seen, 61);
     assert_int_equal(report.steps, 60);
-    assert_int_equal(report.best_step, 60);
     assert_false(report.converged);
     assert_relative(report.loss_before, t.expected.data[1], 1e-8);
     assert_relative(report.loss_after, t.expected.data[60 * 3 + 1], 1e-8);
@@ -303,6 +304,37 @@ static void gradient_descent_walks_the_reference_trajectory(void **state)
     assert_int_equal(report.steps, 4);
     assert_relative(h, t.expected.data[4 * 3], 1e-8);
     qkv_csv_free(&t.expected);
+    free_data(&r);
+}
+
+/* How far one step of those options moves log h of cars. */
+static double first_step(qkv_regression_fit_options options, double start)
+{
+    qkv_regression r = cars();
+    double h;
+    qkv_regression_fit_report report;
+    options.start = &start;
+    options.steps = 1;
+    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
+    assert_int_equal(report.steps, 1);
+    free_data(&r);
+    return log(h / start);
+}
+
+static void steps_are_as_long_as_documented(void **state)
+{
+    (void)state;
+    qkv_regression r = cars();
+    double start = 4, cv, gradient;
+    assert_ok(qkv_regression_cv_gradient(&r, &start, &cv, NULL, &gradient));
+    qkv_regression_fit_options options = {.rate = 0};
+    assert_close(first_step(options, start), -0.1, 1e-7);
+    options.rate = 0.02;
+    assert_close(first_step(options, start), -0.02, 1e-7);
+    options.rate = 1e6; /* exp(-1e6) is no bandwidth: taken back until it is */
+    assert_true(isfinite(first_step(options, start)));
+    options = (qkv_regression_fit_options){.optimizer = QKV_REGRESSION_GRADIENT_DESCENT};
+    assert_close(first_step(options, start), -gradient / cv, 1e-12);
     free_data(&r);
 }
 
@@ -320,25 +352,57 @@ static double grid_minimum(const qkv_regression *r)
     return least;
 }
 
-static void check_training(const qkv_regression *r, qkv_regression_optimizer optimizer)
+typedef struct descent_seen {
+    ptrdiff_t steps;
+    double loss, gradient; /* of the last step, and its largest |gradient| */
+    ptrdiff_t columns;
+} descent_seen;
+
+static bool assert_lower(void *context, const qkv_regression_step *step)
 {
-    qkv_regression_fit_options options = {.optimizer = optimizer};
+    descent_seen *d = context;
+    assert_int_equal(step->step, d->steps++);
+    if (step->step > 0) assert_true(step->loss < d->loss);
+    d->loss = step->loss;
+    d->gradient = 0;
+    for (ptrdiff_t c = 0; c < d->columns; c++)
+        d->gradient = fmax(d->gradient, fabs(step->gradient[c]));
+    return true;
+}
+
+/* Every step lowers the loss, and the report says what the last step saw. */
+static void check_descent(const qkv_regression *r, qkv_regression_fit_options options, double *h,
+                          qkv_regression_fit_report *report)
+{
+    descent_seen seen = {.columns = r->bandwidths ? r->bandwidths : 1};
+    double cv, gradient[3], largest = 0;
+    options.observe = assert_lower;
+    options.context = &seen;
+    assert_ok(qkv_regression_fit(r, &options, h, report));
+    assert_int_equal(report->steps, seen.steps - 1);
+    assert_ok(qkv_regression_cv_gradient(r, h, &cv, NULL, gradient));
+    assert_true(report->loss_after == cv && cv == seen.loss);
+    for (ptrdiff_t c = 0; c < seen.columns; c++) largest = fmax(largest, fabs(gradient[c]));
+    assert_true(report->gradient == largest && largest == seen.gradient);
+    assert_int_equal(report->converged, largest <= 1e-6 * cv);
+}
+
+static void check_training(const qkv_regression *r, qkv_regression_optimizer optimizer, int steps)
+{
     qkv_regression_fit_report report;
-    double h, cv, least = grid_minimum(r);
-    assert_ok(qkv_regression_fit(r, &options, &h, &report));
-    assert_ok(qkv_regression_cv(r, &h, &cv, NULL));
-    assert_true(report.converged);
-    assert_true(report.loss_after == cv);
-    assert_true(cv <= least + 1e-9 * least);
-    assert_true(cv < report.loss_before);
+    double h, least = grid_minimum(r);
+    check_descent(r, (qkv_regression_fit_options){.optimizer = optimizer}, &h, &report);
+    assert_true(report.converged && report.steps <= steps);
+    assert_true(report.loss_after <= least + 1e-9 * least);
+    assert_true(report.loss_after < report.loss_before);
 }
 
 static void training_reaches_the_minimum_of_a_dense_search(void **state)
 {
     (void)state;
     qkv_regression data[] = {cars(), faithful(), mcycle()};
-    for (int i = 0; i < 3; i++) check_training(&data[i], QKV_REGRESSION_ADAM);
-    check_training(&data[0], QKV_REGRESSION_GRADIENT_DESCENT);
+    for (int i = 0; i < 3; i++) check_training(&data[i], QKV_REGRESSION_ADAM, 40);
+    check_training(&data[0], QKV_REGRESSION_GRADIENT_DESCENT, 60);
     for (int i = 0; i < 3; i++) free_data(&data[i]);
 }
 
@@ -357,6 +421,14 @@ static void a_column_without_meaning_is_smoothed_out(void **state)
     assert_ok(qkv_regression_fit(&r, NULL, h, &each));
     assert_true(each.loss_after < 0.5 * one.loss_after);
     assert_true(h[2] > 10 * h[0] && h[2] > 10 * h[1]);
+
+    /* From far below, one column overshoots long before the others arrive. */
+    double start[P], again[P];
+    assert_ok(qkv_regression_silverman(&r, start));
+    for (int c = 0; c < P; c++) start[c] /= 4;
+    check_descent(&r, (qkv_regression_fit_options){.start = start}, again, &each);
+    assert_true(each.converged && each.steps < 100);
+    for (int c = 0; c < P; c++) assert_relative(again[c], h[c], 1e-3);
 }
 
 static void compact_kernels_stay_where_every_row_has_a_neighbour(void **state)
@@ -398,6 +470,19 @@ static void silvermans_rule_is_its_formula(void **state)
     r.kernel = QKV_REGRESSION_EPANECHNIKOV;
     assert_ok(qkv_regression_silverman(&r, h));
     assert_relative(h[0] / expected, 2.2138, 1e-4); /* Haerdle 1990, table 5.3 */
+    r.kernel = QKV_REGRESSION_BOXCAR;
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0] / expected, 1.3510 / 0.7764, 1e-4); /* Marron & Nolan 1988, table 1 */
+    r.kernel = QKV_REGRESSION_TRIANGULAR;
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0] / expected, 1.8882 / 0.7764, 1e-4);
+    r.kernel = QKV_REGRESSION_GAUSSIAN;
+
+    double even[] = {0, 0, 1, 1}; /* deviation sqrt(1/3), less than the quartiles' 1 / 1.349 */
+    r.x = even;
+    r.n = 4;
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0], pow(4.0 / 3 / 4, 0.2) * sqrt(1.0 / 3), 1e-14);
 
     double pairs[] = {10, 7, 1, 7, 3, 7, 4, 7, 2, 7}; /* the second column has no spread */
     double a = pow(5, -1.0 / 6);
@@ -441,6 +526,11 @@ static void what_cannot_be_is_an_error(void **state)
     assert_message("bandwidth[0] is 0");
     bad = NAN;
     assert_status(qkv_regression_leave_one_out(&r, &bad, out), QKV_E_ARG);
+    bad = INFINITY;
+    assert_status(qkv_regression_predict(&r, &bad, x, 1, out, NULL), QKV_E_ARG);
+    wrong.n = 0;
+    assert_status(qkv_regression_predict(&wrong, &h, x, 1, out, NULL), QKV_E_SHAPE);
+    wrong = r;
     wrong.bandwidths = 2;
     assert_status(qkv_regression_cv(&wrong, &h, out, NULL), QKV_E_SHAPE);
     wrong = r;
@@ -482,6 +572,7 @@ int main(void)
         cmocka_unit_test(the_gradient_passes_its_check_for_every_smooth_kernel),
         cmocka_unit_test(kernels_without_slope_have_gradient_zero),
         cmocka_unit_test(gradient_descent_walks_the_reference_trajectory),
+        cmocka_unit_test(steps_are_as_long_as_documented),
         cmocka_unit_test(training_reaches_the_minimum_of_a_dense_search),
         cmocka_unit_test(a_column_without_meaning_is_smoothed_out),
         cmocka_unit_test(compact_kernels_stay_where_every_row_has_a_neighbour),

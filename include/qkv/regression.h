@@ -106,7 +106,9 @@ typedef struct qkv_regression_fit_options {
     qkv_regression_optimizer optimizer;
     double rate;      /* 0: 0.1 for Adam, 1 / (loss at the start) for gradient descent */
     ptrdiff_t steps;  /* at most so many; 0: 500 */
-    double tolerance; /* converged at max |gradient| <= tolerance loss. 0: 1e-6; < 0: never */
+    double tolerance; /* converged at max |gradient| <= tolerance loss, or a thousandth of the loss
+                         at the start if that is more (where the loss goes to 0). 0: 1e-6; < 0:
+                         never */
     /* Called before every step and once after the last; false ends the fit there. May be NULL. */
     bool (*observe)(void *context, const qkv_regression_step *step);
     void *context;
@@ -114,18 +116,24 @@ typedef struct qkv_regression_fit_options {
 
 typedef struct qkv_regression_fit_report {
     double loss_before, loss_after; /* CV at the start and at the bandwidth returned */
+    double gradient;                /* the largest |d loss / d log h_c| there */
     ptrdiff_t steps;                /* taken */
-    ptrdiff_t best_step;            /* the step at which the bandwidth returned was seen */
     bool converged;
 } qkv_regression_fit_report;
 
-/* Minimises CV over log h by gradient steps. bandwidth, [bandwidths], is overwritten by the best
- * seen, and unchanged on failure. CV may have several minima: this finds one downhill from the
- * start. Only bandwidths that define every leave-one-out row are admitted: a start that does not is
- * doubled until it does, a step that would leave them is halved until it does not. options NULL:
- * all zero. report is overwritten; it may be NULL. QKV_E_ARG also for a bad option, and for the
- * boxcar and the constant kernel, which have no gradient to follow; QKV_E_DOMAIN also if the loss
- * is not finite. */
+/* Minimises CV over log h by gradient steps. bandwidth, [bandwidths], is overwritten by the one
+ * reached, and unchanged on failure.
+ *
+ * Every step lowers the loss: one that would not is taken back, and the next starts without
+ * momentum and at half the rate, which grows again by a fifth a step. The fit has converged where
+ * the gradient is small beside the loss; it also ends after the last step allowed, or where
+ * rounding lets no step lower the loss. CV may have several minima: this finds one downhill from
+ * the start. Only bandwidths that define every leave-one-out row are admitted: a start that does
+ * not is doubled until it does, a step that would leave them is taken back.
+ *
+ * options NULL: all zero. report is overwritten; it may be NULL. QKV_E_ARG also for a bad option,
+ * and for the boxcar and the constant kernel, which have no gradient to follow; QKV_E_DOMAIN also if
+ * the loss is not finite. */
 QKV_API qkv_status qkv_regression_fit(const qkv_regression *r,
                                       const qkv_regression_fit_options *options, double *bandwidth,
                                       qkv_regression_fit_report *report);
