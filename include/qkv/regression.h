@@ -132,8 +132,8 @@ typedef struct qkv_regression_fit_report {
  * not is doubled until it does, a step that would leave them is taken back.
  *
  * options NULL: all zero. report is overwritten; it may be NULL. QKV_E_ARG also for a bad option,
- * and for the boxcar and the constant kernel, which have no gradient to follow; QKV_E_DOMAIN also if
- * the loss is not finite. */
+ * and for the boxcar and the constant kernel, which have no gradient to follow; QKV_E_DOMAIN also
+ * if the loss is not finite. */
 QKV_API qkv_status qkv_regression_fit(const qkv_regression *r,
                                       const qkv_regression_fit_options *options, double *bandwidth,
                                       qkv_regression_fit_report *report);
