@@ -232,40 +232,50 @@ static void draw_weights(const char *directory, const lookup *lookups, int n)
     free(all);
 }
 
-static void draw_bars(const char *directory, const lookup *lookups, int n)
+/* What a panel of bars points to. */
+typedef struct bars {
+    char title[200];
+    double weight[PEOPLE];
+    qkv_series series;
+} bars;
+
+static qkv_panel fill_bars(bars *b, const lookup *l, ptrdiff_t query, const char *const *keys)
+{
+    static const double x[PEOPLE] = {0, 1, 2, 3, 4, 5};
+    bool whole = true;
+    for (int i = 0; i < PEOPLE; i++) {
+        b->weight[i] = l->present[i] ? l->weights[SOFT][query * PEOPLE + i] : NAN;
+        whole = whole && l->present[i];
+    }
+    snprintf(b->title, sizeof b->title, "\"%.150s\" asked of %s", l->queries[query],
+             whole ? "all records" : "the records left");
+    b->series = (qkv_series){.mark = QKV_BARS, .n = PEOPLE, .x = x, .y = b->weight};
+    return (qkv_panel){.title = b->title,
+                       .y_label = "softmax weight",
+                       .x_range = {-0.6, PEOPLE - 0.4},
+                       .y_range = {0, 1},
+                       .x_ticks = keys,
+                       .n_x_ticks = PEOPLE,
+                       .series = &b->series,
+                       .n_series = 1};
+}
+
+/* One panel for each query asked, of each database. */
+static void draw_bars(const char *directory, const lookup *lookups, int n, ptrdiff_t asked)
 {
     const char *keys[PEOPLE];
-    double x[PEOPLE], y[2][PEOPLE];
-    char title[2][200];
-    qkv_series series[2];
-    qkv_panel panels[2];
-    for (int i = 0; i < PEOPLE; i++) {
-        keys[i] = everybody[i].last;
-        x[i] = i;
-    }
-    for (int d = 0; d < n; d++) {
-        const lookup *l = &lookups[d];
-        bool whole = true;
-        for (int i = 0; i < PEOPLE; i++) {
-            y[d][i] = l->present[i] ? l->weights[SOFT][i] : NAN;
-            whole = whole && l->present[i];
-        }
-        snprintf(title[d], sizeof title[d], "\"%.100s\" asked of %s", l->queries[0],
-                 whole ? "all records" : "the records left");
-        series[d] = (qkv_series){.mark = QKV_BARS, .n = PEOPLE, .x = x, .y = y[d]};
-        panels[d] = (qkv_panel){.title = title[d],
-                                .y_label = d == 0 ? "softmax weight" : NULL,
-                                .x_range = {-0.6, PEOPLE - 0.4},
-                                .y_range = {0, 1},
-                                .x_ticks = keys,
-                                .n_x_ticks = PEOPLE,
-                                .series = &series[d],
-                                .n_series = 1};
-    }
+    for (int i = 0; i < PEOPLE; i++) keys[i] = everybody[i].last;
+    int count = n * (int)asked, cols = count < 2 ? 1 : count <= 40 ? 2 : (count + 19) / 20;
+    int rows = (count + cols - 1) / cols;
+    bars *all = allocate((size_t)(rows * cols), sizeof *all);
+    qkv_panel *panels = allocate((size_t)(rows * cols), sizeof *panels);
+    for (int i = 0; i < count; i++) panels[i] = fill_bars(&all[i], &lookups[i % n], i / n, keys);
     char *path = join_path(directory, "database_bars.svg");
-    check(qkv_plot_panels(panels, 1, n, &(qkv_figure){.path = path, .height = 2.9}));
+    check(qkv_plot_panels(panels, rows, cols, &(qkv_figure){.path = path, .height = 2.9 * rows}));
     printf("wrote %s\n", path);
     free(path);
+    free(panels);
+    free(all);
 }
 
 /* ---- The program -------------------------------------------------------------------------------
@@ -342,7 +352,7 @@ int main(int argc, char **argv)
         make_directories(plot);
         putchar('\n');
         draw_weights(plot, lookups, n);
-        draw_bars(plot, lookups, n);
+        draw_bars(plot, lookups, n, asked);
     }
     for (int d = 0; d < n; d++) forget(&lookups[d]);
     free(queries);

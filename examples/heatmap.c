@@ -1,6 +1,5 @@
 /* heatmap - the chapter's figure: matrices of attention weights as colours. */
 #include <getopt.h>
-#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,12 +9,12 @@
 #include "qkv/npy.h"
 #include "qkv/plot.h"
 
-enum { OUTPUT, PALETTE, TITLE, XLABEL, YLABEL, SIZE, KEEP_SCRIPT };
+enum { OUTPUT, PALETTE, TITLE, XLABEL, YLABEL, SIZE, SCALE, KEEP_SCRIPT };
 
 static const command heatmap = {
     "[FILE.npy]",
     "Draws matrices of attention weights, [queries, keys], [columns, queries, keys] or [rows, "
-    "columns, queries, keys] (float, double, int64 or bool), on one colour scale. Without a file: "
+    "columns, queries, keys] of any real type, on one colour scale. Without a file: "
     "the chapter's identity matrix, 10 queries by 10 keys.",
     (const command_option[]){
         [OUTPUT] = {"output", "FILE", "Draw into FILE (.svg, .png or .pdf), not the terminal."},
@@ -24,6 +23,8 @@ static const command heatmap = {
         [XLABEL] = {"xlabel", "TEXT", "Label below the bottom row (default: Keys)."},
         [YLABEL] = {"ylabel", "TEXT", "Label beside the first column (default: Queries)."},
         [SIZE] = {"size", "W,H", "Size of the figure in inches (default: fitted)."},
+        [SCALE] = {"scale", "LOW,HIGH",
+                   "Colours run from LOW to HIGH (default: the least and greatest element)."},
         [KEEP_SCRIPT] = {"keep-script", NULL,
                          "Also write FILE.gp and FILE.dat, to draw again with gnuplot."},
         {NULL, NULL, NULL}}};
@@ -37,28 +38,14 @@ static qkv_palette parse_palette(const char *name)
     usage_error("--palette: '%s' is none of Reds, viridis, Blues, Greys", name);
 }
 
-static void parse_size(char *text, qkv_figure *figure)
+static void parse_pair(const char *option, char *text, const char *form, double low, double high,
+                       double *first, double *second)
 {
     char *comma = strchr(text, ',');
-    if (!comma) usage_error("--size: '%s' is not WIDTH,HEIGHT", text);
+    if (!comma) usage_error("--%s: '%s' is not %s", option, text, form);
     *comma = '\0';
-    figure->width = number_argument("size", text, 0.5, 100);
-    figure->height = number_argument("size", comma + 1, 0.5, 100);
-}
-
-static double element(const qkv_npy *a, size_t i)
-{
-    switch (a->type) {
-    case QKV_NPY_F32:
-        return (double)((const float *)a->data)[i];
-    case QKV_NPY_F64:
-        return ((const double *)a->data)[i];
-    case QKV_NPY_I64:
-        return (double)((const int64_t *)a->data)[i];
-    case QKV_NPY_BOOL:
-        return ((const uint8_t *)a->data)[i] != 0;
-    }
-    return 0;
+    *first = number_argument(option, text, low, high);
+    *second = number_argument(option, comma + 1, low, high);
 }
 
 static double *load_matrices(const char *path, ptrdiff_t shape[4])
@@ -70,7 +57,7 @@ static double *load_matrices(const char *path, ptrdiff_t shape[4])
     for (int i = 0; i < 4; i++) shape[i] = i < 4 - array.rank ? 1 : array.dim[i - (4 - array.rank)];
     size_t n = qkv_npy_size(&array);
     double *matrices = allocate(n, sizeof *matrices);
-    for (size_t i = 0; i < n; i++) matrices[i] = element(&array, i);
+    for (size_t i = 0; i < n; i++) matrices[i] = qkv_npy_element(&array, i);
     qkv_npy_free(&array);
     return matrices;
 }
@@ -95,7 +82,11 @@ int main(int argc, char **argv)
         if (option == TITLE) titles[n_titles++] = optarg;
         if (option == XLABEL) options.x_label = optarg;
         if (option == YLABEL) options.y_label = optarg;
-        if (option == SIZE) parse_size(optarg, &options.figure);
+        if (option == SIZE)
+            parse_pair("size", optarg, "WIDTH,HEIGHT", 0.5, 100, &options.figure.width,
+                       &options.figure.height);
+        if (option == SCALE)
+            parse_pair("scale", optarg, "LOW,HIGH", -1e300, 1e300, &options.lower, &options.upper);
         if (option == KEEP_SCRIPT) options.figure.keep_script = true;
     }
     if (argc - optind > 1) usage_error("more than one file: %s", argv[optind + 1]);

@@ -99,7 +99,7 @@ static char *axis_label(const char *what, ptrdiff_t shown, ptrdiff_t n)
     return shown < n ? print_text("%s (%td of %td)", what, shown, n) : print_text("%s", what);
 }
 
-/* Queries over keys: at most 50 of one and 150 of the other, evenly chosen, in the order of x. Few
+/* Queries over keys: at most 50 of one and 80 of the other, evenly chosen, in the order of x. Few
  * keys get few queries, or the figure would be a strip. */
 static void draw_weights(const sheet *to, const learned *l)
 {
@@ -107,7 +107,7 @@ static void draw_weights(const sheet *to, const learned *l)
     const double *queries = s->d == 1 ? l->grid : s->x;
     ptrdiff_t n_q = s->d == 1 ? l->n_grid : s->n;
     ptrdiff_t rows = (ptrdiff_t)fmin(fmin((double)n_q, 50), 2 * (double)s->n);
-    ptrdiff_t cols = s->n < 150 ? s->n : 150;
+    ptrdiff_t cols = s->n < 80 ? s->n : 80;
     double *q = allocate((size_t)(rows * s->d), sizeof *q);
     double *all = allocate((size_t)(rows * s->n), sizeof *all);
     double *mean = allocate((size_t)rows, sizeof *mean);

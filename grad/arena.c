@@ -5,7 +5,6 @@
 
 enum {
     LINE = 64,             /* bytes: a cache line, and the widest vector */
-    SMALL_ALIGN = 16,      /* of pieces below a line */
     FIRST_CHUNK = 1 << 14, /* bytes; later chunks double what is held .. */
     LARGEST_STEP = 1 << 26 /* .. up to this, so that a large tape is not held twice over */
 };
@@ -38,9 +37,9 @@ void *qkv_arena_take(qkv_arena *arena, size_t n, size_t size)
 {
     size_t bytes;
     if (__builtin_mul_overflow(n, size, &bytes) || bytes > PTRDIFF_MAX / 2) return NULL;
-    size_t align = bytes < LINE ? SMALL_ALIGN : LINE;
+    size_t align = bytes >= LINE ? LINE : bytes > 8 ? 16 : 8;
     qkv_chunk *c = arena->newest;
-    size_t start = c ? (c->used + align - 1) / align * align : 0;
+    size_t start = c ? (c->used + align - 1) & -align : 0; /* a division would be half the time */
     if (!c || start > c->size || bytes > c->size - start) {
         c = add_chunk(arena, size_of_next(arena, bytes));
         start = 0;

@@ -12,8 +12,9 @@ typedef struct qkv_arena {
     size_t bytes; /* of all chunks */
 } qkv_arena;
 
-/* n elements of size bytes, aligned to 64 bytes (pieces below that size to 16), contents undefined;
- * NULL if n * size overflows or memory is out. n * size = 0 gives a valid pointer too. */
+/* n elements of size bytes, aligned to 64 bytes (pieces below that size to 16, up to 8 bytes to 8),
+ * contents undefined; NULL if n * size overflows or memory is out. n * size = 0 gives a valid
+ * pointer too. */
 void *qkv_arena_take(qkv_arena *arena, size_t n, size_t size);
 
 /* Takes everything back but keeps the memory, as one chunk from now on: whatever fitted before fits

@@ -31,9 +31,7 @@ static qkv_status check_root(qkv_tape *tape, const qkv_node *root, const qkv_nod
         return qkv_node_fail(tape, root, QKV_E_SHAPE,
                              "backward from %s needs a seed of this shape, or one element",
                              expected);
-    if (!seed) return QKV_OK;
-    if (seed->rank == root->rank && !memcmp(seed->dim, root->dim, root->rank * sizeof *root->dim))
-        return QKV_OK;
+    if (!seed || qkv_same_shape(seed, root)) return QKV_OK;
     qkv_shape_describe(seed->rank, seed->dim, found, sizeof found);
     return qkv_node_fail(tape, root, QKV_E_SHAPE, "the seed is %s, expected %s", found, expected);
 }
@@ -82,8 +80,8 @@ static void add_to_callers(const qkv_tape *tape, const qkv_node *leaf)
             ((double *)leaf->state)[i] += ((const double *)leaf->gradient)[i];
 }
 
-/* Only now, when nothing can fail any more: a backward that fails leaves the caller's gradients as
- * they were. */
+/* Only now, when nothing can fail any more: a backward that fails leaves the caller's gradients
+ * as they were. */
 static void deliver(qkv_tape *tape, bool keep)
 {
     for (uint32_t n = 0; n < tape->n_swept; n++) {

@@ -1,5 +1,4 @@
-/* blas.h - the one BLAS call the tape makes, under a name for each dtype. Row-major c = a b + beta
- * c. */
+/* blas.h - the one BLAS call the tape makes, row-major c = a b + beta c, under a name a dtype. */
 #ifndef QKV_GRAD_BLAS_H
 #define QKV_GRAD_BLAS_H
 

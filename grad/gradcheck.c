@@ -1,5 +1,4 @@
-/* gradcheck.c - the verdict on a gradient: measure the noise of f, difference, refine, judge,
- * report. */
+/* gradcheck.c - the verdict on a gradient: measure f's noise, difference, refine, judge, report. */
 #include "qkv/gradcheck.h"
 
 #include <float.h>
@@ -55,8 +54,7 @@ static input_name name_of(const check *c, size_t input)
     return name;
 }
 
-/* ---- f -----------------------------------------------------------------------------------------
- */
+/* ---- f --------------------------------------------------------------------------------------- */
 
 /* f as the inputs are; e is the element that is not as given, NULL if none. */
 static qkv_status evaluate(const check *c, const element *e, double *value)
@@ -83,8 +81,7 @@ static qkv_status evaluate_at(const check *c, const element *e, double x, double
     return status;
 }
 
-/* ---- The numeric derivative --------------------------------------------------------------------
- */
+/* ---- The numeric derivative ------------------------------------------------------------------ */
 
 enum { POINTS = 9, CUBIC = 4 };
 
@@ -189,8 +186,7 @@ static qkv_status refine(const check *c, element *e, double good_enough)
     return QKV_OK;
 }
 
-/* ---- The verdict -------------------------------------------------------------------------------
- */
+/* ---- The verdict ----------------------------------------------------------------------------- */
 
 static bool agrees(const check *c, const element *e)
 {
@@ -254,8 +250,7 @@ static qkv_status judge_all(const check *c)
     return status;
 }
 
-/* ---- What is checked ---------------------------------------------------------------------------
- */
+/* ---- What is checked ------------------------------------------------------------------------- */
 
 static double room(const qkv_check_input *in, double x)
 {
@@ -358,8 +353,7 @@ static qkv_status examine(check *c)
     return status ? status : check_purity(c);
 }
 
-/* ---- The report --------------------------------------------------------------------------------
- */
+/* ---- The report ------------------------------------------------------------------------------ */
 
 /* The share of the bound that is used up. NaN is infinitely bad. */
 static double badness(const element *e)

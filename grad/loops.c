@@ -31,13 +31,23 @@ static void take_row(qkv_loops *l)
     }
 }
 
+/* One row of n, both operands evenly along it or, where they have one number, still. */
+static qkv_loops single_row(size_t n, size_t step_a, size_t step_b)
+{
+    qkv_loops l; /* not zeroed as a whole: most nodes of a long chain are scalars */
+    l.rows = 1;
+    l.n = n;
+    l.step_a = step_a;
+    l.step_b = step_b;
+    l.at_a = l.at_b = 0;
+    l.rank = 0;
+    return l;
+}
+
 qkv_loops qkv_loops_over(int rank, const ptrdiff_t *dim, const size_t *stride_a,
                          const size_t *stride_b)
 {
-    qkv_loops l; /* not zeroed as a whole: most nodes of a long chain are scalars */
-    l.rows = l.n = l.step_a = l.step_b = 1;
-    l.at_a = l.at_b = 0;
-    l.rank = 0;
+    qkv_loops l = single_row(1, 1, 1);
     for (int i = rank - 1; i >= 0; i--) add_loop(&l, (size_t)dim[i], stride_a[i], stride_b[i]);
     if (l.rank) take_row(&l);
     return l;
@@ -67,6 +77,9 @@ void qkv_stretched_strides(int rank, int x_rank, const ptrdiff_t *x_dim, size_t 
 
 qkv_loops qkv_loops_broadcast(const qkv_node *node, const qkv_node *a, const qkv_node *b)
 {
+    const bool whole_a = a->size == node->size, whole_b = b->size == node->size;
+    if ((whole_a || a->size == 1) && (whole_b || b->size == 1))
+        return single_row(node->size, whole_a, whole_b);
     size_t stride_a[QKV_MAX_RANK], stride_b[QKV_MAX_RANK];
     qkv_stretched_strides(node->rank, a->rank, a->dim, stride_a);
     qkv_stretched_strides(node->rank, b->rank, b->dim, stride_b);

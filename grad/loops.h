@@ -24,8 +24,8 @@ qkv_loops qkv_loops_over(int rank, const ptrdiff_t *dim, const size_t *stride_a,
                          const size_t *stride_b);
 void qkv_loops_next(qkv_loops *loops);
 
-/* The strides of packed x, stretched to an array of the given rank: 0 where x has size 1 or no
- * axis. */
+/* The strides of packed x, stretched to an array of the given rank: 0 where x has size 1, or no
+ * such axis. */
 void qkv_stretched_strides(int rank, int x_rank, const ptrdiff_t *x_dim, size_t *stride);
 
 /* Over node, with two of its inputs stretched to it. */

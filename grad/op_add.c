@@ -42,6 +42,7 @@ const qkv_op_case qkv_cases_add[] = {
     {.binary = qkv_add, .n_input = 2, .input = {{3, {2, 3, 4}}, {1, {4}}}},
     {.binary = qkv_add, .n_input = 2, .input = {{3, {2, 1, 4}}, {2, {3, 1}}}},
     {.binary = qkv_add, .n_input = 2, .input = {{0}, {2, {3, 4}}}},
+    {.binary = qkv_add, .n_input = 2, .input = {{2, {3, 4}}, {1, {1}}}},
     {0},
 };
 #endif

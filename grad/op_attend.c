@@ -1,5 +1,5 @@
-/* op_attend.c - attention as one node: the stateless calls of attention.h, with what they save kept
- * in the arena. */
+/* op_attend.c - attention as one node: the stateless calls of attention.h, what they save in the
+ * arena. */
 #include <string.h>
 
 #include "grad/tape.h"
@@ -249,8 +249,7 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
     return qkv_record(tape, QKV_OP_attend, inputs, n, &arguments);
 }
 
-/* ---- Checks -------------------------------------------------------------------------------------
- */
+/* ---- Checks ---------------------------------------------------------------------------------- */
 
 static qkv_var plain(qkv_tape *tape, const qkv_var *x)
 {
@@ -342,8 +341,8 @@ static qkv_var none_identity(qkv_tape *tape, const qkv_var *x)
     return normalized(tape, x, QKV_NONE_IDENTITY);
 }
 
-/* Values within 0.4 and bandwidths near 2 keep every distance inside the support, away from its
- * kink. */
+/* Values within 0.4 and bandwidths near 2 keep every distance inside the support, away from the
+ * kink at its edge. */
 #define KERNEL_CASE(name)                                                                 \
     {                                                                                     \
         .label = "attend " #name, .n_input = 5,                                           \

@@ -1,5 +1,6 @@
-/* op_cross_entropy.c - y = mean over rows of -log softmax(x)[label]:  dx = (softmax(x) -
- * onehot(label)) dy / n. */
+/* op_cross_entropy.c - y = mean over n rows of -log softmax(x)[label].
+ *
+ *     dx = (softmax(x) - onehot(label)) dy / n */
 #include "grad/softmax.h"
 #include "grad/sum_of.h"
 #include "src/real.h"

@@ -1,5 +1,6 @@
-/* op_log_softmax.c - y = x - log sum exp(x) along an axis:  dx = dy - exp(y) sum dy.  A row of -inf
- * alone is NaN. */
+/* op_log_softmax.c - y = x - log sum exp(x) along an axis, dx = dy - exp(y) sum dy.
+ *
+ * A row of -inf alone is NaN. */
 #include "grad/softmax.h"
 #include "src/real.h"
 

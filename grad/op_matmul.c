@@ -1,5 +1,6 @@
-/* op_matmul.c - y = a b over the last two axes, leading axes broadcast:  da = dy b',  db = a' dy.
- * OpenBLAS. */
+/* op_matmul.c - y = a b over the last two axes, leading axes broadcast; by OpenBLAS.
+ *
+ *     da = dy b',  db = a' dy */
 #include <limits.h>
 
 #include "grad/blas.h"
@@ -27,8 +28,8 @@ static void merge_batch(product *p)
     p->batch.n = 1;
 }
 
-/* A vector on the left is a row, on the right a column, and its axis of size 1 is dropped again
- * (NumPy's matmul). */
+/* As in NumPy's matmul, a vector on the left is a row, on the right a column, and its axis of size
+ * 1 is dropped again. */
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     (void)arguments;
@@ -58,8 +59,8 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_node_shape(tape, node, y.rank, y.dim);
 }
 
-/* c = a b + beta c, with the sizes of c and of the sum; BLAS wants leading dimensions of at
- * least 1. */
+/* c = a b + beta c, with the sizes of c and of the sum. BLAS wants leading dimensions of 1 or more,
+ * hence the early return. */
 static void multiply(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int m, int n, int k, const real *a,
                      const real *b, real beta, real *c)
 {

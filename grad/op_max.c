@@ -1,5 +1,4 @@
-/* op_max.c - y = the largest x along axes, NaN above all; the first of equals gets the cotangent.
- */
+/* op_max.c - y = the largest x along axes, NaN above all; the first of equals gets dy. */
 #include "grad/reduce.h"
 #include "src/real.h"
 

@@ -1,4 +1,4 @@
-/* op_mse.c - y = mean((a - b)^2):  da = 2 (a - b) dy / n,  db = -da. */
+/* op_mse.c - y = mean((a - b)^2), da = 2 (a - b) dy / n, db = -da. */
 #include "grad/sum_of.h"
 #include "grad/tape.h"
 #include "src/real.h"
@@ -7,9 +7,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     (void)arguments;
     const qkv_node *a = qkv_input(tape, node, 0), *b = qkv_input(tape, node, 1);
-    bool equal = a->rank == b->rank;
-    for (int i = 0; i < a->rank && equal; i++) equal = a->dim[i] == b->dim[i];
-    if (!equal) {
+    if (!qkv_same_shape(a, b)) {
         char left[128], right[128];
         qkv_shape_describe(a->rank, a->dim, left, sizeof left);
         qkv_shape_describe(b->rank, b->dim, right, sizeof right);

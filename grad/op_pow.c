@@ -1,5 +1,6 @@
-/* op_pow.c - y = a^b, dy/da = b a^(b-1), dy/db = y log a; 0 at a = 0 <= b, where a^b is flat in b.
- */
+/* op_pow.c - y = a^b, dy/da = b a^(b-1), dy/db = y log a.
+ *
+ * dy/db is 0 at a = 0 <= b, where a^b is flat in b. */
 #include "grad/elementwise.h"
 #include "src/real.h"
 

@@ -1,5 +1,6 @@
-/* op_softmax.c - y = exp(x) / sum exp(x) along an axis:  dx = y (dy - sum y dy).  A row of -inf
- * alone is NaN. */
+/* op_softmax.c - y = exp(x) / sum exp(x) along an axis, dx = y (dy - sum y dy).
+ *
+ * A row of -inf alone is NaN. */
 #include "grad/softmax.h"
 #include "src/real.h"
 

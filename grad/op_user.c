@@ -9,8 +9,8 @@ typedef struct call {
     qkv_shape shape;
 } call;
 
-/* state: the caller's struct with its name copied, and the arrays as he sees them; the output comes
- * last. */
+/* state: the caller's struct with its name copied, and the arrays as its functions see them; the
+ * output comes last. */
 typedef struct user_state {
     qkv_user_op op; /* first: qkv_user_name reads it */
     qkv_op_array *array;
@@ -85,8 +85,7 @@ const char *qkv_user_name(const qkv_node *node)
     return op && op->name ? op->name : "user";
 }
 
-/* ---- Its check: y = a^2 b as a user would write it
- * ------------------------------------------------ */
+/* ---- Its check: y = a^2 b as a user would write it ------------------------------------------- */
 
 static qkv_status square_times(void *context, const qkv_op_array *in, int n,
                                const qkv_op_array *out, void *y)

@@ -13,7 +13,7 @@ typedef struct parameter {
     qkv_dtype dtype;
     void *x, *gradient;
     size_t n;
-    double *state; /* SGD: [n] velocity; Adam: [n, 2] first and second moment of each number */
+    double *state; /* SGD: [n] velocity; Adam: [2, n] first and second moments */
     uint64_t steps;
 } parameter;
 
@@ -26,57 +26,104 @@ struct qkv_optimizer {
     size_t count;
 };
 
-static double load(const void *data, qkv_dtype dtype, size_t i)
+/* Up to BLOCK numbers at a time, in double whatever the dtype: the rules are plain loops over them,
+ * which vectorise. */
+enum { BLOCK = 256 };
+
+typedef struct block {
+    double x[BLOCK], g[BLOCK];
+    size_t start, n;
+} block;
+
+static void load(const void *data, qkv_dtype dtype, const block *b, double *to)
 {
-    return dtype == QKV_F32 ? (double)((const float *)data)[i] : ((const double *)data)[i];
+    for (size_t i = 0; i < b->n; i++)
+        to[i] = dtype == QKV_F32 ? (double)((const float *)data)[b->start + i]
+                                 : ((const double *)data)[b->start + i];
 }
 
-static void store(void *data, qkv_dtype dtype, size_t i, double value)
+/* The block from start on; n = 0 behind the last. Its numbers are loaded when wanted. */
+static void go_to(size_t start, const parameter *p, block *b)
 {
-    if (dtype == QKV_F32)
-        ((float *)data)[i] = (float)value;
-    else
-        ((double *)data)[i] = value;
+    b->start = start;
+    b->n = p->n - start < BLOCK ? p->n - start : BLOCK;
 }
 
-/* ---- The two rules -----------------------------------------------------------------------------
- */
+static void store(const block *b, parameter *p)
+{
+    for (size_t i = 0; i < b->n; i++)
+        if (p->dtype == QKV_F32)
+            ((float *)p->x)[b->start + i] = (float)b->x[i];
+        else
+            ((double *)p->x)[b->start + i] = b->x[i];
+}
+
+/* ---- The two rules --------------------------------------------------------------------------- */
 
 static void step_sgd(const qkv_sgd *o, double rate, parameter *p)
 {
-    for (size_t i = 0; i < p->n; i++) {
-        double x = load(p->x, p->dtype, i);
-        double g = load(p->gradient, p->dtype, i) + o->weight_decay * x;
-        double v = p->state[i] = o->momentum * p->state[i] + g;
-        store(p->x, p->dtype, i, x - rate * (o->nesterov ? g + o->momentum * v : v));
+    block b;
+    for (go_to(0, p, &b); b.n; go_to(b.start + b.n, p, &b)) {
+        load(p->x, p->dtype, &b, b.x);
+        load(p->gradient, p->dtype, &b, b.g);
+        double *restrict v = p->state + b.start;
+        for (size_t i = 0; i < b.n; i++) {
+            double g = b.g[i] + o->weight_decay * b.x[i];
+            v[i] = o->momentum * v[i] + g;
+            b.x[i] -= rate * (o->nesterov ? g + o->momentum * v[i] : v[i]);
+        }
+        store(&b, p);
     }
 }
 
 static void step_adam(const qkv_adam *o, double rate, parameter *p)
 {
-    double steps = (double)++p->steps; /* of this array: its moments started at zero then */
-    double unbias1 = 1 / (1 - pow(o->beta1, steps)), unbias2 = 1 / (1 - pow(o->beta2, steps));
-    double decay = o->decoupled ? 0 : o->weight_decay;
-    double keep = o->decoupled ? 1 - rate * o->weight_decay : 1;
-    for (size_t i = 0; i < p->n; i++) {
-        double x = load(p->x, p->dtype, i), *m = &p->state[2 * i], *v = m + 1;
-        double g = load(p->gradient, p->dtype, i) + decay * x;
-        *m = o->beta1 * *m + (1 - o->beta1) * g;
-        *v = o->beta2 * *v + (1 - o->beta2) * g * g;
-        double step = unbias1 * *m / (sqrt(unbias2 * *v) + o->epsilon);
-        store(p->x, p->dtype, i, keep * x - rate * step);
+    const double steps = (double)++p->steps; /* of this array: its moments started at zero then */
+    const double beta1 = o->beta1, beta2 = o->beta2, epsilon = o->epsilon;
+    const double unbias1 = 1 / (1 - pow(beta1, steps)), unbias2 = 1 / (1 - pow(beta2, steps));
+    const double decay = o->decoupled ? 0 : o->weight_decay;
+    const double keep = o->decoupled ? 1 - rate * o->weight_decay : 1;
+    block b;
+    for (go_to(0, p, &b); b.n; go_to(b.start + b.n, p, &b)) {
+        load(p->x, p->dtype, &b, b.x);
+        load(p->gradient, p->dtype, &b, b.g);
+        double *restrict m = p->state + b.start, *restrict v = m + p->n;
+        for (size_t i = 0; i < b.n; i++) {
+            double g = b.g[i] + decay * b.x[i];
+            m[i] = beta1 * m[i] + (1 - beta1) * g;
+            v[i] = beta2 * v[i] + (1 - beta2) * g * g;
+            double step = unbias1 * m[i] / (sqrt(unbias2 * v[i]) + epsilon);
+            b.x[i] = keep * b.x[i] - rate * step;
+        }
+        store(&b, p);
     }
+}
+
+/* Without a way out of the loop, and with sums of its own in each lane, so that it vectorises. */
+static bool is_finite(const double *x, size_t n)
+{
+    enum { LANES = 8 };
+    double zero[LANES] = {0}; /* NaN once a number is not finite */
+    size_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (size_t j = 0; j < LANES; j++) zero[j] += 0 * x[i + j];
+    for (; i < n; i++) zero[0] += 0 * x[i];
+    for (size_t j = 1; j < LANES; j++) zero[0] += zero[j];
+    return zero[0] == 0;
 }
 
 /* Nothing may change if anything is wrong, so this is asked of every array before the step. */
 static qkv_status check_finite(const parameter *p, size_t array)
 {
-    for (size_t i = 0; i < p->n; i++) {
-        double g = load(p->gradient, p->dtype, i);
-        if (!isfinite(g))
-            return qkv_fail(QKV_E_DOMAIN,
-                            "qkv_optimizer_step: the gradient of array %zu is %g at element %zu",
-                            array, g, i);
+    block b;
+    for (go_to(0, p, &b); b.n; go_to(b.start + b.n, p, &b)) {
+        load(p->gradient, p->dtype, &b, b.g);
+        if (is_finite(b.g, b.n)) continue;
+        size_t i = 0;
+        while (isfinite(b.g[i])) i++;
+        return qkv_fail(QKV_E_DOMAIN,
+                        "qkv_optimizer_step: the gradient of array %zu is %g at element %zu", array,
+                        b.g[i], b.start + i);
     }
     return QKV_OK;
 }
@@ -106,8 +153,7 @@ void qkv_optimizer_zero_gradients(qkv_optimizer *optimizer)
     }
 }
 
-/* ---- Options -----------------------------------------------------------------------------------
- */
+/* ---- Options --------------------------------------------------------------------------------- */
 
 static qkv_status check_option(const char *function, const char *option, double value, double limit)
 {
@@ -174,8 +220,7 @@ void qkv_optimizer_free(qkv_optimizer *optimizer)
     free(optimizer);
 }
 
-/* ---- Registration ------------------------------------------------------------------------------
- */
+/* ---- Registration ---------------------------------------------------------------------------- */
 
 static qkv_status add(const char *function, qkv_optimizer *optimizer, parameter p)
 {

@@ -26,8 +26,8 @@ void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, s
     size_t at = 0;
     append(text, bytes, &at, "%%%td = %s(", node - tape->nodes, name_of(node));
     for (int i = 0; i < node->n_input; i++)
-        if (node->input[i] < tape->n_nodes)
-            append(text, bytes, &at, i ? ",%%%u" : "%%%u", (unsigned)node->input[i]);
+        if (qkv_input_index(node, i) < tape->n_nodes)
+            append(text, bytes, &at, i ? ",%%%u" : "%%%u", (unsigned)qkv_input_index(node, i));
         else
             append(text, bytes, &at, i ? ",?" : "?");
     append(text, bytes, &at, ")");
@@ -56,7 +56,7 @@ qkv_status qkv_tape_print(const qkv_tape *tape, FILE *out)
         qkv_shape_describe(node->rank, node->dim, shape, sizeof shape);
         fprintf(out, "%%%u = %s(", (unsigned)n, name_of(node));
         for (int i = 0; i < node->n_input; i++)
-            fprintf(out, i ? ",%%%u" : "%%%u", (unsigned)node->input[i]);
+            fprintf(out, i ? ",%%%u" : "%%%u", (unsigned)qkv_input_index(node, i));
         fprintf(out, ") %s\n", shape);
     }
     return finish(out, "qkv_tape_print");
@@ -83,7 +83,7 @@ qkv_status qkv_tape_dot(const qkv_tape *tape, FILE *out)
         print_label(out, name_of(node));
         fprintf(out, " %s\"%s];\n", shape, node->needs_gradient ? "" : ", color=gray");
         for (int i = 0; i < node->n_input; i++)
-            fprintf(out, "  n%u -> n%u;\n", (unsigned)node->input[i], (unsigned)n);
+            fprintf(out, "  n%u -> n%u;\n", (unsigned)qkv_input_index(node, i), (unsigned)n);
     }
     fprintf(out, "}\n");
     return finish(out, "qkv_tape_dot");

@@ -26,11 +26,19 @@ qkv_shape qkv_shape4(ptrdiff_t a, ptrdiff_t b, ptrdiff_t c, ptrdiff_t d)
     return (qkv_shape){.rank = 4, .dim = {a, b, c, d}};
 }
 
+/* x's shape is checked, and never changes: no copy is needed. */
+static qkv_status share_shape(qkv_node *node, const qkv_node *x)
+{
+    node->rank = x->rank;
+    node->dim = x->dim;
+    node->size = x->size;
+    return QKV_OK;
+}
+
 qkv_status qkv_shape_same(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     (void)arguments;
-    const qkv_node *x = qkv_input(tape, node, 0);
-    return qkv_node_shape(tape, node, x->rank, x->dim);
+    return share_shape(node, qkv_input(tape, node, 0));
 }
 
 qkv_status qkv_shape_broadcast_pair(qkv_tape *tape, const qkv_node *node, int rank_a,
@@ -56,6 +64,7 @@ qkv_status qkv_shape_broadcast(qkv_tape *tape, qkv_node *node, const void *argum
 {
     (void)arguments;
     const qkv_node *a = qkv_input(tape, node, 0), *b = qkv_input(tape, node, 1);
+    if (qkv_same_shape(a, b)) return share_shape(node, a);
     qkv_shape shape;
     qkv_status status =
         qkv_shape_broadcast_pair(tape, node, a->rank, a->dim, b->rank, b->dim, &shape);

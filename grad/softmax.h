@@ -1,4 +1,4 @@
-/* softmax.h - what softmax, log_softmax and cross_entropy share: the row's maximum and the log of
+/* softmax.h - what softmax, log_softmax and cross_entropy share: a row's maximum, and the log of
  * its sum. */
 #ifndef QKV_GRAD_SOFTMAX_H
 #define QKV_GRAD_SOFTMAX_H

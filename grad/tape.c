@@ -19,8 +19,7 @@ static uint32_t next_generation(void)
     return g;
 }
 
-/* ---- The tape ---------------------------------------------------------------------------------
- */
+/* ---- The tape -------------------------------------------------------------------------------- */
 
 qkv_status qkv_tape_new(qkv_tape **tape, qkv_dtype dtype)
 {
@@ -99,8 +98,7 @@ void qkv_no_grad_end(qkv_tape *tape)
         tape->no_grad--;
 }
 
-/* ---- Errors -----------------------------------------------------------------------------------
- */
+/* ---- Errors ---------------------------------------------------------------------------------- */
 
 /* Keeps the first error, and makes it the thread's last. */
 static qkv_status stick(qkv_tape *tape, qkv_status status, const char *where, const char *format,
@@ -137,8 +135,7 @@ qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status
     return status;
 }
 
-/* ---- Nodes ------------------------------------------------------------------------------------
- */
+/* ---- Nodes ----------------------------------------------------------------------------------- */
 
 static bool is_known(const qkv_tape *tape, qkv_var x)
 {
@@ -240,7 +237,9 @@ static qkv_status compute(qkv_tape *tape, qkv_node *node, const void *arguments)
 /* The inputs' nodes into the node; a bad handle is one beyond the tape, printed as ?. */
 static qkv_status connect(qkv_tape *tape, qkv_node *node, const qkv_var *inputs, int n_inputs)
 {
-    uint32_t *input = qkv_node_take(tape, node, (size_t)n_inputs, sizeof *input);
+    uint32_t *input = node->input.few;
+    if (n_inputs > QKV_FEW_INPUTS)
+        node->input.many = input = qkv_node_take(tape, node, (size_t)n_inputs, sizeof *input);
     if (!input) return QKV_E_NOMEM;
     int bad = -1;
     bool needs_gradient = false;
@@ -250,7 +249,6 @@ static qkv_status connect(qkv_tape *tape, qkv_node *node, const qkv_var *inputs,
         needs_gradient |= known && tape->nodes[input[i]].needs_gradient;
         if (!known && bad < 0) bad = i;
     }
-    node->input = input;
     node->n_input = (uint16_t)n_inputs;
     node->needs_gradient = needs_gradient && !tape->no_grad;
     if (bad < 0) return QKV_OK;
@@ -274,8 +272,7 @@ qkv_var qkv_record(qkv_tape *tape, qkv_op_id id, const qkv_var *inputs, int n_in
     return (qkv_var){.node = tape->n_nodes++, .generation = tape->generation};
 }
 
-/* ---- Reading ----------------------------------------------------------------------------------
- */
+/* ---- Reading --------------------------------------------------------------------------------- */
 
 static const qkv_node *typed(qkv_tape *tape, qkv_var x, qkv_dtype dtype, const char *who)
 {

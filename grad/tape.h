@@ -1,9 +1,11 @@
 /* tape.h - the inside of the tape: its nodes, and what an operation is.
  *
  * An operation is one file, op_NAME.c, and one line, QKV_OP(NAME) in ops.def. The file defines
+ *
  *     FN(qkv_op_NAME)    its shape, forward and backward, for float and for double
  *     qkv_NAME           the public call, which ends in qkv_record (prototype in qkv/tape.h)
  *     qkv_cases_NAME     what its gradient is checked on
+ *
  * and the registry refers to the first and the last: without them the library does not link.
  * op_tanh.c is the one to read first; elementwise.h and reduce.h have what several share. */
 #ifndef QKV_GRAD_TAPE_H
@@ -20,12 +22,17 @@ typedef enum qkv_op_id {
     QKV_OP_COUNT
 } qkv_op_id;
 
+enum { QKV_FEW_INPUTS = 2 }; /* kept in the node itself */
+
 typedef struct qkv_node {
-    void *value;           /* size elements of the tape's dtype */
-    void *gradient;        /* the same; NULL: not wanted, or not reached by the last backward */
-    void *state;           /* the operation's own: an axis, indices, what forward saved */
-    const uint32_t *input; /* nodes, all before this one */
-    const ptrdiff_t *dim;
+    void *value;    /* size elements of the tape's dtype */
+    void *gradient; /* the same; NULL: not wanted, or not reached by the last backward */
+    void *state;    /* the operation's own: an axis, indices, what forward saved */
+    union {
+        uint32_t few[QKV_FEW_INPUTS];
+        const uint32_t *many;
+    } input;              /* nodes, all before this one; read with qkv_input_index */
+    const ptrdiff_t *dim; /* often another node's: shapes never change */
     size_t size;
     uint16_t op, n_input;
     uint8_t rank;
@@ -89,20 +96,34 @@ extern const qkv_registered qkv_registry[QKV_OP_COUNT];
 qkv_var qkv_record(qkv_tape *tape, qkv_op_id op, const qkv_var *inputs, int n_inputs,
                    const void *arguments);
 
-/* The node of a handle; NULL, with the tape in error, if it is stale or foreign. who: the call, for
- * the message. */
+/* The node of a handle; NULL, with the tape in error, if it is stale or foreign. who names the call
+ * in the message. */
 qkv_node *qkv_node_of(qkv_tape *tape, qkv_var x, const char *who);
+
+static inline uint32_t qkv_input_index(const qkv_node *node, int i)
+{
+    const uint32_t *input = node->n_input > QKV_FEW_INPUTS ? node->input.many : node->input.few;
+    return input[i];
+}
 
 static inline qkv_node *qkv_input(const qkv_tape *tape, const qkv_node *node, int i)
 {
-    return &tape->nodes[node->input[i]];
+    return &tape->nodes[qkv_input_index(node, i)];
 }
 
-/* The input's gradient, to be added to; NULL if it needs none. Memory is there: backward has seen
- * to it. */
+/* The input's gradient, to be added to; NULL if it needs none. backward has seen to it that the
+ * memory is there. */
 static inline void *qkv_input_gradient(const qkv_tape *tape, const qkv_node *node, int i)
 {
     return qkv_input(tape, node, i)->gradient;
+}
+
+static inline bool qkv_same_shape(const qkv_node *a, const qkv_node *b)
+{
+    if (a->rank != b->rank) return false;
+    for (int i = 0; i < a->rank; i++)
+        if (a->dim[i] != b->dim[i]) return false;
+    return true;
 }
 
 /* Sets the shape and checks that size fits. */
@@ -110,8 +131,7 @@ qkv_status qkv_node_shape(qkv_tape *tape, qkv_node *node, int rank, const ptrdif
 /* n elements that live until the reset, or, taken by a backward, until the next one. NULL with the
  * tape in error. */
 void *qkv_node_take(qkv_tape *tape, const qkv_node *node, size_t n, size_t size);
-/* Memory for the operation that runs now; the next one overwrites it. NULL with the tape in error.
- */
+/* Memory for the operation that runs now, overwritten by the next. NULL with the tape in error. */
 void *qkv_node_workspace(qkv_tape *tape, const qkv_node *node, size_t bytes);
 /* Sets the sticky error, "%7 = matmul(%3,%5): ...". Returns the status. */
 qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status,
@@ -124,7 +144,7 @@ qkv_status qkv_tape_fail(qkv_tape *tape, qkv_status status, const char *format, 
 void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, size_t bytes);
 void qkv_shape_describe(int rank, const ptrdiff_t *dim, char *text, size_t bytes);
 
-/* The name a user gave to his operation. */
+/* The name that a user's operation was given. */
 const char *qkv_user_name(const qkv_node *node);
 
 static inline const qkv_op *qkv_op_of(const qkv_tape *tape, const qkv_node *node)

@@ -3,8 +3,8 @@
  *
  * Two arrays share a byte iff a sum of strides, each taken 0 to n - 1 times, reaches a target: a
  * bounded linear Diophantine equation with positive coefficients. It is searched from the largest
- * stride down, where the remaining strides bound the choice to one or two values unless a layout is
- * very odd. */
+ * stride down, where the remaining strides bound the choice to one or two values, unless a layout
+ * is very odd. */
 #include "problem.h"
 
 #include <stdint.h>
@@ -94,8 +94,8 @@ static bool share(const qkv_extent *x, const qkv_extent *y)
     return solutions(&e, 0, y_last - x_first, 1) > 0;
 }
 
-/* Is an element reached by two indices? Iff the differences of indices solve sum = 0 otherwise than
- * by zeros. */
+/* Is an element reached by two indices? Iff differences of indices solve sum = 0, and not all are
+ * zero. */
 static bool repeats(const qkv_extent *x)
 {
     if (is_empty(x)) return false;

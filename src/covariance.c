@@ -1,9 +1,12 @@
 /* covariance.c - Cov_p[v, k] under the weights p of each query, in one pass over the keys.
  *
  * Each tile's means and centred co-moment are merged into those of the tiles before (Chan, Golub &
- * LeVeque 1983, eq. 2.1; weighted as in Pebay 2008): C = C_a + C_b + (v_b - v_a)(k_b - k_a)' W_a
- * W_b / (W_a + W_b) Means are taken relative to the tile's first seen key, so that one key, or a
- * common offset, costs no digit. */
+ * LeVeque 1983, eq. 2.1; weighted as in Pebay 2008):
+ *
+ *     C = C_a + C_b + (v_b - v_a)(k_b - k_a)' W_a W_b / (W_a + W_b)
+ *
+ * Means are taken relative to the tile's first seen key, so that one key, or a common offset, costs
+ * no digit. */
 #include "fail.h"
 #include "team.h"
 #include "tile.h"
@@ -107,8 +110,7 @@ static void merge(covariance_block *x, int i, real *weight)
         m.k[n] = old == 0 ? x->tile_k[n] : m.k[n] + (x->tile_k[n] - m.k[n]) * share;
 }
 
-/* One block; returns the number of its rows that see keys but have no weight (those are NaN, as 0 /
- * 0). */
+/* One block; returns how many of its rows see keys but have no weight: they are NaN, as 0 / 0. */
 static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
 {
     FN(qkv_block) *t = &x->t;

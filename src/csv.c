@@ -56,8 +56,7 @@ static qkv_status no_memory(void)
     return qkv_fail(QKV_E_NOMEM, "%s: no memory", caller);
 }
 
-/* ---- What a cell means -------------------------------------------------------------------------
- */
+/* ---- What a cell means ----------------------------------------------------------------------- */
 
 static bool is_missing(const char *cell)
 {
@@ -85,8 +84,7 @@ static bool is_header(const record *r)
     return true;
 }
 
-/* ---- Which columns -----------------------------------------------------------------------------
- */
+/* ---- Which columns --------------------------------------------------------------------------- */
 
 /* By name if there is a header and it has that name, otherwise by number from 1. */
 static qkv_status find_column(const reader *d, bool header, const char *wanted, size_t *index)
@@ -151,8 +149,7 @@ static qkv_status choose_columns(reader *d, bool header)
     return QKV_OK;
 }
 
-/* ---- Records -----------------------------------------------------------------------------------
- */
+/* ---- Records --------------------------------------------------------------------------------- */
 
 static qkv_status add_row(reader *d)
 {
@@ -224,8 +221,7 @@ static void on_record(int terminator, void *context)
     d->record_line = d->line + 1;
 }
 
-/* ---- Files -------------------------------------------------------------------------------------
- */
+/* ---- Files ----------------------------------------------------------------------------------- */
 
 static unsigned char find_delimiter(const char *line, size_t length)
 {
@@ -331,8 +327,7 @@ void qkv_csv_free(qkv_table *table)
     *table = (qkv_table){0};
 }
 
-/* ---- Writing -----------------------------------------------------------------------------------
- */
+/* ---- Writing --------------------------------------------------------------------------------- */
 
 static void write_number(FILE *f, double x)
 {

@@ -11,6 +11,7 @@
 #include "fail.h"
 #include "file.h"
 #include "gnuplot.h"
+#include "label.h"
 
 enum { MAX_INCHES = 100 };
 
@@ -41,13 +42,14 @@ static void set_terminal(const qkv_sheet *s)
                 192 * s->width, 192 * s->height);
         fprintf(f, font, 9.0);
     } else {
-        fprintf(f, "size %.3fin,%.3fin background '#ffffff' fontscale 1 ", s->width, s->height);
+        /* Its point is 1/96 inch. */
+        fprintf(f, "size %.3fin,%.3fin background '#ffffff' fontscale 0.75 ", s->width, s->height);
         fprintf(f, font, 9.0);
     }
     fputc('\n', f);
 }
 
-static void drop(qkv_sheet *s)
+void qkv_sheet_drop(qkv_sheet *s)
 {
     if (s->script) fclose(s->script);
     if (s->data) fclose(s->data);
@@ -69,6 +71,7 @@ qkv_status qkv_sheet_open(qkv_sheet *sheet, const qkv_figure *figure, double wid
                         caller, width, height, MAX_INCHES);
     sheet->vector = strcmp(sheet->terminal, "pngcairo") != 0;
     bool svg = strcmp(sheet->terminal, "svg") == 0;
+    sheet->samples_per_inch = sheet->vector ? 144 : 192;
     sheet->raise = svg ? 0.5 : 0;
     sheet->key_spacing = svg ? 0.85 : 1.1;
     sheet->points_per_line = 0.75;
@@ -77,7 +80,7 @@ qkv_status qkv_sheet_open(qkv_sheet *sheet, const qkv_figure *figure, double wid
     sheet->script = open_memstream(&sheet->script_text, &sheet->script_length);
     sheet->data = open_memstream(&sheet->data_text, &sheet->data_length);
     if (!sheet->script || !sheet->data) {
-        drop(sheet);
+        qkv_sheet_drop(sheet);
         return qkv_fail(QKV_E_NOMEM, "%s: no memory for the script", caller);
     }
     fputs("set encoding utf8\n", sheet->script);
@@ -98,7 +101,7 @@ void qkv_sheet_end_block(qkv_sheet *sheet)
     fputs("\n\n", sheet->data);
 }
 
-static void set_label(FILE *script, const char *what, const char *text, double raise)
+static void set_label(FILE *script, const char *what, const char *text, double aside, double raise)
 {
     if (!text || !*text) {
         fprintf(script, "unset %s\n", what);
@@ -106,14 +109,15 @@ static void set_label(FILE *script, const char *what, const char *text, double r
     }
     fprintf(script, "set %s ", what);
     qkv_gnuplot_quote(script, text);
-    fprintf(script, " offset 0,%g textcolor '#222222'\n", raise);
+    fprintf(script, " offset %g,%g textcolor '#222222'\n", aside, raise);
 }
 
 void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label, const char *y_label)
 {
-    set_label(sheet->script, "title", title, -0.4);
-    set_label(sheet->script, "xlabel", x_label, 2 * sheet->raise);
-    set_label(sheet->script, "ylabel", y_label, 0);
+    set_label(sheet->script, "title", title, 0, -0.4);
+    set_label(sheet->script, "xlabel", x_label, 0, 2 * sheet->raise);
+    /* gnuplot centres its lines where one would stand. */
+    set_label(sheet->script, "ylabel", y_label, 1 - qkv_label_lines(y_label), 0);
 }
 
 void qkv_sheet_place(qkv_sheet *sheet, double left, double bottom, double right, double top)
@@ -143,22 +147,27 @@ static qkv_status write_whole(const char *path, const char *prologue, const char
     return qkv_output_commit(&output, caller);
 }
 
-/* path.dat and path.gp, which finds its data and puts its figure beside itself. */
+/* gnuplot calls a script ARG0: the part of it up to the last slash leads to what is beside it. */
+static const char find_here[] =
+    "if (!exists('ARG0')) ARG0 = ''\n"
+    "here = ''\n"
+    "do for [i = 1:strlen(ARG0)] { if (ARG0[i:i] eq '/') { here = ARG0[1:i] } }\n";
+
+/* path.dat and path.gp, which finds its data and puts its figure beside itself, wherever it is
+ * called from. */
 static qkv_status keep(const qkv_sheet *s)
 {
-    char *script = NULL, *data = NULL, *prologue = NULL, *quoted = NULL;
+    char *script = NULL, *data = NULL, *prologue = NULL;
     size_t n;
     bool named = asprintf(&script, "%s.gp", s->figure->path) >= 0 &&
                  asprintf(&data, "%s.dat", s->figure->path) >= 0;
-    FILE *f = named ? open_memstream(&quoted, &n) : NULL;
-    if (f) qkv_gnuplot_quote(f, base_name(data));
-    if (f && fclose(f) == 0) f = open_memstream(&prologue, &n);
+    FILE *f = named ? open_memstream(&prologue, &n) : NULL;
     if (f) {
-        fputs("set output ", f);
+        fprintf(f, "%sset output here.", find_here);
         qkv_gnuplot_quote(f, base_name(s->figure->path));
-        fputs("\ndata = ", f);
-        qkv_gnuplot_quote(f, quoted);
-        fputc('\n', f);
+        fputs("\nfile = here.", f);
+        qkv_gnuplot_quote(f, base_name(data));
+        fputs("\ndata = 'file'\n", f); /* @data is the expression that names the data */
     }
     qkv_status status = f && fclose(f) == 0
                             ? write_whole(data, "", s->data_text, "", s->caller)
@@ -167,20 +176,25 @@ static qkv_status keep(const qkv_sheet *s)
         status = write_whole(script, prologue, s->script_text, "unset output\n", s->caller);
     free(script);
     free(data);
-    free(quoted);
     free(prologue);
     return status;
 }
 
-/* The data travel inside the script, as a named block. */
+/* gnuplot reads its data from a file that only it and we know: from a pipe it would take them byte
+ * by byte. */
 static qkv_status run(const qkv_sheet *s, int out)
 {
-    char *whole = NULL;
-    int n =
-        asprintf(&whole, "$data << END\n%sEND\ndata = '$data'\n%s", s->data_text, s->script_text);
-    if (n < 0) return qkv_fail(QKV_E_NOMEM, "%s: no memory for the script", s->caller);
-    qkv_status status = qkv_gnuplot_run(whole, (size_t)n, out, s->caller);
-    free(whole);
+    int data = memfd_create("qkv-data", MFD_CLOEXEC);
+    FILE *f = data < 0 ? NULL : fdopen(data, "w");
+    if (!f) {
+        if (data >= 0) close(data);
+        return qkv_fail(QKV_E_IO, "%s: no temporary file", s->caller);
+    }
+    fwrite(s->data_text, 1, s->data_length, f);
+    qkv_status status = fflush(f) == 0
+                            ? qkv_gnuplot_run(s->script_text, data, out, s->caller)
+                            : qkv_fail(QKV_E_NOMEM, "%s: no memory for the data", s->caller);
+    fclose(f);
     return status;
 }
 
@@ -221,6 +235,6 @@ qkv_status qkv_sheet_draw(qkv_sheet *sheet)
                             ? qkv_fail(QKV_E_NOMEM, "%s: no memory for the script", sheet->caller)
                         : sheet->figure->path ? draw_file(sheet)
                                               : draw_text(sheet);
-    drop(sheet);
+    qkv_sheet_drop(sheet);
     return status;
 }

@@ -13,8 +13,9 @@ typedef struct qkv_sheet {
     FILE *data;   /* blocks of numbers; qkv_sheet_end_block after each */
     char *script_text, *data_text;
     size_t script_length, data_length;
-    double width, height; /* inches */
-    bool vector;          /* SVG or PDF: cells are shapes, not pixels */
+    double width, height;    /* inches */
+    bool vector;             /* SVG or PDF: cells are shapes, not pixels */
+    double samples_per_inch; /* of an image in it */
     /* Each terminal has its own gap below tics (raise: characters to move labels up by), and its
      * own unit of linewidth and pointsize (in points). */
     double raise, key_spacing, points_per_line, points_per_mark;
@@ -38,6 +39,9 @@ void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label,
 
 /* The axes' rectangle, in inches from the bottom left corner. */
 void qkv_sheet_place(qkv_sheet *sheet, double left, double bottom, double right, double top);
+
+/* Frees a figure that is not to be drawn. */
+void qkv_sheet_drop(qkv_sheet *sheet);
 
 /* Runs gnuplot, keeps the script if asked to, and frees everything, whatever happens. */
 qkv_status qkv_sheet_draw(qkv_sheet *sheet);

@@ -19,7 +19,7 @@ static void finish(qkv_output *output)
     *output = (qkv_output){0};
 }
 
-/* Not mkstemp: it makes files that only the owner may read, and the figure is for everybody the
+/* Not mkstemp: it makes files that only the owner may read, and a figure is for everybody whom the
  * umask allows. */
 static int create_unique(qkv_output *output)
 {

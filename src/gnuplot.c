@@ -13,26 +13,11 @@
 #include <unistd.h>
 
 #include "fail.h"
+#include "label.h"
 
 extern char **environ;
 
-/* ---- Text --------------------------------------------------------------------------------------
- */
-
-/* Bytes of the UTF-8 character at s, 0 if it is none (Unicode 15, table 3-7). */
-static int utf8_length(const unsigned char *s)
-{
-    if (s[0] < 0x80) return 1;
-    int n = s[0] >= 0xc2 && s[0] <= 0xdf   ? 2
-            : s[0] >> 4 == 0xe             ? 3
-            : s[0] >= 0xf0 && s[0] <= 0xf4 ? 4
-                                           : 0;
-    for (int i = 1; i < n; i++)
-        if (s[i] >> 6 != 2) return 0;
-    bool overlong = (s[0] == 0xe0 && s[1] < 0xa0) || (s[0] == 0xf0 && s[1] < 0x90);
-    bool surrogate = s[0] == 0xed && s[1] > 0x9f, beyond = s[0] == 0xf4 && s[1] > 0x8f;
-    return overlong || surrogate || beyond ? 0 : n;
-}
+/* ---- Text ------------------------------------------------------------------------------------ */
 
 /* Single quotes, where nothing is special: gnuplot runs `commands` that it finds in double quotes.
  * What single quotes cannot hold stands outside: the quote itself (doubling it fails at the start
@@ -40,8 +25,8 @@ static int utf8_length(const unsigned char *s)
 static void quote(FILE *script, const char *text, bool double_percent)
 {
     fputc('\'', script);
-    for (const unsigned char *s = (const unsigned char *)text; *s;) {
-        int n = utf8_length(s);
+    for (const char *s = text; *s;) {
+        int n = qkv_utf8_length(s);
         if (*s == '\n')
             fputs("'.\"\\n\".'", script);
         else if (*s == '\'')
@@ -50,7 +35,7 @@ static void quote(FILE *script, const char *text, bool double_percent)
             fputs("%%", script);
         else if (*s == '\t')
             fputc(' ', script);
-        else if (n == 0 || *s < 0x20 || *s == 0x7f)
+        else if (n == 0 || (n == 1 && (*s < 0x20 || *s == 0x7f)))
             fputc('?', script);
         else
             fwrite(s, 1, (size_t)n, script);
@@ -69,14 +54,26 @@ void qkv_gnuplot_quote_tic(FILE *script, const char *text)
     quote(script, text, true);
 }
 
-/* ---- The process -------------------------------------------------------------------------------
- */
+/* ---- The process ----------------------------------------------------------------------------- */
 
-static int spawn(const char *program, int in, int out, int err, pid_t *child)
+/* The child's descriptors 0, 1, .. are files; by way of higher ones, as files may be among them. */
+static void add_files(posix_spawn_file_actions_t *actions, const int files[4])
 {
-    posix_spawn_file_actions_t files;
+    int above = 4;
+    for (int i = 0; i < 4; i++)
+        if (files[i] >= above) above = files[i] + 1;
+    for (int i = 0; i < 4; i++) posix_spawn_file_actions_adddup2(actions, files[i], above + i);
+    for (int i = 0; i < 4; i++) {
+        posix_spawn_file_actions_adddup2(actions, above + i, i);
+        posix_spawn_file_actions_addclose(actions, above + i);
+    }
+}
+
+static int spawn(const char *program, const int files[4], pid_t *child)
+{
+    posix_spawn_file_actions_t actions;
     posix_spawnattr_t attributes;
-    int error = posix_spawn_file_actions_init(&files);
+    int error = posix_spawn_file_actions_init(&actions);
     if (error) return error;
     error = posix_spawnattr_init(&attributes);
     if (!error) {
@@ -87,22 +84,20 @@ static int spawn(const char *program, int in, int out, int err, pid_t *child)
         posix_spawnattr_setsigmask(&attributes, &none);
         posix_spawnattr_setsigdefault(&attributes, &defaults);
         posix_spawnattr_setflags(&attributes, POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF);
-        posix_spawn_file_actions_adddup2(&files, in, STDIN_FILENO);
-        posix_spawn_file_actions_adddup2(&files, out, STDOUT_FILENO);
-        posix_spawn_file_actions_adddup2(&files, err, STDERR_FILENO);
+        add_files(&actions, files);
         /* -d: not the user's ~/.gnuplot, which could draw anything. */
         char *argv[] = {(char *)program, "-d", NULL};
-        error = posix_spawnp(child, program, &files, &attributes, argv, environ);
+        error = posix_spawnp(child, program, &actions, &attributes, argv, environ);
         posix_spawnattr_destroy(&attributes);
     }
-    posix_spawn_file_actions_destroy(&files);
+    posix_spawn_file_actions_destroy(&actions);
     return error;
 }
 
 /* A reader that is gone shows in its exit status. */
-static void send_all(int socket, const char *text, size_t length)
+static void send_all(int socket, const char *text)
 {
-    while (length > 0) {
+    for (size_t length = strlen(text); length > 0;) {
         ssize_t n = send(socket, text, length, MSG_NOSIGNAL);
         if (n < 0 && errno == EINTR) continue;
         if (n < 0) return;
@@ -145,7 +140,7 @@ static qkv_status judge(const char *program, pid_t child, int out, int err, cons
     return QKV_OK;
 }
 
-qkv_status qkv_gnuplot_run(const char *script, size_t length, int out, const char *caller)
+qkv_status qkv_gnuplot_run(const char *script, int data, int out, const char *caller)
 {
     const char *program = getenv("QKV_GNUPLOT");
     if (!program || !*program) program = "gnuplot";
@@ -160,9 +155,12 @@ qkv_status qkv_gnuplot_run(const char *script, size_t length, int out, const cha
         return status;
     }
     pid_t child;
-    int error = spawn(program, pipe[0], out, err, &child);
+    int error = spawn(program, (int[]){pipe[0], out, err, data}, &child);
     close(pipe[0]);
-    if (!error) send_all(pipe[1], script, length);
+    if (!error) {
+        send_all(pipe[1], "data = \"'/dev/fd/3'\"\n");
+        send_all(pipe[1], script);
+    }
     close(pipe[1]);
     qkv_status status =
         error ? qkv_fail(QKV_E_PROCESS, "%s: cannot start %s: %s (is gnuplot installed?)", caller,

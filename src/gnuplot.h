@@ -2,18 +2,17 @@
 #ifndef QKV_SRC_GNUPLOT_H
 #define QKV_SRC_GNUPLOT_H
 
-#include <stddef.h>
 #include <stdio.h>
 
 #include "qkv/status.h"
 
-/* Runs gnuplot on script; what it writes to its standard output goes to the file descriptor out.
- * QKV_E_PROCESS, with what gnuplot wrote to stderr, if it is missing, fails or writes nothing. */
-qkv_status qkv_gnuplot_run(const char *script, size_t length, int out, const char *caller);
+/* Runs gnuplot on script, in which @data names the file behind the descriptor data; what it writes
+ * to its standard output goes to the descriptor out. QKV_E_PROCESS, with what gnuplot wrote to
+ * stderr, if it is missing, fails or writes nothing. */
+qkv_status qkv_gnuplot_run(const char *script, int data, int out, const char *caller);
 
 /* text as a gnuplot string expression that means exactly text: nothing in it is a quote, an escape,
- * a command or markup (given a terminal with noenhanced). Not for tic labels with '%': see
- * qkv_gnuplot_quote_tic. */
+ * a command or markup (given a terminal with noenhanced). */
 void qkv_gnuplot_quote(FILE *script, const char *text);
 
 /* The same where gnuplot takes the string for a printf format. */

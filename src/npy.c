@@ -1,6 +1,7 @@
 #include "qkv/npy.h"
 
 #include <errno.h>
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -16,13 +17,12 @@ _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "'<' and '=' are taken
 
 static const struct {
     const char *code; /* without the byte order */
-    char order;
     size_t bytes;
 } types[] = {
-    [QKV_NPY_F32] = {"f4", '<', 4},
-    [QKV_NPY_F64] = {"f8", '<', 8},
-    [QKV_NPY_I64] = {"i8", '<', 8},
-    [QKV_NPY_BOOL] = {"b1", '|', 1},
+    [QKV_NPY_F32] = {"f4", 4},  [QKV_NPY_F64] = {"f8", 8}, [QKV_NPY_I64] = {"i8", 8},
+    [QKV_NPY_BOOL] = {"b1", 1}, [QKV_NPY_F16] = {"f2", 2}, [QKV_NPY_I8] = {"i1", 1},
+    [QKV_NPY_I16] = {"i2", 2},  [QKV_NPY_I32] = {"i4", 4}, [QKV_NPY_U8] = {"u1", 1},
+    [QKV_NPY_U16] = {"u2", 2},  [QKV_NPY_U32] = {"u4", 4}, [QKV_NPY_U64] = {"u8", 8},
 };
 enum { N_TYPES = sizeof types / sizeof *types, MAX_HEADER = 1 << 16 };
 
@@ -41,6 +41,49 @@ size_t qkv_npy_size(const qkv_npy *array)
     return n;
 }
 
+/* IEEE 754 binary16. */
+static double half(uint16_t bits)
+{
+    int exponent = bits >> 10 & 31, fraction = bits & 1023;
+    double x = exponent == 0   ? ldexp(fraction, -24)
+               : exponent < 31 ? ldexp(1024 + fraction, exponent - 25)
+               : fraction == 0 ? (double)INFINITY
+                               : (double)NAN;
+    return bits >> 15 ? -x : x;
+}
+
+double qkv_npy_element(const qkv_npy *array, size_t i)
+{
+    const void *data = array->data;
+    switch (array->type) {
+    case QKV_NPY_F32:
+        return (double)((const float *)data)[i];
+    case QKV_NPY_F64:
+        return ((const double *)data)[i];
+    case QKV_NPY_F16:
+        return half(((const uint16_t *)data)[i]);
+    case QKV_NPY_I8:
+        return ((const int8_t *)data)[i];
+    case QKV_NPY_I16:
+        return ((const int16_t *)data)[i];
+    case QKV_NPY_I32:
+        return ((const int32_t *)data)[i];
+    case QKV_NPY_I64:
+        return (double)((const int64_t *)data)[i];
+    case QKV_NPY_U8:
+        return ((const uint8_t *)data)[i];
+    case QKV_NPY_U16:
+        return ((const uint16_t *)data)[i];
+    case QKV_NPY_U32:
+        return ((const uint32_t *)data)[i];
+    case QKV_NPY_U64:
+        return (double)((const uint64_t *)data)[i];
+    case QKV_NPY_BOOL:
+        return ((const uint8_t *)data)[i] != 0;
+    }
+    return NAN;
+}
+
 void qkv_npy_free(qkv_npy *array)
 {
     if (!array) return;
@@ -50,6 +93,11 @@ void qkv_npy_free(qkv_npy *array)
 
 /* ---- The header: a Python dictionary of three keys in any order --------------------------------
  */
+
+/* How the elements lie in the file. */
+typedef struct storage {
+    bool big_endian, fortran;
+} storage;
 
 /* Where we are in the header text, and the file it came from. */
 typedef struct cursor {
@@ -85,21 +133,48 @@ static qkv_status parse_string(cursor *c, const char **string, size_t *n)
     return QKV_OK;
 }
 
-static qkv_status parse_type(cursor *c, qkv_npy_type *type)
+/* Why elements of a kind that NumPy has are not read. */
+static const char *refusal(char kind)
+{
+    switch (kind) {
+    case 'O':
+        return "Python objects are not supported";
+    case 'c':
+        return "complex numbers are not supported";
+    case 'S':
+    case 'U':
+    case 'a':
+        return "texts are not supported";
+    case 'M':
+    case 'm':
+        return "dates and times are not supported";
+    case 'V':
+        return "raw bytes are not supported";
+    default:
+        return "expected element type b1, i1, i2, i4, i8, u1, u2, u4, u8, f2, f4 or f8 behind "
+               "<, >, = or |";
+    }
+}
+
+static qkv_status parse_type(cursor *c, qkv_npy_type *type, bool *big_endian)
 {
     if (accept(c, "[")) return malformed(c, "structured element types are not supported");
     const char *descr;
     size_t n;
     qkv_status status = parse_string(c, &descr, &n);
     if (status) return status;
-    for (int i = 0; i < N_TYPES && n == 3; i++) {
-        if (memchr("<=|", descr[0], 3) && memcmp(descr + 1, types[i].code, 2) == 0) {
-            *type = (qkv_npy_type)i;
-            return QKV_OK;
-        }
+    bool ordered = n > 1 && memchr("<>=|", descr[0], 4);
+    *big_endian = ordered && descr[0] == '>';
+    for (int i = 0; ordered && n == 3 && i < N_TYPES; i++) {
+        if (memcmp(descr + 1, types[i].code, 2) != 0) continue;
+        *type = (qkv_npy_type)i;
+        return QKV_OK;
     }
     c->at -= n + 1;
-    return malformed(c, "expected element type '<f4', '<f8', '<i8' or '|b1'");
+    char problem[200];
+    snprintf(problem, sizeof problem, "%s, found '%.*s'", refusal(ordered ? descr[1] : '\0'),
+             (int)(n < 20 ? n : 20), descr);
+    return malformed(c, problem);
 }
 
 static qkv_status parse_order(cursor *c, bool *fortran)
@@ -117,7 +192,9 @@ static qkv_status parse_dim(cursor *c, ptrdiff_t *dim)
             __builtin_add_overflow(*dim, c->text[c->at] - '0', dim))
             return malformed(c, "a size beyond 64 bits");
     }
-    return c->at > start ? QKV_OK : malformed(c, "expected a size: a number, 0 or more");
+    if (c->at == start) return malformed(c, "expected a size: a number, 0 or more");
+    accept(c, "L"); /* as Python 2 wrote it */
+    return QKV_OK;
 }
 
 static qkv_status parse_shape(cursor *c, qkv_npy *array)
@@ -136,7 +213,7 @@ static qkv_status parse_shape(cursor *c, qkv_npy *array)
     return QKV_OK;
 }
 
-static qkv_status parse_header(cursor *c, qkv_npy *array, bool *fortran)
+static qkv_status parse_header(cursor *c, qkv_npy *array, storage *stored)
 {
     static const char *const keys[] = {"descr", "fortran_order", "shape"};
     bool seen[3] = {false};
@@ -151,8 +228,8 @@ static qkv_status parse_header(cursor *c, qkv_npy *array, bool *fortran)
         if (key == 3 || seen[key]) return malformed(c, "an unknown or repeated key");
         seen[key] = true;
         if (!accept(c, ":")) return malformed(c, "expected : after a key");
-        status = key == 0   ? parse_type(c, &array->type)
-                 : key == 1 ? parse_order(c, fortran)
+        status = key == 0   ? parse_type(c, &array->type, &stored->big_endian)
+                 : key == 1 ? parse_order(c, &stored->fortran)
                             : parse_shape(c, array);
         if (status) return status;
         if (accept(c, ",")) continue;
@@ -204,7 +281,7 @@ static qkv_status read_prefix(FILE *file, size_t file_bytes, cursor *c)
 }
 
 static qkv_status read_header(FILE *file, size_t file_bytes, cursor *c, qkv_npy *array,
-                              bool *fortran)
+                              storage *stored)
 {
     qkv_status status = read_prefix(file, file_bytes, c);
     if (status) return status;
@@ -212,10 +289,22 @@ static qkv_status read_header(FILE *file, size_t file_bytes, cursor *c, qkv_npy 
     if (!text) return qkv_fail(QKV_E_NOMEM, "qkv_npy_load: no memory for the header");
     c->text = text;
     status = read_exactly(file, c, text, c->length);
-    if (!status) status = parse_header(c, array, fortran);
+    if (!status) status = parse_header(c, array, stored);
     free(text);
     c->text = NULL;
     return status;
+}
+
+static void swap_bytes(qkv_npy *array)
+{
+    size_t bytes = qkv_npy_item_bytes(array->type), n = qkv_npy_size(array);
+    for (unsigned char *x = array->data; n > 0; n--, x += bytes) {
+        for (size_t i = 0; i < bytes / 2; i++) {
+            unsigned char first = x[i];
+            x[i] = x[bytes - 1 - i];
+            x[bytes - 1 - i] = first;
+        }
+    }
 }
 
 /* Column-major to C order: the last axis of the file's order runs slowest. */
@@ -248,8 +337,8 @@ static qkv_status transpose(qkv_npy *array)
 static qkv_status load_from(FILE *file, size_t file_bytes, const char *path, qkv_npy *array)
 {
     cursor c = {.path = path};
-    bool fortran = false;
-    qkv_status status = read_header(file, file_bytes, &c, array, &fortran);
+    storage stored = {0};
+    qkv_status status = read_header(file, file_bytes, &c, array, &stored);
     if (status) return status;
     size_t bytes = qkv_npy_item_bytes(array->type), left = file_bytes - c.offset - c.length;
     bool fits = true;
@@ -263,7 +352,8 @@ static qkv_status load_from(FILE *file, size_t file_bytes, const char *path, qkv
     array->data = malloc(bytes ? bytes : 1);
     if (!array->data) return qkv_fail(QKV_E_NOMEM, "qkv_npy_load: no memory for %zu bytes", bytes);
     status = read_exactly(file, &c, array->data, bytes);
-    return status || !fortran ? status : transpose(array);
+    if (!status && stored.big_endian) swap_bytes(array);
+    return status || !stored.fortran ? status : transpose(array);
 }
 
 qkv_status qkv_npy_load(qkv_npy *array, const char *path)
@@ -289,7 +379,7 @@ qkv_status qkv_npy_load(qkv_npy *array, const char *path)
 static int format_header(const qkv_npy *array, char *text, size_t capacity)
 {
     int n = snprintf(text, capacity, "{'descr': '%c%s', 'fortran_order': False, 'shape': (",
-                     types[array->type].order, types[array->type].code);
+                     types[array->type].bytes == 1 ? '|' : '<', types[array->type].code);
     for (int i = 0; i < array->rank; i++)
         n += snprintf(text + n, capacity - (size_t)n, "%td%s", array->dim[i],
                       i + 1 < array->rank ? ", "

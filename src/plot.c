@@ -1,11 +1,13 @@
 #include "qkv/plot.h"
 
 #include <math.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "fail.h"
 #include "figure.h"
 #include "gnuplot.h"
+#include "label.h"
 
 static const char caller[] = "qkv_plot_panels";
 
@@ -98,8 +100,7 @@ static box find_ranges(const qkv_panel *p, double aspect)
     return b;
 }
 
-/* ---- The legend goes to the corner with the least data in it -----------------------------------
- */
+/* ---- The legend goes to the corner with the least data in it --------------------------------- */
 
 static double unit(double x, double low, double high, bool log_scale)
 {
@@ -137,8 +138,7 @@ static const char *legend_corner(const qkv_panel *p, const box *b)
     return names[best];
 }
 
-/* ---- Drawing -----------------------------------------------------------------------------------
- */
+/* ---- Drawing --------------------------------------------------------------------------------- */
 
 static void add_data(qkv_sheet *sheet, const qkv_panel *p, const qkv_series *s)
 {
@@ -206,11 +206,21 @@ static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
     fprintf(f, "set key %s\n", legend_corner(p, b));
 }
 
-static void add_panel(qkv_sheet *sheet, const qkv_panel *p, double aspect, int *index)
+static bool is_blank(const qkv_panel *p)
 {
-    box b = find_ranges(p, aspect);
+    return p->n_series == 0 && !p->title && !p->x_label && !p->y_label;
+}
+
+/* false: no memory. */
+static bool add_panel(qkv_sheet *sheet, const qkv_panel *p, double w, double h, int *index)
+{
+    if (is_blank(p)) return true;
+    char *title = qkv_label_fit(p->title ? p->title : "", w + 2 * right - 0.08, 1);
+    if (!title) return false;
+    box b = find_ranges(p, h / w);
     set_axes(sheet, p, &b);
-    qkv_sheet_labels(sheet, p->title, p->x_label, p->y_label);
+    qkv_sheet_labels(sheet, title, p->x_label, p->y_label);
+    free(title);
     fputs("plot ", sheet->script);
     if (p->n_series == 0) fputs("NaN notitle", sheet->script);
     size_t position = 0;
@@ -221,6 +231,7 @@ static void add_panel(qkv_sheet *sheet, const qkv_panel *p, double aspect, int *
         add_data(sheet, p, &p->series[i]);
     }
     fputc('\n', sheet->script);
+    return true;
 }
 
 static void set_figure(qkv_sheet *sheet)
@@ -297,7 +308,9 @@ qkv_status qkv_plot_panels(const qkv_panel *panels, int rows, int cols, const qk
         double x = i % cols * (w + frame_w) + left,
                y = (rows - 1 - i / cols) * (h + frame_h) + bottom;
         qkv_sheet_place(&sheet, x, y, x + w, y + h);
-        add_panel(&sheet, &panels[i], h / w, &index);
+        if (add_panel(&sheet, &panels[i], w, h, &index)) continue;
+        qkv_sheet_drop(&sheet);
+        return qkv_fail(QKV_E_NOMEM, "%s: no memory for a title", caller);
     }
     fputs("unset multiplot\n", sheet.script);
     return qkv_sheet_draw(&sheet);

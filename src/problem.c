@@ -53,8 +53,8 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     return QKV_OK;
 }
 
-/* The bytes of q, k, v and o, so that a problem that cannot exist is refused before anyone
- * allocates for it. */
+/* The bytes of q, k, v and o: a problem that cannot exist is refused before anyone allocates for
+ * it. */
 static qkv_status check_overflow(const char *who, const qkv_attention *f, size_t element)
 {
     const ptrdiff_t dims[][4] = {{f->batch, f->heads, f->n_q, f->d_k},
@@ -84,8 +84,7 @@ qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t ele
     if (!status) status = check_choices(who, a);
     if (!status) status = check_overflow(who, filled, element);
     if (status) return status;
-    /* Beyond these bounds the offset hides or shows everything; within them i + offset cannot
-     * overflow. */
+    /* Beyond these bounds the offset hides or shows everything, and i + offset might overflow. */
     if (filled->mask.causal_offset > a->n_k) filled->mask.causal_offset = a->n_k;
     if (filled->mask.causal_offset < -a->n_q) filled->mask.causal_offset = -a->n_q;
     return QKV_OK;

@@ -25,8 +25,8 @@ typedef struct qkv_slot_list {
     qkv_extent extent[24];
 } qkv_slot_list;
 
-/* Fills in kv_heads, bandwidths and a causal_offset that lies within the matrix; QKV_E_ARG,
- * QKV_E_SHAPE, QKV_E_OVERFLOW. */
+/* filled = a with kv_heads, bandwidths and a causal_offset that lies within the matrix. QKV_E_ARG,
+ * QKV_E_SHAPE or QKV_E_OVERFLOW for a problem that is not well posed. */
 qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t element,
                              qkv_attention *filled);
 
@@ -34,7 +34,7 @@ qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t ele
 void qkv_strides(const ptrdiff_t dim[4], bool strided, const ptrdiff_t given[4],
                  ptrdiff_t stride[4]);
 
-/* Appends an array (absent ones, data NULL, are skipped); QKV_E_OVERFLOW if its elements cannot all
+/* Appends an array; absent ones (data NULL) are skipped. QKV_E_OVERFLOW if its elements cannot all
  * be addressed. */
 qkv_status qkv_slot_list_add(qkv_slot_list *list, qkv_extent extent);
 

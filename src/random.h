@@ -1,6 +1,5 @@
 /* random.h - random numbers as a pure function of (seed, stream, index): Random123's Philox 4x32-10
- * (Salmon et al. 2011). No state, so a mask or a data set is the same under any threads and order.
- */
+ * (Salmon et al. 2011). No state, so what is drawn is the same under any threads and order. */
 #ifndef QKV_SRC_RANDOM_H
 #define QKV_SRC_RANDOM_H
 
@@ -24,8 +23,7 @@ static inline double qkv_random_uniform(uint64_t seed, uint64_t stream, uint64_t
     return ((double)(qkv_random_bits(seed, stream, index) >> 11) + 0.5) * 0x1p-53;
 }
 
-/* Standard normal, by Box and Muller (1958); uses the indices 2 index and 2 index + 1 of its
- * stream. */
+/* Standard normal, by Box and Muller (1958), from the uniforms 2 index and 2 index + 1. */
 static inline double qkv_random_normal(uint64_t seed, uint64_t stream, uint64_t index)
 {
     double radius = sqrt(-2 * log(qkv_random_uniform(seed, stream, 2 * index)));

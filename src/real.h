@@ -23,8 +23,7 @@ typedef double real;
 #define REAL_MIN DBL_MIN
 #define REAL_DTYPE QKV_F64
 #else
-#error \
-    "compile this file twice, with QKV_REAL = 32 and QKV_REAL = 64 (see QKV_NUMERIC in CMakeLists.txt)"
+#error "compile this file twice, with QKV_REAL = 32 and 64 (QKV_NUMERIC in CMakeLists.txt)"
 #endif
 
 #endif

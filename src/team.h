@@ -12,8 +12,8 @@ typedef struct qkv_team {
     size_t common, share;
 } qkv_team;
 
-/* As many threads as the settings, the pieces of work and the workspace allow; QKV_E_ARG if it does
- * not hold one. */
+/* As many threads as the settings, the pieces of work and the workspace allow. QKV_E_ARG if the
+ * workspace does not hold one thread's share. */
 qkv_status qkv_team_of(const char *who, size_t share, size_t common, ptrdiff_t work,
                        void *workspace, size_t bytes, qkv_team *team);
 

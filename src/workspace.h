@@ -1,4 +1,4 @@
-/* workspace.h - cut the caller's memory into aligned pieces; run on NULL first, the same code tells
+/* workspace.h - cuts the caller's memory into aligned pieces; run on NULL first, the same code says
  * how much is needed. */
 #ifndef QKV_SRC_WORKSPACE_H
 #define QKV_SRC_WORKSPACE_H

@@ -16,6 +16,7 @@ import sys
 import tempfile
 
 SELF = {"./examples/run", "./tests/run"}
+FLAGS = os.environ.get("QKV_README_FLAGS", "")
 
 
 def run(command, directory, **options):
@@ -33,7 +34,9 @@ def make_tree(source, build, tree):
 
 
 def run_shell(block, tree):
+    """Line by line. What is compiled takes the flags that the library was built with."""
     for line in block.strip().splitlines():
+        line = re.sub(r"^cc ", f"cc {FLAGS} ", line)
         if line in SELF:
             if not os.access(tree / line, os.X_OK):
                 sys.exit(f"README: {line} is not there or not executable")
@@ -44,8 +47,8 @@ def run_shell(block, tree):
 def run_program(block, expected, source, build, tree):
     (tree / "program.c").write_text(block)
     flags = [f"-I{source}/include", f"-L{build}", "-lqkv", f"-Wl,-rpath,{build}"]
-    extra = os.environ.get("QKV_README_FLAGS", "").split()
-    run(["cc", "-std=c17", "-Wall", "-Wextra", "-Werror", "program.c", "-o", "program"] + extra + flags, tree)
+    command = ["cc", "-std=c17", "-Wall", "-Wextra", "-Werror", "program.c", "-o", "program"]
+    run(command + FLAGS.split() + flags, tree)
     printed = run(["./program"], tree)
     if printed != expected:
         sys.exit(f"README: a program printed\n{printed}and the README says\n{expected}")

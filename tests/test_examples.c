@@ -54,6 +54,7 @@ static void heatmap_draws_the_identity_by_default(void **state)
         assert_non_null(strstr(r.out, row));
     }
     ran_free(&r);
+    assert_run(ARGV(HEATMAP, "--scale", "-1,3"), 0, "from -1 (blank) to 3 (full)", "");
     assert_run(ARGV(HEATMAP, "--output", scratch("id.svg"), "--keep-script"), 0, "", "");
     char *script = read_file(scratch("id.svg.gp"), NULL),
          *data = read_file(scratch("id.svg.dat"), NULL);
@@ -120,6 +121,8 @@ static void heatmap_tells_wrong_usage_from_failure(void **state)
     assert_run(ARGV(HEATMAP, "--size", "3"), 2, "", "WIDTH,HEIGHT");
     assert_run(ARGV(HEATMAP, "--size", "3,x"), 2, "", "'x' is not a number");
     assert_run(ARGV(HEATMAP, "--size", "3,0"), 2, "", "not between");
+    assert_run(ARGV(HEATMAP, "--scale", "0"), 2, "", "LOW,HIGH");
+    assert_run(ARGV(HEATMAP, "--scale", "2,1"), 1, "", "from 2 to 1");
     assert_run(ARGV(HEATMAP, "--title", "a", "--title", "b"), 2, "", "2 titles for 1 columns");
     assert_run(ARGV(HEATMAP, "--keep-script"), 2, "", "--keep-script needs --output");
     setenv("QKV_GNUPLOT", "/no/such/gnuplot", 1);
@@ -170,6 +173,14 @@ static void the_database_draws_its_weights(void **state)
     free(svg);
     svg = read_file(scratch("made/by/the/program/database_bars.svg"), NULL);
     assert_non_null(strstr(svg, "softmax weight"));
+    free(svg);
+    assert_run(
+        ARGV(DATABASE, "--plot", directory, "--query", "Li", "--query", "Hu", "--query", "Zoe"), 0,
+        "", "");
+    svg = read_file(scratch("made/by/the/program/database_bars.svg"), NULL);
+    static const char *const titles[] = {"\"Li\" asked of all", "\"Hu\" asked of all",
+                                         "\"Zoe\" asked of all"};
+    for (int i = 0; i < 3; i++) assert_non_null(strstr(svg, titles[i]));
     free(svg);
     write_file(scratch("file"), "", 0);
     assert_run(ARGV(DATABASE, "--plot", scratch("file")), 1, "", "is not a directory");

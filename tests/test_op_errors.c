@@ -145,8 +145,7 @@ static void attention_over_sizes_that_differ(void **state)
     assert_refused((qkv_var){0}, QKV_E_ARG, "attend: a is NULL");
 }
 
-/* ---- The caller's own --------------------------------------------------------------------------
- */
+/* ---- The caller's own ------------------------------------------------------------------------ */
 
 static qkv_status fine(void *context, const qkv_op_array *in, int n, const qkv_op_array *out,
                        void *y)

@@ -81,8 +81,7 @@ static void plain_softmax(bool columns, double p[N])
     }
 }
 
-/* ---- softmax, log_softmax ----------------------------------------------------------------------
- */
+/* ---- softmax, log_softmax -------------------------------------------------------------------- */
 
 static void softmax_is_its_definition_on_either_axis(void **state)
 {
@@ -142,8 +141,7 @@ static void softmax_of_an_empty_axis_is_empty(void **state)
     assert_int_equal(qkv_shape_of(tape, y).dim[0], 3);
 }
 
-/* ---- mse ---------------------------------------------------------------------------------------
- */
+/* ---- mse ------------------------------------------------------------------------------------- */
 
 static void mse_is_the_mean_of_squared_differences(void **state)
 {
@@ -207,8 +205,7 @@ static void mse_refuses_other_shapes(void **state)
     assert_refused(qkv_mse(tape, vector(0, x), vector(0, x)), QKV_E_SHAPE, "mean of nothing");
 }
 
-/* ---- cross_entropy -----------------------------------------------------------------------------
- */
+/* ---- cross_entropy --------------------------------------------------------------------------- */
 
 static void cross_entropy_is_the_mean_surprise(void **state)
 {

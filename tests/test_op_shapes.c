@@ -67,8 +67,7 @@ static void assert_refused(qkv_var y, qkv_status status, const char *message)
     qkv_tape_reset(tape);
 }
 
-/* ---- slice -------------------------------------------------------------------------------------
- */
+/* ---- slice ----------------------------------------------------------------------------------- */
 
 static void a_slice_is_a_range_of_rows(void **state)
 {
@@ -115,8 +114,7 @@ static void a_slice_outside_its_axis_is_refused(void **state)
     assert_refused(qkv_slice(tape, leaf(qkv_shape2(4, 3)), 2, 0, 4, 1), QKV_E_SHAPE, "axis 2");
 }
 
-/* ---- concat ------------------------------------------------------------------------------------
- */
+/* ---- concat ---------------------------------------------------------------------------------- */
 
 static void concat_lines_arrays_up_on_an_axis(void **state)
 {
@@ -160,8 +158,7 @@ static void arrays_that_do_not_line_up_are_refused(void **state)
     assert_refused(qkv_concat(tape, NULL, 2, 0), QKV_E_ARG, "concat");
 }
 
-/* ---- gather ------------------------------------------------------------------------------------
- */
+/* ---- gather ---------------------------------------------------------------------------------- */
 
 static void gather_copies_rows_and_adds_up_the_gradients_of_repeated_ones(void **state)
 {

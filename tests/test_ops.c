@@ -55,8 +55,7 @@ static void assert_value_(qkv_var y, size_t n, const double *expected, const cha
     assert_value_(y, sizeof((double[])__VA_ARGS__) / sizeof(double), (double[])__VA_ARGS__, \
                   __FILE__, __LINE__)
 
-/* ---- Elementwise -------------------------------------------------------------------------------
- */
+/* ---- Elementwise ----------------------------------------------------------------------------- */
 
 static void check_unary(qkv_var (*op)(qkv_tape *, qkv_var), double (*f)(double))
 {
@@ -187,6 +186,8 @@ static void operands_broadcast_as_in_numpy(void **state)
     const qkv_shape wide = {8, {2, 1, 2, 1, 2, 1, 2, 1}}, other = {7, {2, 1, 2, 1, 2, 1, 2}};
     check_broadcast(qkv_scalar(), qkv_scalar(), qkv_scalar());
     check_broadcast(qkv_scalar(), qkv_shape2(3, 4), qkv_shape2(3, 4));
+    check_broadcast(qkv_shape2(3, 4), qkv_scalar(), qkv_shape2(3, 4));
+    check_broadcast(qkv_shape2(3, 4), qkv_shape1(1), qkv_shape2(3, 4));
     check_broadcast(qkv_shape2(3, 4), qkv_shape1(4), qkv_shape2(3, 4));
     check_broadcast(qkv_shape2(3, 1), qkv_shape1(4), qkv_shape2(3, 4));
     check_broadcast(qkv_shape3(2, 3, 4), qkv_shape3(2, 1, 4), qkv_shape3(2, 3, 4));
@@ -228,8 +229,7 @@ static void pow_has_no_slope_in_the_exponent_at_zero(void **state)
     for (int i = 0; i < 3; i++) assert_close(db[i], 0, 0);
 }
 
-/* ---- Reductions --------------------------------------------------------------------------------
- */
+/* ---- Reductions ------------------------------------------------------------------------------ */
 
 static const real cube[12] = {1, 2, 3, 4, 5, 6, 70, 80, 90, 100, 110, 120}; /* [2,3,2] */
 
@@ -304,8 +304,7 @@ static void sum_of_nothing_is_zero(void **state)
     assert_shape(qkv_mean(tape, none, (int[]){1}, 1, false), qkv_shape1(0));
 }
 
-/* ---- Shapes and products ------------------------------------------------------------------------
- */
+/* ---- Shapes and products --------------------------------------------------------------------- */
 
 static void transpose_moves_axes(void **state)
 {

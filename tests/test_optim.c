@@ -2,11 +2,11 @@
 #include "support.h"
 
 #include <math.h>
+#include <stdio.h>
 
 #include "qkv/optim.h"
 
-/* ---- By hand -----------------------------------------------------------------------------------
- */
+/* ---- By hand --------------------------------------------------------------------------------- */
 
 static void the_first_steps_of_sgd_are_as_by_hand(void **state)
 {
@@ -70,8 +70,7 @@ static void decoupled_decay_shrinks_x_outside_the_moments(void **state)
     qkv_optimizer_free(optimizer);
 }
 
-/* ---- By recurrences in closed form: every moment is a weighted sum over all past gradients ------
- */
+/* ---- By recurrences in closed form: every moment is a weighted sum over all past gradients --- */
 
 enum { STEPS = 60, N = 3 };
 
@@ -202,8 +201,7 @@ static void zeroed_fields_of_adam_mean_the_defaults(void **state)
     assert_trajectory(optimizer, start, end);
 }
 
-/* ---- Use ---------------------------------------------------------------------------------------
- */
+/* ---- Use ------------------------------------------------------------------------------------- */
 
 static void every_rule_finds_the_minimum_of_a_quadratic(void **state)
 {
@@ -290,6 +288,52 @@ static void a_gradient_that_is_not_finite_changes_nothing(void **state)
     qkv_optimizer_free(optimizer);
 }
 
+enum { MANY = 1001 }; /* several of the optimiser's blocks, and a part of one */
+
+static void numbers_of_a_long_array_step_as_if_each_were_alone(void **state)
+{
+    (void)state;
+    static double x[MANY], g[MANY], alone[MANY];
+    for (int adam = 0; adam < 2; adam++) {
+        qkv_optimizer *optimizer[2];
+        for (int k = 0; k < 2; k++)
+            if (adam)
+                assert_ok(qkv_adam_new(&optimizer[k], NULL));
+            else
+                assert_ok(qkv_sgd_new(&optimizer[k], &(qkv_sgd){.momentum = 0.5}));
+        assert_ok(qkv_optimizer_add_f64(optimizer[0], x, g, MANY));
+        for (size_t i = 0; i < MANY; i++) {
+            x[i] = alone[i] = uniform(1, i, -1, 1);
+            assert_ok(qkv_optimizer_add_f64(optimizer[1], &alone[i], &g[i], 1));
+        }
+        for (uint64_t step = 0; step < 3; step++) {
+            for (uint64_t i = 0; i < MANY; i++) g[i] = uniform(2 + step, i, -1, 1);
+            for (int k = 0; k < 2; k++) assert_ok(qkv_optimizer_step(optimizer[k]));
+            for (size_t i = 0; i < MANY; i++) assert_close(x[i], alone[i], 1e-14);
+        }
+        for (int k = 0; k < 2; k++) qkv_optimizer_free(optimizer[k]);
+    }
+}
+
+static void a_gradient_that_is_not_finite_is_found_anywhere(void **state)
+{
+    (void)state;
+    static double x[MANY], g[MANY];
+    qkv_optimizer *optimizer;
+    assert_ok(qkv_sgd_new(&optimizer, NULL));
+    assert_ok(qkv_optimizer_add_f64(optimizer, x, g, MANY));
+    for (size_t i = 0; i < MANY; i++) {
+        char element[32];
+        snprintf(element, sizeof element, "at element %zu", i);
+        g[i] = i % 2 ? NAN : -INFINITY;
+        assert_status(qkv_optimizer_step(optimizer), QKV_E_DOMAIN);
+        assert_message(element);
+        g[i] = 0;
+    }
+    assert_ok(qkv_optimizer_step(optimizer));
+    qkv_optimizer_free(optimizer);
+}
+
 static void wrong_options_and_arguments_are_named(void **state)
 {
     (void)state;
@@ -334,6 +378,8 @@ int main(void)
         cmocka_unit_test(an_array_added_later_starts_its_own_moments),
         cmocka_unit_test(the_rate_can_be_changed_and_gradients_cleared),
         cmocka_unit_test(a_gradient_that_is_not_finite_changes_nothing),
+        cmocka_unit_test(numbers_of_a_long_array_step_as_if_each_were_alone),
+        cmocka_unit_test(a_gradient_that_is_not_finite_is_found_anywhere),
         cmocka_unit_test(wrong_options_and_arguments_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

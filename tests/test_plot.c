@@ -197,10 +197,15 @@ static void every_shape_of_matrix_is_drawn(void **state)
 static void any_text_stays_text(void **state)
 {
     (void)state;
-    static const char *const hostile[] = {"it's",          "'; system \"touch pwned\" #",
-                                          "`touch pwned`", "\"`touch pwned`\"",
-                                          "back\\slash\\", "$HOME ${x} @data {/=20 a}_b^c",
-                                          "100%d %s %%",   "\xc3\xa9 \xe6\xb3\xa8\xe6\x84\x8f"};
+    static const char *const hostile[] = {"it's",
+                                          "'; system \"touch pwned\" #",
+                                          "`touch pwned`",
+                                          "\"`touch pwned`\"",
+                                          "back\\slash\\",
+                                          "$HOME ${x} @data",
+                                          "{/=20 a}_b^c",
+                                          "100%d %s %%",
+                                          "\xc3\xa9 \xe6\xb3\xa8\xe6\x84\x8f"};
     for (size_t i = 0; i < sizeof hostile / sizeof *hostile; i++) {
         const char *three[] = {hostile[i], hostile[i], hostile[i]};
         qkv_heatmap_options o = to("hostile.svg");
@@ -225,25 +230,40 @@ static void any_text_stays_text(void **state)
     free(svg);
 }
 
-static void a_kept_script_draws_the_same_figure_again(void **state)
+/* Runs gnuplot in a directory on a script called that; it must draw expected into figure. */
+static void assert_draws(const char *directory, const char *script, const char *figure,
+                         const char *expected)
+{
+    const char *argv[] = {"env", directory, "gnuplot", "-d", script, NULL};
+    ran r = run(argv, NULL);
+    assert_int_equal(r.exit_code, 0);
+    ran_free(&r);
+    char *drawn = read_file(figure, NULL);
+    assert_string_equal(drawn, expected);
+    free(drawn);
+    remove(figure);
+}
+
+static void a_kept_script_draws_the_same_figure_again_from_anywhere(void **state)
 {
     (void)state;
     qkv_heatmap_options o = to("it's.svg");
     o.figure.keep_script = true;
     assert_ok(qkv_show_heatmaps(eye, eye_shape, &o));
-    char *first = read_file(o.figure.path, NULL);
+    char *first = read_file(o.figure.path, NULL), here[256], there[256];
     remove(o.figure.path);
-    char directory[256];
-    snprintf(directory, sizeof directory, "--chdir=%.*s",
-             (int)(strrchr(o.figure.path, '/') - o.figure.path), o.figure.path);
-    const char *argv[] = {"env", directory, "gnuplot", "-d", "it's.svg.gp", NULL};
-    ran r = run(argv, NULL);
-    assert_int_equal(r.exit_code, 0);
-    ran_free(&r);
-    char *second = read_file(o.figure.path, NULL);
-    assert_string_equal(first, second);
+    snprintf(here, sizeof here, "--chdir=%.*s", (int)(strrchr(o.figure.path, '/') - o.figure.path),
+             o.figure.path);
+    assert_draws(here, "it's.svg.gp", o.figure.path, first);
+    assert_draws(here, "./it's.svg.gp", o.figure.path, first);
+    assert_draws("--chdir=/", scratch("it's.svg.gp"), o.figure.path, first);
+    /* And from where it was moved to. */
+    snprintf(there, sizeof there, "%s", scratch("sub d'ir"));
+    assert_int_equal(mkdir(there, 0700), 0);
+    assert_int_equal(rename(scratch("it's.svg.gp"), scratch("sub d'ir/it's.svg.gp")), 0);
+    assert_int_equal(rename(scratch("it's.svg.dat"), scratch("sub d'ir/it's.svg.dat")), 0);
+    assert_draws(here, "sub d'ir/it's.svg.gp", scratch("sub d'ir/it's.svg"), first);
     free(first);
-    free(second);
 }
 
 /* Calls with QKV_GNUPLOT set to program; nothing may be left, and an old figure must stay. */
@@ -385,7 +405,11 @@ static void panels_have_their_ranges_labels_and_series(void **state)
     char *data = read_file(scratch("panels.svg.dat"), NULL);
     assert_contains(data, "0 1 NaN 2 \n1 10 NaN 20 \n");
     free(data);
-    assert_ok(qkv_plot_panels(&(qkv_panel){0}, 1, 1, &figure)); /* bare axes */
+    const qkv_panel rest[] = {{.title = "bare axes"}, {0}};
+    assert_ok(qkv_plot_panels(rest, 1, 2, &figure));
+    script = read_file(scratch("panels.svg.gp"), NULL);
+    assert_int_equal(count(script, "\nplot "), 1); /* nothing is drawn of nothing */
+    free(script);
 }
 
 static void equal_aspect_makes_units_equally_long(void **state)
@@ -437,7 +461,7 @@ int main(void)
         cmocka_unit_test(nan_is_a_hole_and_infinity_the_end_of_the_scale),
         cmocka_unit_test(every_shape_of_matrix_is_drawn),
         cmocka_unit_test(any_text_stays_text),
-        cmocka_unit_test(a_kept_script_draws_the_same_figure_again),
+        cmocka_unit_test(a_kept_script_draws_the_same_figure_again_from_anywhere),
         cmocka_unit_test(a_missing_or_failing_gnuplot_is_a_status_with_its_message),
         cmocka_unit_test(a_reader_that_is_gone_raises_no_signal),
         cmocka_unit_test(wrong_arguments_are_refused),

@@ -54,8 +54,7 @@ static void assert_error(qkv_status status, const char *message)
     assert_string_equal(qkv_last_error(), message);
 }
 
-/* ---- Gradients --------------------------------------------------------------------------------
- */
+/* ---- Gradients ------------------------------------------------------------------------------- */
 
 static void gradient_is_added_to_the_callers_array(void **state)
 {
@@ -193,8 +192,7 @@ static void root_without_a_leaf_to_reach_is_an_error(void **state)
     assert_error(QKV_E_STATE, "%1 = sum(%0): no leaf with a gradient leads here");
 }
 
-/* ---- Constants --------------------------------------------------------------------------------
- */
+/* ---- Constants ------------------------------------------------------------------------------- */
 
 static void detached_value_flows_but_its_gradient_does_not(void **state)
 {
@@ -249,8 +247,7 @@ static void end_of_no_scope_is_an_error(void **state)
     assert_error(QKV_E_STATE, "qkv_no_grad_end: no scope was begun");
 }
 
-/* ---- Handles and errors ------------------------------------------------------------------------
- */
+/* ---- Handles and errors ---------------------------------------------------------------------- */
 
 static void first_error_stays_and_later_calls_do_nothing(void **state)
 {
@@ -384,8 +381,7 @@ static void generations_are_unique_in_the_process(void **state)
     qkv_tape_free(other);
 }
 
-/* ---- Size --------------------------------------------------------------------------------------
- */
+/* ---- Size ------------------------------------------------------------------------------------ */
 
 static void chain_of_a_million_nodes_works(void **state)
 {

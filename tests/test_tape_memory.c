@@ -56,8 +56,7 @@ void __wrap_free(void *memory)
     __real_free(memory);
 }
 
-/* ---- A step of training, large enough for several chunks of the arena ---------------------------
- */
+/* ---- A step of training, large enough for several chunks of the arena ------------------------ */
 
 enum { N = 64, D = 16 };
 static float x[N * D], weight[D * D], d_weight[D * D], target[N * D];
@@ -103,8 +102,7 @@ static void set_failing(long from)
     failing_from = from;
 }
 
-/* ---- Tests -------------------------------------------------------------------------------------
- */
+/* ---- Tests ----------------------------------------------------------------------------------- */
 
 static void training_does_not_allocate_after_its_first_step(void **state)
 {

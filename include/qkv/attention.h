@@ -1,17 +1,17 @@
 /* attention.h - softmax attention and its relatives, forward and backward, without state.
  *
- *     score      s_ij     = scale a(q_i, k_j)         how well key j fits query i
- *     mask       seen_ij                              which keys query i may see at all
- *     normalize  alpha_ij from s_i. + bias_i.         the attention weights
- *     pool       o_i      = sum_j alpha_ij v_j        the answer
+ *     score        s_ij = scale a(q_i, k_j)            how well key j fits query i
+ *     mask         seen_ij                             which keys query i may see at all
+ *     normalize    alpha_ij from s_i. + bias_i.        the attention weights
+ *     pool         o_i = sum_j alpha_ij v_j            the answer
  *
- * (Chapter "Queries, Keys, and Values" of Dive into Deep Learning, its equations for attention
- * pooling and softmax attention.) Nothing here allocates, locks, prints or keeps state: the caller
- * owns all memory, the workspace included. Memory is linear in n_q + n_k: the matrix of weights
- * exists only when results.weights asks for it. Every function may be called from any number of
- * threads at once.
+ * These are the steps of the chapter "Queries, Keys, and Values" of Dive into Deep Learning, and
+ * its equations for attention pooling and softmax attention.
  *
- * Only qkv_attend_*, the call for the common case, allocates (its own workspace, freed on return).
+ * The caller owns all memory, the workspace included: nothing here allocates, locks, prints or
+ * keeps state, but for qkv_attend_*, which allocates its own workspace and frees it on return.
+ * Memory is linear in n_q + n_k: the matrix of weights exists only when results.weights asks for
+ * it. Every function may be called from any number of threads at once.
  */
 #ifndef QKV_ATTENTION_H
 #define QKV_ATTENTION_H
@@ -26,17 +26,18 @@
 extern "C" {
 #endif
 
-/* ---- The problem: sizes and choices; no data, no dtype. All zero is softmax scaled dot.
- * ---------- */
+/* ---- The problem: sizes and choices; no data, no dtype. All zero is softmax scaled dot. ------ */
 
-/* a(q, k). The score is scale * a + nothing else; the default scale stands behind each. */
+/* s = scale a(q, k): here a, and the scale unless the operand scale replaces it. h is the operand
+ * bandwidth. */
 typedef enum qkv_score {
-    QKV_SCORE_SCALED_DOT = 0, /* q'k;                         scale 1 / sqrt(d_k) */
-    QKV_SCORE_DOT,            /* q'k;                         scale 1 */
-    QKV_SCORE_GAUSSIAN /* -1/2 sum_c ((q_c - k_c) / h_c)^2; scale 1. h: the operand bandwidth */
+    QKV_SCORE_SCALED_DOT = 0, /* q'k                                scale 1 / sqrt(d_k) */
+    QKV_SCORE_DOT,            /* q'k                                scale 1 */
+    QKV_SCORE_GAUSSIAN        /* -1/2 sum_c ((q_c - k_c) / h_c)^2   scale 1 */
 } qkv_score;
 
-/* How the scores of a row become weights. b is the bias (0 if absent), "seen" the unmasked keys. */
+/* How the scores s of a row become its weights. b is the bias (0 if absent); sums and the largest
+ * are over the keys the query sees; a hidden key has weight 0. */
 typedef enum qkv_normalize {
     QKV_SOFTMAX = 0,  /* exp(s + b) / sum exp(s + b) */
     QKV_KERNEL_SUM,   /* K(u) e^b / sum K(u) e^b, with u = sqrt(-2 s) and K the field kernel */
@@ -48,8 +49,8 @@ typedef enum qkv_normalize {
     QKV_NONE_IDENTITY /* s + b itself, of any sign: any linear combination of the values */
 } qkv_normalize;
 
-/* K(u) for QKV_KERNEL_SUM and QKV_NONE_KERNEL; with QKV_SCORE_GAUSSIAN, u = ||(q - k) / h||. The
- * edge u = 1 belongs to the boxcar. Needs a distance score. */
+/* K(u) for QKV_KERNEL_SUM and QKV_NONE_KERNEL, which need QKV_SCORE_GAUSSIAN; at its default scale,
+ * u = ||(q - k) / h||. */
 typedef enum qkv_kernel {
     QKV_KERNEL_BOXCAR = 0,   /* 1 if u <= 1, else 0 */
     QKV_KERNEL_TRIANGULAR,   /* max(0, 1 - u); the chapter calls it Epanechikov */
@@ -64,26 +65,30 @@ typedef enum qkv_empty {
     /* The seen keys at the smallest u share the weight in proportion to e^b; lse is the log of the
      * sum of their e^b. */
     QKV_EMPTY_NEAREST,
-    /* As NaN, and the forward call returns QKV_E_DOMAIN with the count of such rows. */
+    /* As NaN, and the forward call, having written everything, returns QKV_E_DOMAIN with the count
+     * of such rows. */
     QKV_EMPTY_ERROR
 } qkv_empty;
 
 /* Who may see whom, by rule; all rules, operands.mask and a bias of -inf combine by "and". */
 typedef struct qkv_mask {
-    bool causal; /* query i sees keys j <= i + causal_offset (top-left alignment at 0) */
-    ptrdiff_t
-        causal_offset;  /* n_k - n_q for a cache whose newest key belongs to the newest query */
+    bool causal; /* query i sees keys j <= i + causal_offset */
+
+    /* 0 aligns top-left; n_k - n_q for a cache whose newest key belongs to the newest query. */
+    ptrdiff_t causal_offset;
+
     bool leave_one_out; /* query i does not see key i */
 } qkv_mask;
 
 typedef struct qkv_attention {
     ptrdiff_t batch, heads; /* 0 means 0: nothing is computed, QKV_OK */
-    ptrdiff_t
-        kv_heads; /* 0 means heads; query head h reads key/value head h / (heads / kv_heads) */
-    ptrdiff_t n_q, n_k; /* queries, keys; either may be 0 */
-    ptrdiff_t d_k, d_v; /* size of a query or key, size of a value */
-    ptrdiff_t
-        bandwidths; /* 0 or 1: one for all coordinates; d_k: one for each. Gaussian score only */
+
+    /* 0 means heads. Query head h reads key/value head h / (heads / kv_heads). */
+    ptrdiff_t kv_heads;
+
+    ptrdiff_t n_q, n_k;   /* queries, keys; either may be 0 */
+    ptrdiff_t d_k, d_v;   /* size of a query or key, size of a value; either may be 0 */
+    ptrdiff_t bandwidths; /* Gaussian only. 0 or 1: one for all coordinates; d_k: one for each */
     qkv_score score;
     qkv_normalize normalize;
     qkv_kernel kernel;
@@ -91,13 +96,13 @@ typedef struct qkv_attention {
     qkv_mask mask;
 } qkv_attention;
 
-/* ---- The data ----------------------------------------------------------------------------------
- */
+/* ---- The data -------------------------------------------------------------------------------- */
 
-/* An array of 4 axes: batch, head, row, column. Zeroed but for data, it is packed in C order over
- * the sizes listed below. With strided = true, stride counts elements between neighbours on each
- * axis; any sign; 0 repeats the data along an axis (inputs), or sums over it (gradients of bias,
- * scale and bandwidth). data NULL: the operand is absent, or its gradient not wanted. */
+/* An array of 4 axes: batch, head, row, column. With nothing but data set it is packed in C order
+ * over the sizes listed below. With strided = true, stride counts elements (not bytes) between
+ * neighbours on each axis, of any sign; 0 repeats the data along an axis (inputs), or sums over it
+ * (gradients of bias, scale and bandwidth). data NULL: the operand is absent, or its gradient or
+ * result not wanted. */
 typedef struct qkv_slot_f32 {
     float *data;
     bool strided;
@@ -117,20 +122,27 @@ typedef struct qkv_slot_bool {
 } qkv_slot_bool;
 
 /* The inputs, which are never written (data is not const because the same struct carries the
- * gradients). As d_in, a slot with data receives += the gradient of that input; mask is ignored. */
+ * gradients). q, k and v are required where they have elements. As d_in, a slot with data receives
+ * += the gradient of that input; mask is ignored. */
 typedef struct qkv_operands_f32 {
     qkv_slot_f32 q; /* [batch, heads, n_q, d_k] */
     qkv_slot_f32 k; /* [batch, kv_heads, n_k, d_k] */
     qkv_slot_f32 v; /* [batch, kv_heads, n_k, d_v] */
-    qkv_slot_f32
-        bias; /* [batch, heads, n_q, n_k]; absent: 0. -inf hides the key, gradient exactly 0 */
-    qkv_slot_f32 scale; /* one number; strided: [batch, heads] (row and column strides ignored) */
-    qkv_slot_f32
-        bandwidth;      /* h > 0, in units of q and k: [bandwidths] shared by all; strided: [batch,
-                           heads, (row ignored), bandwidths]. Absent: 1. Gaussian score only */
-    qkv_slot_bool mask; /* [batch, heads, n_q, n_k]; absent: all seen */
+
+    /* [batch, heads, n_q, n_k]. Absent: 0. -inf hides the key, with a gradient of exactly 0. */
+    qkv_slot_f32 bias;
+
+    /* One number; strided: [batch, heads] by the strides 0 and 1. Absent: see qkv_score. */
+    qkv_slot_f32 scale;
+
+    /* h > 0, in units of q and k: [bandwidths], shared by all; strided: [batch, heads, bandwidths]
+     * by the strides 0, 1 and 3. Absent: 1. Gaussian score only. */
+    qkv_slot_f32 bandwidth;
+
+    qkv_slot_bool mask; /* [batch, heads, n_q, n_k]. Absent: all seen */
 } qkv_operands_f32;
 
+/* The same in double. */
 typedef struct qkv_operands_f64 {
     qkv_slot_f64 q, k, v, bias, scale, bandwidth;
     qkv_slot_bool mask;
@@ -140,35 +152,45 @@ typedef struct qkv_operands_f64 {
  * row_log_sum are what backward needs beside o: keep them and pass them back. As d_out, o and lse
  * hold the cotangents (either may be absent, not both) and the others must be absent. */
 typedef struct qkv_results_f32 {
-    qkv_slot_f32 o;       /* [batch, heads, n_q, d_v] */
-    qkv_slot_f32 lse;     /* [batch, heads, n_q, 1] log of the row's sum (softmax, kernel sum); -inf
-                             where a row sees nothing */
-    qkv_slot_f32 row_max; /* [batch, heads, n_q, 1] the largest exponent of the row */
-    qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1] log of the sum after row_max is taken out */
-    qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k] alpha */
+    qkv_slot_f32 o; /* [batch, heads, n_q, d_v] */
+
+    /* [batch, heads, n_q, 1]: log of the row's sum, -inf where a row sees nothing. Softmax and
+     * kernel sum only. */
+    qkv_slot_f32 lse;
+
+    qkv_slot_f32 row_max;     /* [batch, heads, n_q, 1]: the largest exponent of the row */
+    qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1]: log of the sum, e^row_max taken out */
+    qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k]: alpha */
 } qkv_results_f32;
 
+/* The same in double. */
 typedef struct qkv_results_f64 {
     qkv_slot_f64 o, lse, row_max, row_log_sum, weights;
 } qkv_results_f64;
 
-/* ---- The calls ---------------------------------------------------------------------------------
+/* ---- The calls -------------------------------------------------------------------------------
+ *
+ * Their errors, found before anything is written:
+ *   QKV_E_SHAPE     a negative size; heads no multiple of kv_heads; bandwidths neither 1 nor d_k;
+ *                   d_k = 0 with the default scale 1 / sqrt(d_k)
+ *   QKV_E_ARG       a NULL that is not said to be fine; choices that do not go together; an operand
+ *                   or a result that does not go with the choices; a workspace too small
+ *   QKV_E_OVERFLOW  a product of sizes exceeds what memory can hold
+ *   QKV_E_ALIAS     an element would be written twice, or written and read
+ * and after everything is written:
+ *   QKV_E_DOMAIN    an empty support under QKV_EMPTY_ERROR (forward and covariance)
  */
 
 typedef enum qkv_pass { QKV_FORWARD = 0, QKV_BACKWARD, QKV_COVARIANCE } qkv_pass;
 
-/* Bytes of workspace for one pass of a, for the present number of threads. A smaller workspace
- * serves as long as it holds one thread's share (fewer threads then run). QKV_E_SHAPE for negative
- * sizes, heads not a multiple of kv_heads (forward and backward: d_k = 0 with a default scale too);
- * QKV_E_ARG for choices that do not go together; QKV_E_OVERFLOW if a size product exceeds SIZE_MAX.
- */
+/* *bytes = the workspace for one pass of a at the present number of threads; unspecified on an
+ * error. A smaller one serves as long as it holds one thread's share; fewer threads then run. */
 QKV_API qkv_status qkv_attention_workspace(const qkv_attention *a, qkv_pass pass, qkv_dtype dtype,
                                            size_t *bytes);
 
-/* o = pool(normalize(mask(score(q, k)))). workspace: bytes from qkv_attention_workspace, any
- * alignment; may be NULL if nothing is to be computed. A row that sees no key has o = 0, weights 0,
- * lse = -inf. Errors as above, and QKV_E_ALIAS if a result overlaps an input or another result in
- * an element. */
+/* o = pool(normalize(mask(score(q, k)))), and the other results asked for, overwritten. A query
+ * that sees no key has o = 0, weights 0, lse = -inf. workspace: of any alignment; NULL is fine if
+ * there is nothing to compute. */
 QKV_API qkv_status qkv_attention_forward_f32(const qkv_attention *a, const qkv_operands_f32 *in,
                                              const qkv_results_f32 *out, void *workspace,
                                              size_t workspace_bytes);
@@ -176,11 +198,15 @@ QKV_API qkv_status qkv_attention_forward_f64(const qkv_attention *a, const qkv_o
                                              const qkv_results_f64 *out, void *workspace,
                                              size_t workspace_bytes);
 
-/* Vector-Jacobian product: d_in += (d forward / d in)' d_out, for the slots of d_in that have data.
- * saved: the o, row_max and row_log_sum that forward wrote for these inputs (hard and uniform need
- * only o). Scores are recomputed tile by tile: dV_j += sum_i alpha_ij dO_i,  dS_ij = alpha_ij
- * (dO_i'v_j - dO_i'o_i + dlse_i)   (softmax) (Dao et al. 2022, FlashAttention, algorithm 4; Baydin
- * et al. 2018 for the notion.) Same errors. */
+/* The vector-Jacobian product d_in += (d forward / d in)' d_out, for the slots of d_in that have
+ * data. saved: the o, row_max and row_log_sum that forward wrote for these inputs; a normaliser
+ * without a sum (all but softmax and kernel sum) needs none of them. The scores are recomputed tile
+ * by tile; for the softmax
+ *
+ *     dV_j  += sum_i alpha_ij dO_i
+ *     dS_ij  = alpha_ij (dO_i'v_j - dO_i'o_i + dlse_i)
+ *
+ * (Dao et al. 2022, FlashAttention, algorithm 4; Baydin et al. 2018 for the notion). */
 QKV_API qkv_status qkv_attention_backward_f32(const qkv_attention *a, const qkv_operands_f32 *in,
                                               const qkv_results_f32 *saved,
                                               const qkv_results_f32 *d_out,
@@ -192,13 +218,19 @@ QKV_API qkv_status qkv_attention_backward_f64(const qkv_attention *a, const qkv_
                                               const qkv_operands_f64 *d_in, void *workspace,
                                               size_t workspace_bytes);
 
-/* cov[i] = Cov_p[v, k] = sum_j p_ij (v_j - E v)(k_j - E k)' for the weights p of each query, as
- * [batch, heads, n_q, d_v * d_k] (row-major d_v x d_k in the last axis), overwritten. One pass over
- * the keys, by merged centred co-moments (Chan, Golub & LeVeque 1983), so a common offset of the
- * keys does not cancel. It is the Jacobian of attention (exercise 2 of the chapter): dO/dq = scale
- * Cov_p[v, k] for the dot scores, and Cov_p[v, k] diag(scale / h_c^2) for the Gaussian. Softmax,
- * kernel sum and uniform only (QKV_E_ARG otherwise). A row that sees no key has 0, one that sees
- * one key exactly 0. */
+/* The covariance of values and keys under the weights p of each query,
+ *
+ *     cov_i = Cov_p[v, k] = sum_j p_ij (v_j - E v)(k_j - E k)'
+ *
+ * as [batch, heads, n_q, d_v * d_k], the last axis a row-major d_v x d_k matrix, overwritten. It is
+ * the Jacobian of attention (exercise 2 of the chapter):
+ *
+ *     dO/dq = scale Cov_p[v, k]                     softmax of a dot score
+ *     dO/dq = Cov_p[v, k] diag(scale / h_c^2)       softmax of the Gaussian
+ *
+ * One pass over the keys, by merged centred co-moments (Chan, Golub & LeVeque 1983), so a common
+ * offset of the keys does not cancel. Softmax, kernel sum and uniform only. A query that sees no
+ * key has 0, one that sees one key exactly 0. */
 QKV_API qkv_status qkv_attention_covariance_f32(const qkv_attention *a, const qkv_operands_f32 *in,
                                                 const qkv_slot_f32 *cov, void *workspace,
                                                 size_t workspace_bytes);
@@ -206,8 +238,9 @@ QKV_API qkv_status qkv_attention_covariance_f64(const qkv_attention *a, const qk
                                                 const qkv_slot_f64 *cov, void *workspace,
                                                 size_t workspace_bytes);
 
-/* The common case: packed q, k, v in, packed o out, no bias and no boolean mask; scale and
- * bandwidth at their defaults; its own workspace. Errors as forward, and QKV_E_NOMEM. */
+/* The common case: q, k, v and o packed (the shapes of qkv_operands_f32 and qkv_results_f32), o
+ * overwritten; no bias and no boolean mask, scale and bandwidth at their defaults. QKV_E_NOMEM if
+ * there is no memory for its workspace. */
 QKV_API qkv_status qkv_attend_f32(const qkv_attention *a, const float *q, const float *k,
                                   const float *v, float *o);
 QKV_API qkv_status qkv_attend_f64(const qkv_attention *a, const double *q, const double *k,

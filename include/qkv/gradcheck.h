@@ -3,12 +3,15 @@
  * qkv's operations and for yours.
  *
  * For each element x (Ridders 1982; Press et al., Numerical Recipes, 5.7):
- *     h_k = eps^(1/7) scale / 2^k,  k = 0, 1, 2;  scale = max(1, |x|) unless the input says else
- *     D_k = (f(x + h_k) - f(x - h_k)) / (x+ - x-), with x+ and x- as they were stored
- *     R1 = (4 D1 - D0) / 3,  R2 = (4 D2 - D1) / 3,  R = (16 R2 - R1) / 15
- *     E  = |R - R2| + 8 max(noise, eps max |f| / 8) / h_2
- * where noise is the standard deviation of f's rounding errors, measured around x about a
- * cubic (as More & Wild 2011 do by differences): a large constant in f costs what it really costs.
+ *
+ *     h_k = eps^(1/7) scale / 2^k,  k = 0, 1, 2;    scale = max(1, |x|) unless the input says else
+ *     D_k = (f(x + h_k) - f(x - h_k)) / (x+ - x-)   with x+ and x- as they were stored
+ *     R_1 = (4 D_1 - D_0) / 3,  R_2 = (4 D_2 - D_1) / 3
+ *     R   = (16 R_2 - R_1) / 15
+ *     E   = |R - R_2| + 8 max(noise, eps max |f| / 8) / h_2
+ *
+ * where noise is the standard deviation of f's rounding errors, measured around x about a cubic
+ * (as More & Wild 2011 do by differences): a large constant in f costs what it really costs.
  *
  * The analytic a passes if both are finite and |a - R| <= 4 E, here or at half the step. Where E
  * exceeds 1e-6 of the gradient, smaller and larger steps are tried and the best E is kept. If it
@@ -41,40 +44,52 @@ typedef struct qkv_check_input {
 typedef qkv_status (*qkv_check_function)(void *context, double *value);
 
 typedef struct qkv_check_options {
-    size_t max_elements;   /* elements tried per input, drawn at random beyond that; 0: all */
-    uint64_t seed;         /* for that draw */
-    bool gradient_is_zero; /* the gradient is identically zero by design: exact 0 is then required
-                              of it. Without this a check in which every gradient and every
-                              difference is 0 fails as vacuous */
+    size_t max_elements; /* elements tried per input, drawn at random beyond that; 0: all */
+    uint64_t seed;       /* for that draw */
+
+    /* The gradient is identically zero by design: exactly 0 is then required of it. Without this, a
+     * check in which every gradient and every difference is 0 fails as vacuous. */
+    bool gradient_is_zero;
 } qkv_check_options;
 
 typedef struct qkv_check_report {
     bool passed;
     size_t checked, failed, inconclusive; /* elements, over all inputs */
-    bool vacuous;             /* every gradient and every difference is 0 within its error */
-    char worst_input[32];     /* name of the input with the worst element: failed before
-                                 inconclusive before passed, then the largest |a - R| / (4 E) */
-    size_t worst_index;       /* flat index into it */
+    bool vacuous; /* every gradient and every difference is 0 within its error */
+
+    /* The worst element (failed before inconclusive before passed, then the largest |a - R| / 4 E):
+     * the name of its input, and its flat index there. */
+    char worst_input[32];
+    size_t worst_index;
+
     double analytic, numeric; /* a and R there */
     double error, bound;      /* |a - R| and 4 E there */
     char message[256];        /* one sentence; also qkv_last_error() on failure */
 } qkv_check_report;
 
-/* QKV_OK if every element passed; QKV_E_GRADIENT if one failed, was inconclusive, or the check was
- * vacuous; f's own status if f failed; QKV_E_ARG. NaN on either side never passes. The first x is
- * evaluated twice: a function that is not a function of its inputs (another value for the same
- * bits) is QKV_E_GRADIENT. report may be NULL; options NULL: all zero. Allocates a little;
- * QKV_E_NOMEM. */
+/* Is each gradient that of f? report is overwritten; it may be NULL. options NULL: all zero.
+ *
+ *     QKV_OK          every element passed
+ *     QKV_E_GRADIENT  one failed or was inconclusive; the check is vacuous or has no elements; f is
+ *                     not finite, or no function of its inputs: two values for the same bits
+ *     QKV_E_ARG       a NULL; an x that is not finite or outside its domain; no domain or scale
+ *     QKV_E_OVERFLOW  too many elements
+ *     QKV_E_NOMEM     it allocates a little
+ *     and f's own status if f failed
+ *
+ * NaN on either side never passes. */
 QKV_API qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_check_input *inputs,
                                  size_t n_inputs, const qkv_check_options *options,
                                  qkv_check_report *report);
 
-/* The operations of the tape (its registry, grad/ops.def), each with the cases it is checked on. */
+/* The operations of the tape (its registry, grad/ops.def): how many, and the name of each of
+ * 0 .. count - 1; NULL for any other. */
 QKV_API int qkv_op_count(void);
-QKV_API const char *qkv_op_name(int op); /* NULL out of range */
+QKV_API const char *qkv_op_name(int op);
 
 /* Runs every case of one operation in f64: random values in its domain from seed, a signed random
- * cotangent, every input. The report is of the worst element over the cases. */
+ * cotangent, every input. report, of the worst element over the cases, is overwritten; it may be
+ * NULL. Stops at the first case that fails. Errors as above; an unknown op is QKV_E_ARG. */
 QKV_API qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report);
 
 #ifdef __cplusplus

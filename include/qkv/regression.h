@@ -1,11 +1,12 @@
 /* regression.h - Nadaraya-Watson kernel regression: attention with data for keys and values.
  *
- *     m(q) = sum_j K(u_j) y_j / sum_j K(u_j),   u_j = || (q - x_j) / h ||   (column by column)
+ *     m(q) = sum_j K(u_j) y_j / sum_j K(u_j)
+ *     u_j  = || (q - x_j) / h ||                      divided column by column
  *
- * (Nadaraya 1964, Watson 1964; chapter "Queries, Keys, and Values" of Dive into Deep Learning.) The
+ * (Nadaraya 1964, Watson 1964; chapter "Queries, Keys, and Values" of Dive into Deep Learning). The
  * only thing to learn is the bandwidth h, by leave-one-out cross-validation:
  *
- *     CV(h) = mean_i || y_i - m_-i(x_i) ||^2,   m_-i the regression without row i
+ *     CV(h) = mean_i || y_i - m_-i(x_i) ||^2          m_-i: the regression without row i
  *
  * In f64 throughout. Every function here is a few calls of attention.h; each allocates memory
  * linear in n + n_q and frees it on return (QKV_E_NOMEM), keeps no state and may run in any thread.
@@ -44,14 +45,18 @@ typedef struct qkv_regression {
     qkv_empty empty; /* what a prediction with no row in the support of K is: attention.h */
 } qkv_regression;
 
-/* ---- Prediction --------------------------------------------------------------------------------
+/* ---- Prediction ------------------------------------------------------------------------------
  *
- * bandwidth: [bandwidths], in units of x, finite and > 0. Common errors: QKV_E_ARG for a NULL, an
- * unknown kernel or a bandwidth that is not positive; QKV_E_SHAPE for sizes that do not fit;
- * QKV_E_OVERFLOW; QKV_E_DOMAIN for an empty support under QKV_EMPTY_ERROR. */
+ * bandwidth: [bandwidths], in units of x, finite and > 0. Errors of all functions:
+ *
+ *     QKV_E_ARG       a NULL, an unknown kernel, a bandwidth that is not positive
+ *     QKV_E_SHAPE     too few rows, a negative size, bandwidths other than 0, 1 and d_x
+ *     QKV_E_DOMAIN    an empty support under QKV_EMPTY_ERROR
+ *     QKV_E_OVERFLOW, QKV_E_NOMEM
+ */
 
-/* mean [n_q, d_y] = m(q) for the rows of q [n_q, d_x], overwritten. weights [n_q, n], overwritten:
- * the attention weights K(u_j) / sum K, only if not NULL. */
+/* mean [n_q, d_y] = m(q) for the rows of q [n_q, d_x], overwritten. weights [n_q, n], overwritten
+ * unless NULL: the attention weights K(u_j) / sum K. */
 QKV_API qkv_status qkv_regression_predict(const qkv_regression *r, const double *bandwidth,
                                           const double *q, ptrdiff_t n_q, double *mean,
                                           double *weights);
@@ -60,14 +65,13 @@ QKV_API qkv_status qkv_regression_predict(const qkv_regression *r, const double 
 QKV_API qkv_status qkv_regression_leave_one_out(const qkv_regression *r, const double *bandwidth,
                                                 double *mean);
 
-/* CV(h), the mean over the rows where m_-i is defined (NaN if none is); undefined (may be NULL)
- * counts the others, which only compact kernels under QKV_EMPTY_NAN have. A bandwidth that leaves
- * rows out compares with no other: judge it by undefined first. */
+/* *cv = CV(h), the mean over the rows where m_-i is defined; NaN if none is. *undefined = how many
+ * are not, which only compact kernels under QKV_EMPTY_NAN have; it may be NULL. A bandwidth that
+ * leaves rows out compares with no other: judge it by undefined first. */
 QKV_API qkv_status qkv_regression_cv(const qkv_regression *r, const double *bandwidth, double *cv,
                                      ptrdiff_t *undefined);
 
-/* ---- Learning the bandwidth --------------------------------------------------------------------
- */
+/* ---- Learning the bandwidth ------------------------------------------------------------------ */
 
 /* The same, and gradient [bandwidths] = d CV / d log h, overwritten. For the boxcar, whose CV is a
  * step function, and the constant kernel the gradient is exactly 0. */
@@ -75,8 +79,10 @@ QKV_API qkv_status qkv_regression_cv_gradient(const qkv_regression *r, const dou
                                               double *cv, ptrdiff_t *undefined, double *gradient);
 
 /* The normal-reference bandwidth, overwritten, [bandwidths]:
- *     h_c = a A_c (4 / (d_x + 2))^(1 / (d_x + 4)) n^(-1 / (d_x + 4)),
+ *
+ *     h_c = a A_c (4 / (d_x + 2))^(1 / (d_x + 4)) n^(-1 / (d_x + 4))
  *     A_c = min(standard deviation, interquartile range / 1.349) of column c
+ *
  * (Silverman 1986, section 3.4.2 and eq. 4.14); a = 1 for the Gaussian and otherwise the ratio of
  * canonical bandwidths, so that the kernels smooth alike (Marron & Nolan 1988). One bandwidth for
  * several columns is the geometric mean of theirs. A column without spread counts as A_c = 1. */
@@ -115,15 +121,19 @@ typedef struct qkv_regression_fit_report {
     bool converged;
 } qkv_regression_fit_report;
 
-/* Minimises CV over log h by gradient steps and gives the bandwidth reached, overwritten,
- * [bandwidths]. Every step lowers the loss: one that would not is taken back, and the next starts
- * without momentum and at half the rate, which grows again by a fifth a step. The fit has converged
- * where the gradient is small beside the loss; it also ends after the last step allowed, or where
+/* Minimises CV over log h by gradient steps. bandwidth, [bandwidths], is overwritten by the one
+ * reached, and unchanged on failure.
+ *
+ * Every step lowers the loss: one that would not is taken back, and the next starts without
+ * momentum and at half the rate, which grows again by a fifth a step. The fit has converged where
+ * the gradient is small beside the loss; it also ends after the last step allowed, or where
  * rounding lets no step lower the loss. CV may have several minima: this finds one downhill from
  * the start. Only bandwidths that define every leave-one-out row are admitted: a start that does
- * not is doubled until it does, a step that would leave them is taken back. options NULL: all zero;
- * report may be NULL. QKV_E_ARG also for the boxcar and the constant kernel, which have no gradient
- * to follow; QKV_E_DOMAIN if the loss is not finite; on failure bandwidth is unchanged. */
+ * not is doubled until it does, a step that would leave them is taken back.
+ *
+ * options NULL: all zero. report is overwritten; it may be NULL. QKV_E_ARG also for a bad option,
+ * and for the boxcar and the constant kernel, which have no gradient to follow; QKV_E_DOMAIN also
+ * if the loss is not finite. */
 QKV_API qkv_status qkv_regression_fit(const qkv_regression *r,
                                       const qkv_regression_fit_options *options, double *bandwidth,
                                       qkv_regression_fit_report *report);

@@ -48,8 +48,8 @@ QKV_API const char *qkv_last_error(void);
 QKV_API const char *qkv_version(void);
 
 /* How many threads attention may use: n >= 1 sets it, 0 returns to the default (OpenMP's own, hence
- * OMP_NUM_THREADS; 1 in a build without OpenMP). It holds for the whole process and changes no
- * result: attention's bits are the same for any number. QKV_E_ARG if n < 0. */
+ * OMP_NUM_THREADS). A build without OpenMP has 1, whatever is set. It holds for the whole process
+ * and changes no result: attention's bits are the same for any number. QKV_E_ARG if n < 0. */
 QKV_API qkv_status qkv_set_num_threads(int n);
 QKV_API int qkv_get_num_threads(void);
 

@@ -5,13 +5,19 @@
  *     qkv_var w = qkv_leaf_f64(t, qkv_shape1(3), weight, d_weight);
  *     qkv_var loss = qkv_mse(t, qkv_matmul(t, x, w), y);
  *     qkv_backward(t, loss);             // d_weight += d loss / d weight
- *     qkv_tape_reset(t);                 // forget the nodes, keep the memory: the next step
- * mallocs nothing
+ *     qkv_tape_reset(t);                 // forget the nodes; the next step mallocs nothing
  *
  * Every operation computes its value at once, appends one node and returns a handle. Errors are
  * sticky: the first one is kept with the node it happened at, later operations do nothing and
  * return the invalid handle, and qkv_backward (or qkv_tape_status) reports it. So compose freely
- * and check once.
+ * and check once. Any operation may leave
+ *
+ *     QKV_E_STATE                    for a handle that is invalid, stale or of another tape
+ *     QKV_E_SHAPE                    for shapes or axes that do not fit
+ *     QKV_E_OVERFLOW, QKV_E_NOMEM    for a result that cannot be had
+ *
+ * and where a comment below names an error, that one. On a NULL tape it does nothing and returns
+ * the invalid handle.
  *
  * A tape carries one dtype and belongs to one thread at a time. Values are packed in C order.
  * Broadcasting is NumPy's: axes are aligned at the right, a size of 1 stretches. */
@@ -34,6 +40,7 @@ typedef struct qkv_shape {
     ptrdiff_t dim[QKV_MAX_RANK];
 } qkv_shape;
 
+/* Shapes of rank 0 to 4; for more, fill in the struct. Sizes are checked where they are used. */
 QKV_API qkv_shape qkv_scalar(void);
 QKV_API qkv_shape qkv_shape1(ptrdiff_t a);
 QKV_API qkv_shape qkv_shape2(ptrdiff_t a, ptrdiff_t b);
@@ -49,91 +56,103 @@ typedef struct qkv_var {
     uint32_t generation;
 } qkv_var;
 
-/* ---- The tape itself ----------------------------------------------------------------------------
- */
+/* ---- The tape itself ------------------------------------------------------------------------- */
 
-/* QKV_E_NOMEM leaves *tape NULL. free(NULL) is fine. */
+/* *tape = a new, empty tape, to be freed; NULL on an error: QKV_E_NOMEM, or QKV_E_ARG for a NULL or
+ * an unknown dtype. Freeing NULL is fine. */
 QKV_API qkv_status qkv_tape_new(qkv_tape **tape, qkv_dtype dtype);
 QKV_API void qkv_tape_free(qkv_tape *tape);
 
-/* Forget every node and the sticky error; keep the memory, end any no-grad scope. All handles and
- * all pointers into the tape become invalid. */
+/* Forgets every node and the sticky error, keeps the memory, ends any no-grad scope. All handles
+ * and all pointers into the tape become invalid. NULL is fine. */
 QKV_API void qkv_tape_reset(qkv_tape *tape);
 
-/* The sticky status and its message, "" if none. */
+/* The sticky status and its message, "" if none. A NULL tape is QKV_E_ARG, and has a message. */
 QKV_API qkv_status qkv_tape_status(const qkv_tape *tape);
 QKV_API const char *qkv_tape_error(const qkv_tape *tape);
 
+/* Of a tape that is not NULL: its dtype, the nodes recorded since the last reset, and the bytes of
+ * memory it holds, used or not. */
 QKV_API qkv_dtype qkv_tape_dtype(const qkv_tape *tape);
-QKV_API size_t qkv_tape_nodes(const qkv_tape *tape); /* nodes recorded since the last reset */
-QKV_API size_t qkv_tape_bytes(const qkv_tape *tape); /* memory held, used or not */
+QKV_API size_t qkv_tape_nodes(const qkv_tape *tape);
+QKV_API size_t qkv_tape_bytes(const qkv_tape *tape);
 
-/* One line a node, `%3 = attend(%0,%1,%2) [2,4,8,16]`; Graphviz for `dot -Tsvg`. QKV_E_IO if a
- * write fails. */
+/* What was recorded, a line a node, `%3 = attend(%0,%1,%2) [2,4,8,16]`, or as Graphviz for
+ * `dot -Tsvg`, where nodes without a gradient are grey. QKV_E_IO if a write fails, QKV_E_ARG for
+ * NULL. */
 QKV_API qkv_status qkv_tape_print(const qkv_tape *tape, FILE *out);
 QKV_API qkv_status qkv_tape_dot(const qkv_tape *tape, FILE *out);
 
-/* ---- Doors: the only typed calls. The other dtype is QKV_E_DTYPE --------------------------------
- */
+/* ---- Doors: the only typed calls. The other dtype is QKV_E_DTYPE, sticky. -------------------- */
 
-/* An input. data (shape's elements, packed) is borrowed and must stay unchanged until the reset;
- * grad, if not NULL, receives += the gradient at each backward. grad NULL: a constant. */
+/* An input. data (packed, as many numbers as shape has) is borrowed and must stay unchanged until
+ * the reset. grad, of the same size, receives += the gradient at each backward that succeeds; NULL:
+ * a constant. QKV_E_ARG if data is NULL but the shape has elements. */
 QKV_API qkv_var qkv_leaf_f32(qkv_tape *tape, qkv_shape shape, const float *data, float *grad);
 QKV_API qkv_var qkv_leaf_f64(qkv_tape *tape, qkv_shape shape, const double *data, double *grad);
 
 /* A constant scalar node (the number is rounded to the tape's dtype). */
 QKV_API qkv_var qkv_constant(qkv_tape *tape, double value);
 
-/* The value of a node, valid until the reset; NULL for a bad handle, on a tape in error, or the
- * wrong dtype. */
+/* The value of a node, packed, as many numbers as its shape has, valid until the reset. NULL for a
+ * bad handle (an error, sticky), on a tape in error, or for the other dtype. */
 QKV_API const float *qkv_value_f32(qkv_tape *tape, qkv_var x);
 QKV_API const double *qkv_value_f64(qkv_tape *tape, qkv_var x);
 
-/* The first element of x as a double, in either dtype: for losses. NaN for a bad handle. */
+/* The first element of x as a double, in either dtype: for losses. NaN if x has none, for a bad
+ * handle (sticky) and on a tape in error. */
 QKV_API double qkv_item(qkv_tape *tape, qkv_var x);
 
-/* The gradient that the last backward computed for any node it reached (valid until the next
- * backward or reset; keep = true is needed for nodes that are not leaves); NULL otherwise. */
+/* The gradient d y / d x that the last backward computed, of x's shape and valid until the next
+ * backward or reset; of that backward alone, where a leaf's own grad adds up. NULL for a node that
+ * it did not reach, or that is no leaf unless it was told to keep; and as qkv_value_f32. */
 QKV_API const float *qkv_grad_f32(qkv_tape *tape, qkv_var x);
 QKV_API const double *qkv_grad_f64(qkv_tape *tape, qkv_var x);
 
-/* The shape of a node; rank -1 for a bad handle. */
+/* The shape of a node; rank -1 for a bad handle (sticky) and on a tape in error. */
 QKV_API qkv_shape qkv_shape_of(qkv_tape *tape, qkv_var x);
 
-/* ---- Backward -----------------------------------------------------------------------------------
- */
+/* ---- Backward -------------------------------------------------------------------------------- */
 
 typedef struct qkv_backward_options {
     qkv_var seed; /* the cotangent of y, of y's shape; {0}: 1, and y must have one element */
-    bool keep;    /* keep what backward needs, so that backward may run again, and all gradients
-                     readable */
+    bool keep;    /* let backward run again over the same nodes, and keep all gradients readable */
 } qkv_backward_options;
 
-/* leaf.grad += d y / d leaf for every leaf with a grad. Iterative: depth is no limit. Returns the
- * first error of the whole program since the reset. A second call without keep, or a y of more than
- * one element without a seed, is QKV_E_STATE / QKV_E_SHAPE naming the node. options NULL: all zero.
- */
+/* leaf.grad += d y / d leaf for every leaf with a grad; on an error none is changed. (Reverse mode:
+ * Baydin et al. 2018, section 3.2.) Iterative: depth is no limit. Returns the first error of the
+ * whole program since the reset; its own, which name the node, are
+ *
+ *     QKV_E_STATE    no leaf with a grad leads to y, or an earlier backward has passed without keep
+ *     QKV_E_SHAPE    y has not one element and there is no seed, or a seed of another shape
+ *     QKV_E_NOMEM, and whatever a user's operation returns
+ *
+ * options NULL: all zero. */
 QKV_API qkv_status qkv_backward(qkv_tape *tape, qkv_var y);
 QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
                                      const qkv_backward_options *options);
 
-/* Nodes recorded between begin and end are constants to backward. Scopes nest. */
+/* Nodes recorded between begin and end are constants to backward. Scopes nest; an end without a
+ * begin is QKV_E_STATE, sticky. */
 QKV_API void qkv_no_grad_begin(qkv_tape *tape);
 QKV_API void qkv_no_grad_end(qkv_tape *tape);
 
 /* x as a constant: the value flows on, the gradient does not. */
 QKV_API qkv_var qkv_detach(qkv_tape *tape, qkv_var x);
 
-/* ---- Elementwise, with broadcasting
- * -------------------------------------------------------------- */
+/* ---- Elementwise, with broadcasting ---------------------------------------------------------- */
 
+/* Of shapes that broadcast together, a b for each element; the gradient of what was stretched is
+ * summed back. Out of its domain an operation gives IEEE's NaN or infinity, not an error. */
 QKV_API qkv_var qkv_add(qkv_tape *tape, qkv_var a, qkv_var b);
 QKV_API qkv_var qkv_sub(qkv_tape *tape, qkv_var a, qkv_var b);
 QKV_API qkv_var qkv_mul(qkv_tape *tape, qkv_var a, qkv_var b);
 QKV_API qkv_var qkv_div(qkv_tape *tape, qkv_var a, qkv_var b);
-QKV_API qkv_var qkv_pow(qkv_tape *tape, qkv_var a,
-                        qkv_var b); /* da = b a^(b-1), db = a^b log a (0 at a = 0 <= b) */
 
+/* y = a^b, with dy/da = b a^(b-1) and dy/db = y log a, which is 0 at a = 0 <= b. */
+QKV_API qkv_var qkv_pow(qkv_tape *tape, qkv_var a, qkv_var b);
+
+/* Of one array of any shape. */
 QKV_API qkv_var qkv_neg(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_exp(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_log(qkv_tape *tape, qkv_var x);
@@ -142,85 +161,109 @@ QKV_API qkv_var qkv_tanh(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_sigmoid(qkv_tape *tape, qkv_var x); /* never overflows */
 QKV_API qkv_var qkv_relu(qkv_tape *tape, qkv_var x);    /* derivative 0 at 0; NaN stays NaN */
 
-/* ---- Reductions
- * ----------------------------------------------------------------------------------- */
+/* ---- Reductions ------------------------------------------------------------------------------ */
 
-/* Over n_axes distinct axes (negative: from the end); axes NULL: all. keep: reduced axes stay, with
- * size 1. sum of nothing is 0; mean and max of nothing are QKV_E_SHAPE. max: the gradient goes to
- * the first of equals; NaN wins. */
+/* Over n_axes distinct axes (negative: from the end; one named twice is QKV_E_ARG); axes NULL: all.
+ * keep: reduced axes stay, with size 1. The sum of nothing is 0; mean and max of nothing are
+ * QKV_E_SHAPE. max: NaN wins, and the gradient goes to the first of equals. */
 QKV_API qkv_var qkv_sum(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep);
 QKV_API qkv_var qkv_mean(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep);
 QKV_API qkv_var qkv_max(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep);
 
-/* ---- Shapes
- * --------------------------------------------------------------------------------------- */
+/* ---- Shapes ---------------------------------------------------------------------------------- */
 
-/* Axis i of the result is axis permutation[i] of x; NULL reverses the axes. */
+/* Axis i of the result is axis permutation[i] of x; one named twice is QKV_E_ARG. NULL reverses the
+ * axes. */
 QKV_API qkv_var qkv_transpose(qkv_tape *tape, qkv_var x, const int *permutation);
-/* One size may be -1: it is what is left over. No copy is made. */
+
+/* The same elements in the same order. One size may be -1: it is what is left over. No copy is
+ * made. */
 QKV_API qkv_var qkv_reshape(qkv_tape *tape, qkv_var x, qkv_shape shape);
-/* x[start:stop:step] on one axis, step >= 1; negative start and stop count from the end, and bounds
- * must lie within the axis (no silent clipping). */
+
+/* x[start:stop:step] on one axis, step >= 1 (else QKV_E_ARG). A negative axis, start or stop counts
+ * from the end; start and stop must lie within the axis: nothing is clipped silently. */
 QKV_API qkv_var qkv_slice(qkv_tape *tape, qkv_var x, int axis, ptrdiff_t start, ptrdiff_t stop,
                           ptrdiff_t step);
+
+/* xs[0..n) one after another along an axis (negative: from the end), all other sizes equal.
+ * QKV_E_ARG if xs is NULL or n not in 1 .. 65535. */
 QKV_API qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis);
-/* The rows index[0..n) of one axis, copied; an index may repeat, its gradients add up. index is
- * copied. */
+
+/* The rows index[0..n) of one axis (negative: from the end); a row may repeat, its gradients add
+ * up. index is copied; QKV_E_ARG for one not in [0, size of the axis), and for NULL with n > 0. */
 QKV_API qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
                            ptrdiff_t n);
 
-/* ---- Products, softmax, losses
- * ---------------------------------------------------------------------- */
+/* ---- Products, softmax, losses --------------------------------------------------------------- */
 
-/* a [.., m, k] times b [.., k, n], leading axes broadcast; rank 1 as in NumPy's matmul. OpenBLAS.
- */
+/* [.., m, n] = a [.., m, k] times b [.., k, n], leading axes broadcast, by OpenBLAS. As in NumPy's
+ * matmul, an a of rank 1 is a row, a b of rank 1 a column, and that axis is dropped again. Each of
+ * m, k and n must fit in int (QKV_E_OVERFLOW). */
 QKV_API qkv_var qkv_matmul(qkv_tape *tape, qkv_var a, qkv_var b);
+
+/* exp(x) / sum exp(x) along one axis (negative: from the end), and its log, both computed from
+ * x - max x. A row of -inf alone is NaN: it has no distribution. */
 QKV_API qkv_var qkv_softmax(qkv_tape *tape, qkv_var x, int axis);
 QKV_API qkv_var qkv_log_softmax(qkv_tape *tape, qkv_var x, int axis);
-/* mean((y - target)^2), a scalar; shapes must be equal. */
+
+/* mean((y - target)^2), a scalar, over two arrays of one shape that is not empty. */
 QKV_API qkv_var qkv_mse(qkv_tape *tape, qkv_var y, qkv_var target);
-/* Mean over n rows of -log softmax(logits)[label], logits [n, classes], label[i] in [0, classes);
- * copied. */
+
+/* The mean over n >= 1 rows of -log softmax(logits_i)[label_i], a scalar. logits: [n, classes].
+ * label is copied; QKV_E_ARG for one not in [0, classes), and for NULL. */
 QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_t *label,
                                   ptrdiff_t n);
 
-/* ---- Attention
- * ---------------------------------------------------------------------------------------- */
+/* ---- Attention ------------------------------------------------------------------------------- */
 
-/* The operands as variables; {0} where absent. Ranks: q, k, v as [batch, heads, n, d], or [batch,
- * n, d] (heads = 1) or [n, d] (batch = heads = 1). bias: any shape that broadcasts to [batch,
- * heads, n_q, n_k]. scale: a scalar, or [heads]. bandwidth: a scalar, or [1 or d_k]. mask: NULL, or
- * a slot over [batch, heads, n_q, n_k] whose data stays unchanged until the reset. */
+/* The operands as variables; {0} where bias, scale or bandwidth is absent.
+ *
+ *     q          [batch, heads, n_q, d_k],    or [batch, n, d] (one head) or [n, d] (batch 1 too)
+ *     k          [batch, kv_heads, n_k, d_k]  of q's rank
+ *     v          [batch, kv_heads, n_k, d_v]  of q's rank
+ *     bias       any shape that broadcasts to [batch, heads, n_q, n_k]
+ *     scale      one element, or [heads]
+ *     bandwidth  one element, or [d_k]; Gaussian score only
+ *     mask       NULL, or a slot over [batch, heads, n_q, n_k] whose data (the slot itself is
+ *                copied) stays unchanged until the reset */
 typedef struct qkv_attend_vars {
     qkv_var q, k, v, bias, scale, bandwidth;
     const qkv_slot_bool *mask;
 } qkv_attend_vars;
 
-/* Attention as one node. The choices (score, normalize, kernel, empty, mask) are read from a; its
- * sizes are taken from the variables. The result has q's rank, [.., n_q, d_v]. */
+/* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank. The choices
+ * (score, normalize, kernel, empty, mask) are read from a, the sizes from the variables. One
+ * variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32; a or
+ * in NULL is QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
 
-/* ---- Your own operation
- * --------------------------------------------------------------------------------- */
+/* ---- Your own operation ---------------------------------------------------------------------- */
 
-/* Arrays of the tape's dtype, packed. */
+/* A packed array of the tape's dtype. */
 typedef struct qkv_op_array {
     qkv_shape shape;
     size_t size;      /* number of elements */
     const void *data; /* float or double, as the tape */
 } qkv_op_array;
 
+/* Neither function may record on the tape it runs for. A status other than QKV_OK becomes the
+ * tape's, at this node. Both functions are required. */
 typedef struct qkv_user_op {
-    const char *name; /* for printing and messages; copied */
-    /* y (zeroed) from the inputs. */
+    const char *name; /* for printing and messages, copied; NULL: "user" */
+
+    /* y from in[0..n_in). It is out->data, zeroed. */
     qkv_status (*forward)(void *context, const qkv_op_array *in, int n_in, const qkv_op_array *out,
                           void *y);
-    /* dx[i] += (dy / dx_i)' dy; dx[i] NULL where not wanted. */
+
+    /* dx[i] += (d out / d in_i)' dy, of in[i]'s shape; dx[i] is NULL where not wanted. dy has out's
+     * shape, and out->data is the value that forward wrote. */
     qkv_status (*backward)(void *context, const qkv_op_array *in, int n_in, const qkv_op_array *out,
                            const void *dy, void *const *dx);
     void *context; /* yours; must live until the reset */
 } qkv_user_op;
 
+/* op on xs[0..n), n in 0 .. 65535, with a result of the given shape. op is copied. QKV_E_ARG if op,
+ * one of its functions or xs is NULL, or n out of range. */
 QKV_API qkv_var qkv_apply(qkv_tape *tape, const qkv_user_op *op, const qkv_var *xs, int n,
                           qkv_shape shape);
 

@@ -1,0 +1,36 @@
+# Does tests/setup tell an old tool from a new one? The tools are fakes, first in PATH:
+# cmake -DSOURCE=.. -DDIR=.. -P setup.cmake
+cmake_minimum_required(VERSION 3.25)
+
+# A program whose only deed is to print.
+function(fake name prints)
+    file(WRITE ${DIR}/${name} "#!/bin/sh\necho '${prints}'\n")
+    file(CHMOD ${DIR}/${name} PERMISSIONS OWNER_READ OWNER_WRITE OWNER_EXECUTE)
+endfunction()
+
+# check_versions with tools of these versions dies with the message, or succeeds if there is none.
+function(expect compiler cmake gcc clang message)
+    fake(cmake "cmake version ${cmake}")
+    fake(gcc ${gcc})
+    fake(clang ${clang})
+    execute_process(COMMAND env PATH=${DIR}:$ENV{PATH} sh -c ". tests/setup; check_versions ${compiler}" run
+        WORKING_DIRECTORY ${SOURCE} RESULT_VARIABLE status OUTPUT_VARIABLE said ERROR_VARIABLE said)
+    set(expected 0)
+    if(message)
+        set(expected 1)
+        string(REGEX REPLACE "^([a-z]+)" "run: \\1 (${DIR}/\\1)" message "${message}\n")
+    endif()
+    if(NOT "${status} ${said}" STREQUAL "${expected} ${message}")
+        message(SEND_ERROR "exit status ${status}: '${said}', expected ${expected}: '${message}'")
+    endif()
+endfunction()
+
+file(REMOVE_RECURSE ${DIR})
+expect(gcc 3.25.0 12.1.0 13.0.1 "")
+expect(clang 3.25.1 9.5.0 14.0.0 "")
+expect(gcc 4.0.2 100.1.0 20.1.0 "")
+expect(gcc 3.24.4 12.2.0 14.0.6 "cmake is version '3.24.4', expected 3.25 or newer")
+expect(clang 3.9.2 12.2.0 14.0.6 "cmake is version '3.9.2', expected 3.25 or newer")
+expect(gcc 3.25.0 9.5.0 14.0.6 "gcc is version '9.5.0', expected 12 or newer")
+expect(gcc 3.25.0 11.4.0 14.0.6 "gcc is version '11.4.0', expected 12 or newer")
+expect(clang 3.25.0 12.2.0 13.0.1 "clang is version '13.0.1', expected 14 or newer")
