@@ -153,6 +153,7 @@ static void the_database_weighs_by_shared_leading_letters(void **state)
     assert_run(argv, 0, "Zachary   3  0.638  #######################\n", "");
     assert_run(argv, 0, "Mu        2  0.235  ########\n", "");
     assert_run(argv, 0, "exact:       no answer\n  approximate: \"Zachary\"", "");
+    assert_run(ARGV(DATABASE, "--query", "lip"), 0, "Zachary   3  0.873", ""); /* at 1/2 */
     assert_run(ARGV(DATABASE, "--query", "SMOLA"), 0, "exact:       \"Alex\"", "");
     assert_run(ARGV(DATABASE, "--query", "Xu"), 0, "approximate: no answer", "");
     assert_run(ARGV(DATABASE, "--query", ""), 0, "approximate: no answer", "");

@@ -1,4 +1,4 @@
-/* test_examples_figures.c - every number that nadaraya_watson and covariance draw, save and print,
+/* test_examples_figures.c - every number that the programs draw, save and print,
  * against the library and against what must hold. In gnuplot's place stands a program that only
  * copies what it is fed, so that each figure is its own script and data. */
 #include "support.h"
@@ -403,7 +403,7 @@ static void the_ellipses_are_the_covariance_of_the_keys(void **state)
     assert_non_null(strstr(text, "a(q, k) = 1.5 q'k, 9 keys in 2 dimensions"));
     assert_true(number_after(text, " tape and covariance ") < 1e-14);
     double of_differences = number_after(text, " differences and covariance ");
-    assert_true(of_differences > 0 && of_differences < 1e-11);
+    assert_true(of_differences > 1e-14 && of_differences < 1e-11); /* not the tape's again */
 
     char *figure = read_figure("cov", "covariance");
     size_t n[5];
@@ -447,6 +447,34 @@ static void the_ellipses_are_the_covariance_of_the_keys(void **state)
     free(figure), free(text);
 }
 
+/* ---- The name database -----------------------------------------------------------------------
+ */
+
+static void the_weights_of_the_names_are_grey_where_a_record_is_gone(void **state)
+{
+    (void)state;
+    enum { PEOPLE = 6, LIPTON = 1, HU = 4, ASKED = 7 };
+    free(
+        draw(QKV_BIN_DIR "/database", "names",
+             (const char *const[]){"--query", "lip", "--query", "smola", "--without", "Hu", NULL}));
+    char *figure = read_figure("names", "database_weights");
+    /* Shared letters 3, 2 and 0 three times, over a temperature of 1/2. */
+    const double softmax = exp(6) / (exp(6) + exp(4) + 3);
+    const double expected[] = {0, 1, softmax}; /* Lipton's weight: exact, nearest, softmax */
+    for (int mode = 0; mode < 3; mode++) {
+        size_t rows;
+        double *w = read_block(figure, mode, &rows, PEOPLE);
+        assert_int_equal(rows, ASKED);
+        assert_near(w[LIPTON], expected[mode]);
+        for (int i = 0; i < PEOPLE; i++) {
+            assert_int_equal(isnan(w[i]), i == HU);
+            if (mode < 2 && i != HU && i != LIPTON) assert_close(w[i], 0, 0);
+        }
+        free(w);
+    }
+    free(figure);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -459,6 +487,7 @@ int main(void)
         cmocka_unit_test(two_columns_are_drawn_and_saved_row_by_row),
         cmocka_unit_test(the_toy_run_starts_wide_and_finds_the_curve),
         cmocka_unit_test(the_ellipses_are_the_covariance_of_the_keys),
+        cmocka_unit_test(the_weights_of_the_names_are_grey_where_a_record_is_gone),
     };
     return cmocka_run_group_tests(tests, fit_cars, drop_cars);
 }

@@ -90,6 +90,26 @@ static void how_the_fit_ended_is_told(void **state)
     }
 }
 
+static void progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere(void **state)
+{
+    (void)state;
+    static const char *const slow[] = {"--plot", "", "--rate", "0.0001", NULL};
+    ran r = regress(slow, NULL);
+    int lines = 0;
+    for (const char *at = r.err; (at = strchr(at, '\n')); at++) lines++;
+    assert_int_equal(lines, 11);
+    assert_null(strchr(r.err, '\r'));
+    ran_free(&r);
+
+    char command[512];
+    snprintf(command, sizeof command, "%s --plot '' --rate 0.0001", program);
+    r = run((const char *const[]){"script", "-qec", command, "/dev/null", NULL}, "");
+    if (r.exit_code == 127) skip();
+    assert_non_null(strstr(r.out, "\rfit [###############...............]  50%  loss "));
+    assert_non_null(strstr(r.out, "\rfit [##############################] 100%  loss "));
+    ran_free(&r);
+}
+
 static void the_rate_is_the_length_of_the_first_step(void **state)
 {
     (void)state;
@@ -105,7 +125,8 @@ static void a_wrong_command_line_is_exit_2(void **state)
     const char *const lines[][4] = {{"--data", "x.csv"}, {"--x", "a"},         {"--format", "gif"},
                                     {"--steps", "many"}, {"--no-such-option"}, {"stray"},
                                     {"--start", "0"},    {"--start", "1,2"},   {"--start", ","},
-                                    {"--rate", "nan"},   {"--n", "2"},         {"--grid", "1"}};
+                                    {"--rate", "nan"},   {"--rate", "1e9"},    {"--n", "2"},
+                                    {"--grid", "1"}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         ran r = regress(lines[i], NULL);
         assert_int_equal(r.exit_code, 2);
@@ -227,6 +248,7 @@ int main(void)
         cmocka_unit_test(it_learns_a_better_bandwidth_and_leaves_its_figures),
         cmocka_unit_test(several_columns_have_a_bandwidth_each),
         cmocka_unit_test(how_the_fit_ended_is_told),
+        cmocka_unit_test(progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere),
         cmocka_unit_test(the_rate_is_the_length_of_the_first_step),
         cmocka_unit_test(a_wrong_command_line_is_exit_2),
         cmocka_unit_test(bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing),

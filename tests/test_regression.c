@@ -406,6 +406,17 @@ static void training_reaches_the_minimum_of_a_dense_search(void **state)
     for (int i = 0; i < 3; i++) free_data(&data[i]);
 }
 
+static void a_loss_that_goes_to_zero_converges(void **state)
+{
+    (void)state;
+    double x[] = {1, 1, 2, 2, 3, 3}, y[] = {2, 2, 3, 3, 5, 5}, h; /* every row has a twin */
+    const qkv_regression r = {.x = x, .y = y, .n = 6};
+    qkv_regression_fit_report report;
+    assert_ok(qkv_regression_fit(&r, NULL, &h, &report));
+    assert_true(report.converged && report.steps < 100);
+    assert_true(report.loss_after < 1e-6 * report.loss_before);
+}
+
 static void a_column_without_meaning_is_smoothed_out(void **state)
 {
     (void)state;
@@ -483,6 +494,9 @@ static void silvermans_rule_is_its_formula(void **state)
     r.n = 4;
     assert_ok(qkv_regression_silverman(&r, h));
     assert_relative(h[0], pow(4.0 / 3 / 4, 0.2) * sqrt(1.0 / 3), 1e-14);
+    even[2] = even[3] = 1e-200; /* whose square is 0 */
+    assert_ok(qkv_regression_silverman(&r, h));
+    assert_relative(h[0], 1e-200 * pow(4.0 / 3 / 4, 0.2) * sqrt(1.0 / 3), 1e-13);
 
     double pairs[] = {10, 7, 1, 7, 3, 7, 4, 7, 2, 7}; /* the second column has no spread */
     double a = pow(5, -1.0 / 6);
@@ -574,6 +588,7 @@ int main(void)
         cmocka_unit_test(gradient_descent_walks_the_reference_trajectory),
         cmocka_unit_test(steps_are_as_long_as_documented),
         cmocka_unit_test(training_reaches_the_minimum_of_a_dense_search),
+        cmocka_unit_test(a_loss_that_goes_to_zero_converges),
         cmocka_unit_test(a_column_without_meaning_is_smoothed_out),
         cmocka_unit_test(compact_kernels_stay_where_every_row_has_a_neighbour),
         cmocka_unit_test(silvermans_rule_is_its_formula),
