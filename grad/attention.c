@@ -1,47 +1,132 @@
-/* attention.c - mirror of src/attention.c: the same walk, with each tile's weights recomputed from
- * the row's max and sum (Dao et al. 2022, FlashAttention, algorithm 4). Nothing of size n_q x n_k
- * exists.
+/* attention.c - mirror of src/attention.c: the same walks over the keys, with each tile's weights
+ * recomputed from the row's max and sum (Dao et al. 2022, FlashAttention, algorithm 4). Nothing of
+ * size n_q x n_k exists.
  *
- * One thread takes one key/value head, and with it all query heads and queries that add to its dk
- * and dv, in a fixed order: the bits do not depend on the number of threads. */
+ * All walks of one key/value head add to the same dk and dv. They do so in a fixed order, key tile
+ * by key tile: a walk adds to a tile when the walk before has passed it (turn.h). The threads
+ * follow each other through the keys, one tile apart, and the bits do not depend on how many there
+ * are. */
+#include "grad/kernels.h"
 #include "grad/tile.h"
-#include "src/team.h"
+#include "grad/turn.h"
 #include "src/workspace.h"
 
-static size_t layout(FN(qkv_grad_block) *g, const qkv_attention *a, void *memory)
+typedef struct walk {
+    FN(qkv_grad_block) g[QKV_BLOCKS];
+    int blocks;
+    real *q_rows, *d_o_rows; /* QKV_BLOCKS x QKV_LANES padded rows */
+    real *scratch;           /* QKV_BACK_KEYS padded rows */
+} walk;
+
+/* All walks of a call. */
+typedef struct plan {
+    const FN(qkv_inputs) *in;
+    const FN(qkv_gradients) *to;
+    ptrdiff_t walks;   /* of a head */
+    ptrdiff_t items;   /* of all heads */
+    real *partial;     /* [items][1 + bandwidths] */
+    ptrdiff_t *passed; /* [items]: keys whose dk and dv the walk has added to */
+    ptrdiff_t taken;   /* how many items threads have begun */
+    bool in_turns;     /* more than one thread */
+} plan;
+
+static size_t layout(walk *w, const qkv_attention *a, void *memory)
 {
-    size_t forward = FN(qkv_block_layout)(&g->t, a, memory);
-    if (forward == SIZE_MAX) return SIZE_MAX;
     const size_t r = sizeof(real);
+    int blocks = IN(qkv_blocks_of_walk)(a);
+    FN(qkv_block) t[QKV_BLOCKS] = {{0}};
+    size_t forward = IN(qkv_blocks_layout)(t, blocks, a, memory);
+    if (forward == SIZE_MAX) return SIZE_MAX;
+    ptrdiff_t k = IN(qkv_padded)(a->d_k), v = IN(qkv_padded)(a->d_v), d = k > v ? k : v;
     qkv_cursor c = {.base = memory, .used = forward};
-    g->d_o = qkv_take(&c, r, a->d_v, QKV_LANES);
-    g->d_o_rows = qkv_take(&c, r, a->d_v, QKV_LANES);
-    g->q_rows = qkv_take(&c, r, a->d_k, QKV_LANES);
-    g->delta = qkv_take(&c, r, QKV_LANES, 1);
-    g->dw = qkv_take(&c, r, QKV_TILE, 1);
-    g->ds = qkv_take(&c, r, QKV_TILE, 1);
-    g->dq = qkv_take(&c, r, a->d_k, QKV_LANES);
-    g->dk = qkv_take(&c, r, a->d_k, QKV_KEYS);
-    g->dv = qkv_take(&c, r, a->d_v, QKV_KEYS);
+    w->q_rows = qkv_take(&c, r, k, blocks * QKV_LANES);
+    w->d_o_rows = qkv_take(&c, r, v, blocks * QKV_LANES);
+    w->scratch = qkv_take(&c, r, d, QKV_BACK_KEYS);
+    real *dk = qkv_take(&c, r, a->d_k, QKV_BACK_KEYS);
+    real *weights = qkv_take(&c, r, QKV_BACK_TILE, blocks);
+    real *ds = qkv_take(&c, r, QKV_BACK_TILE, blocks);
+    for (int i = 0; i < blocks; i++) {
+        FN(qkv_grad_block) *g = &w->g[i];
+        const FN(qkv_inputs) *in = g->t.in;
+        g->t = t[i];
+        g->t.in = in;
+        g->t.seen = qkv_take(&c, 1, QKV_BACK_TILE, 1);
+        g->t.s = g->t.w = memory ? weights + i * QKV_BACK_TILE : NULL;
+        g->ds = memory ? ds + i * QKV_BACK_TILE : NULL;
+        g->dw = qkv_take(&c, r, QKV_BACK_TILE, 1);
+        g->dk = dk;
+        g->d_o = qkv_take(&c, r, a->d_v, QKV_LANES);
+        g->dq = qkv_take(&c, r, a->d_k, QKV_LANES);
+        g->delta = qkv_take(&c, r, QKV_LANES, 1);
+    }
     return c.overflow ? SIZE_MAX : c.used;
 }
 
-size_t FN(qkv_backward_share)(const qkv_attention *a)
+static size_t share(const qkv_attention *a)
 {
-    FN(qkv_grad_block) g;
-    return layout(&g, a, NULL);
+    walk w = {.blocks = 0};
+    return layout(&w, a, NULL);
 }
 
-size_t FN(qkv_backward_common)(const qkv_attention *a)
+/* Walks are long while many blocks are left and short at the end, so that threads finish together.
+ * They depend on n_q alone: the bits of dk and dv depend on them. */
+static ptrdiff_t long_walks(ptrdiff_t blocks)
 {
-    qkv_cursor c = {0};
-    qkv_take(&c, sizeof(real) * (size_t)(1 + a->bandwidths), a->batch, a->heads);
+    return blocks > 8 ? (blocks - 8) / QKV_BLOCKS : 0;
+}
+
+static ptrdiff_t walks_of(const qkv_attention *a)
+{
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a), longs = long_walks(blocks);
+    return longs + (blocks - longs * QKV_BLOCKS + 1) / 2;
+}
+
+/* First block of a walk, and one past its last. */
+static void blocks_of_walk(const qkv_attention *a, ptrdiff_t index, ptrdiff_t *first,
+                           ptrdiff_t *end)
+{
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a), longs = long_walks(blocks);
+    bool is_long = index < longs;
+    *first = is_long ? index * QKV_BLOCKS : longs * QKV_BLOCKS + (index - longs) * 2;
+    *end = *first + (is_long ? QKV_BLOCKS : 2);
+    if (*end > blocks) *end = blocks;
+}
+
+static size_t plan_layout(plan *p, const qkv_attention *a, void *memory)
+{
+    qkv_cursor c = {.base = memory};
+    size_t partial = sizeof(real);
+    p->walks = walks_of(a);
+    p->items = a->batch * a->heads * p->walks;
+    if (!qkv_size_mul(&partial, 1 + a->bandwidths)) return SIZE_MAX;
+    p->partial = qkv_take(&c, partial, p->items, 1);
+    p->passed = qkv_take(&c, sizeof *p->passed, p->items, 1);
     return c.overflow ? SIZE_MAX : c.used;
 }
 
-ptrdiff_t FN(qkv_backward_work)(const qkv_attention *a)
+static size_t common(const qkv_attention *a)
 {
-    return a->n_q ? a->batch * a->kv_heads : 0;
+    plan p;
+    return plan_layout(&p, a, NULL);
+}
+
+/* Padded rows of a block, times factor. What is not finite becomes 0 and is added by outer.c; true
+ * if everything is finite. */
+static bool load_padded(real *rows, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d,
+                        real factor)
+{
+    ptrdiff_t ld = IN(qkv_padded)(d);
+    if (ld) memset(rows, 0, sizeof(real) * (size_t)(t->n_q * ld));
+    for (int i = 0; i < t->n_q && from->data; i++) {
+        const real *x = FN(qkv_at)(from, t->batch, t->head, t->q0 + i);
+        if (from->stride[3] == 1)
+            for (ptrdiff_t c = 0; c < d; c++) rows[i * ld + c] = x[c] * factor;
+        else
+            for (ptrdiff_t c = 0; c < d; c++) rows[i * ld + c] = x[c * from->stride[3]] * factor;
+    }
+    if (IN(qkv_rows_finite)(&(FN(qkv_rows)){.data = rows, .stride = ld}, t->n_q, ld)) return true;
+    for (ptrdiff_t x = 0; x < t->n_q * ld; x++) rows[x] = isfinite(rows[x]) ? rows[x] : 0;
+    return false;
 }
 
 static real read_row(const FN(qkv_view) *from, const FN(qkv_block) *t, int i)
@@ -49,58 +134,52 @@ static real read_row(const FN(qkv_view) *from, const FN(qkv_block) *t, int i)
     return from->data ? *FN(qkv_at)(from, t->batch, t->head, t->q0 + i) : 0;
 }
 
-/* rows[i][c] = lanes[c][i]; are all of them finite? */
-static bool transpose(const real *lanes, ptrdiff_t d, real *rows)
-{
-    bool finite = true;
-    for (int i = 0; i < QKV_LANES; i++)
-        for (ptrdiff_t c = 0; c < d; c++) {
-            rows[i * d + c] = lanes[c * QKV_LANES + i];
-            finite = finite && isfinite(rows[i * d + c]);
-        }
-    return finite;
-}
-
-/* max, log_sum and delta of the block's rows. */
-static void begin_rows(FN(qkv_grad_block) *g)
+/* max, log_sum and delta of the block's rows. delta is summed in the order in which dw will be, so
+ * that a weight of exactly 1 gets a gradient of exactly 0. */
+static void load_rows(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     const FN(qkv_gradients) *to = g->to;
+    const FN(qkv_view) *o = &to->o;
     ptrdiff_t d = t->in->a.d_v;
+    bool sums = qkv_has_sum(&t->in->a), pooled = sums && o->data && to->d_o.data && d;
+    if (pooled) IN(qkv_to_lanes)
+    (t->o, FN(qkv_at)(o, t->batch, t->head, t->q0), o->stride[2], o->stride[3], t->n_q, d,
+     QKV_VECTORS, 1);
+    for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
+        vec sum = splat(0);
+        for (ptrdiff_t c = 0; c < d && pooled; c++)
+            sum += load(g->d_o + c * QKV_LANES + x) * load(t->o + c * QKV_LANES + x);
+        store(g->delta + x, sum);
+    }
     for (int i = 0; i < QKV_LANES; i++) {
         bool used = i < t->n_q;
         t->max[i] = used ? read_row(&to->row_max, t, i) : 0;
         t->log_sum[i] = used ? read_row(&to->row_log_sum, t, i) : 0;
-        g->delta[i] = used ? -read_row(&to->d_lse, t, i) : 0;
-        if (!used || !to->o.data || !to->d_o.data) continue;
-        const real *o = FN(qkv_at)(&to->o, t->batch, t->head, t->q0 + i);
-        for (ptrdiff_t c = 0; c < d; c++)
-            g->delta[i] += g->d_o_rows[i * d + c] * o[c * to->o.stride[3]];
+        if (used && sums) g->delta[i] -= read_row(&to->d_lse, t, i);
     }
 }
 
-static void begin(FN(qkv_grad_block) *g, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0)
+static void begin_block(walk *w, int i, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index)
 {
+    FN(qkv_grad_block) *g = &w->g[i];
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
-    FN(qkv_block_begin)(t, batch, head, q0);
-    FN(qkv_block_scan)(t);
-    if (a->d_v) memset(g->d_o, 0, sizeof(real) * (size_t)a->d_v * QKV_LANES);
-    if (a->d_v && g->to->d_o.data) FN(qkv_load_lanes)(g->d_o, &g->to->d_o, t, a->d_v);
-    g->d_o_finite = transpose(g->d_o, a->d_v, g->d_o_rows);
-    g->q_finite = transpose(t->q, a->d_k, g->q_rows);
-    if (a->d_k) memset(g->dq, 0, sizeof(real) * (size_t)a->d_k * QKV_LANES);
-    begin_rows(g);
-}
-
-/* x += the rows of a tile, in the key/value head. */
-static void add_rows(const FN(qkv_view) *x, const FN(qkv_block) *t, const real *rows, ptrdiff_t d)
-{
-    if (!x->data || d == 0) return;
-    real *to = FN(qkv_at)(x, t->batch, t->kv_head, t->k0);
-    for (int j = 0; j < t->n_k; j++)
-        for (ptrdiff_t c = 0; c < d; c++)
-            to[j * x->stride[2] + c * x->stride[3]] += rows[j * d + c];
+    IN(qkv_block_begin)(t, batch, head, index);
+    ptrdiff_t d_k = a->d_k, d_v = a->d_v, row = t->q0 - w->g[0].t.q0;
+    IN(qkv_block_scan)(t);
+    real *q = w->q_rows + row * IN(qkv_padded)(d_k), *d_o = w->d_o_rows + row * IN(qkv_padded)(d_v);
+    g->q_rows = q;
+    g->d_o_rows = d_o;
+    g->q_finite = load_padded(q, &t->in->q, t, d_k, t->scale);
+    g->d_o_finite = load_padded(d_o, &g->to->d_o, t, d_v, 1);
+    const FN(qkv_view) *from = &g->to->d_o;
+    if (from->data && d_v) IN(qkv_to_lanes)
+    (g->d_o, FN(qkv_at)(from, batch, head, t->q0), from->stride[2], from->stride[3], t->n_q, d_v,
+     QKV_VECTORS, 1);
+    else if (d_v) memset(g->d_o, 0, sizeof(real) * (size_t)d_v * QKV_LANES);
+    if (d_k) memset(g->dq, 0, sizeof(real) * (size_t)d_k * QKV_LANES);
+    load_rows(g);
 }
 
 /* Rows that see keys, but none within the kernel's support: NaN, as their answer is, and no key's
@@ -119,101 +198,156 @@ static void drop_strays(FN(qkv_grad_block) *g)
     }
 }
 
-static void backward_tile(FN(qkv_grad_block) *g)
+static bool scores_move(const qkv_attention *a)
+{
+    return a->normalize != QKV_UNIFORM && a->normalize != QKV_HARD;
+}
+
+/* From a tile's scores to w and ds, stage by stage. */
+static void stages(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
-    bool moves = a->normalize != QKV_UNIFORM && a->normalize != QKV_HARD;
-    if (moves) memcpy(g->ds, t->s, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
-    FN(qkv_normalize_weights)(t); /* may overwrite s */
+    if (scores_move(a)) memcpy(g->ds, t->s, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
+    IN(qkv_normalize_weights)(t); /* overwrites s */
     if (a->normalize == QKV_KERNEL_SUM) drop_strays(g);
-    FN(qkv_pool_backward)(g);
-    add_rows(&g->to->v, t, g->dv, a->d_v);
-    if (!moves) return;
-    FN(qkv_normalize_backward)(g);
-    FN(qkv_mask_backward)(g);
-    FN(qkv_score_backward)(g);
-    add_rows(&g->to->k, t, g->dk, a->d_k);
+    if (!scores_move(a)) return;
+    IN(qkv_pool_backward)(g);
+    IN(qkv_normalize_backward)(g);
 }
 
-static void backward_block(FN(qkv_grad_block) *g)
+/* One block against one tile of keys: all but dk and dv. */
+static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
 {
     FN(qkv_block) *t = &g->t;
-    ptrdiff_t last = FN(qkv_mask_last)(t), d = t->in->a.d_k;
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS)
-        if (FN(qkv_block_tile)(t, k0)) backward_tile(g);
-    const FN(qkv_view) *to = &g->to->q;
-    if (!to->data || d == 0) return;
-    for (int i = 0; i < t->n_q; i++) {
-        real *dq = FN(qkv_at)(to, t->batch, t->head, t->q0 + i);
-        for (ptrdiff_t c = 0; c < d; c++) dq[c * to->stride[3]] += g->dq[c * QKV_LANES + i];
+    const qkv_attention *a = &t->in->a;
+    bool fused = a->normalize == QKV_SOFTMAX && a->score != QKV_SCORE_GAUSSIAN;
+    g->seen = IN(qkv_block_mask)(t, k0, QKV_BACK_KEYS);
+    if (!g->seen) return;
+    if (fused) {
+        IN(qkv_softmax_dot_backward)(g);
+    } else {
+        if (a->normalize != QKV_UNIFORM) IN(qkv_score_tile)(t);
+        stages(g);
+    }
+    if (scores_move(a)) IN(qkv_score_backward)(g);
+}
+
+/* dk, dv and dbias of the tile, in turn. A block that sees fewer of its keys than others of the
+ * walk has weight 0 for the rest. */
+static void add_keys(walk *w)
+{
+    const qkv_attention *a = &w->g[0].t.in->a;
+    int n_k = 0, last = 0;
+    for (int i = 0; i < w->blocks; i++)
+        if (w->g[i].seen && w->g[i].t.n_k >= n_k) n_k = w->g[last = i].t.n_k;
+    if (n_k == 0) return;
+    for (int i = 0; i < w->blocks; i++) {
+        FN(qkv_grad_block) *g = &w->g[i];
+        if (!g->seen) continue;
+        int at = g->t.n_k * QKV_LANES;
+        memset(g->t.w + at, 0, sizeof(real) * (size_t)(n_k * QKV_LANES - at));
+        memset(g->ds + at, 0, sizeof(real) * (size_t)(n_k * QKV_LANES - at));
+        if (scores_move(a)) IN(qkv_mask_backward)(g, a->normalize == QKV_SOFTMAX ? g->ds : g->dw);
+    }
+    const FN(qkv_gradients) *to = w->g[0].to;
+    const FN(qkv_block) *t = &w->g[last].t;
+    if (to->v.data && a->d_v) IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DV, w->scratch);
+    if (!to->k.data || a->d_k == 0 || !scores_move(a)) return;
+    if (a->score == QKV_SCORE_GAUSSIAN)
+        IN(qkv_add_rows)(&to->k, t, n_k, w->g[0].dk, a->d_k, a->d_k);
+    else
+        IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DK, w->scratch);
+}
+
+/* Item i of the plan: heads of one key/value head and their walks follow each other. Walks from the
+ * last one down, since under a causal mask the last is the longest. */
+static void backward_walk(plan *p, walk *w, ptrdiff_t item)
+{
+    const qkv_attention *a = &p->in->a;
+    ptrdiff_t row = item / p->walks, first, end, last = 0;
+    ptrdiff_t group = a->heads / a->kv_heads * p->walks; /* items that share dk and dv */
+    qkv_turn turn = {
+        .passed = p->in_turns ? p->passed : NULL, .item = item, .first = item % group == 0};
+    blocks_of_walk(a, p->walks - 1 - item % p->walks, &first, &end);
+    w->blocks = (int)(end - first);
+    real *partial = p->partial + item * (1 + a->bandwidths);
+    memset(partial, 0, sizeof(real) * (size_t)(1 + a->bandwidths));
+    for (int i = 0; i < w->blocks; i++) {
+        begin_block(w, i, row / a->heads, row % a->heads, first + i);
+        w->g[i].partial = partial;
+        ptrdiff_t own = IN(qkv_mask_last)(&w->g[i].t);
+        last = own > last ? own : last;
+    }
+    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_BACK_KEYS) {
+        if (a->d_k) memset(w->g[0].dk, 0, sizeof(real) * (size_t)a->d_k * QKV_BACK_KEYS);
+        for (int i = 0; i < w->blocks; i++) backward_tile(&w->g[i], k0);
+        qkv_turn_wait(&turn, k0 + QKV_BACK_KEYS);
+        add_keys(w);
+        qkv_turn_pass(&turn, k0 + QKV_BACK_KEYS);
+    }
+    qkv_turn_end(&turn);
+    for (int i = 0; i < w->blocks; i++) IN(qkv_score_backward_end)(&w->g[i]);
+}
+
+/* The walks' sums, in order, into dscale and dbandwidth. */
+static void add_parameters(const plan *p)
+{
+    const qkv_attention *a = &p->in->a;
+    const FN(qkv_gradients) *to = p->to;
+    for (ptrdiff_t i = 0; i < p->items; i++) {
+        const real *partial = p->partial + i * (1 + a->bandwidths);
+        ptrdiff_t row = i / p->walks, b = row / a->heads, h = row % a->heads;
+        if (to->scale.data) *FN(qkv_at)(&to->scale, b, h, 0) += partial[0];
+        if (!to->bandwidth.data) continue;
+        real *dh = FN(qkv_at)(&to->bandwidth, b, h, 0);
+        for (ptrdiff_t c = 0; c < a->bandwidths; c++)
+            dh[c * to->bandwidth.stride[3]] += partial[1 + c];
     }
 }
 
-/* All query heads of one key/value head. */
-static void backward_group(FN(qkv_grad_block) *g, ptrdiff_t batch, ptrdiff_t kv_head)
+/* Does an element of dbias get something from walks that do not take turns at it? */
+static bool bias_is_shared(const qkv_attention *a, const FN(qkv_view) *bias)
 {
-    const qkv_attention *a = &g->t.in->a;
-    ptrdiff_t group = a->heads / a->kv_heads;
-    for (ptrdiff_t head = kv_head * group; head < (kv_head + 1) * group; head++) {
-        g->partial = g->to->partial + (batch * a->heads + head) * (1 + a->bandwidths);
-        memset(g->partial, 0, sizeof(real) * (size_t)(1 + a->bandwidths));
-        for (ptrdiff_t q0 = 0; q0 < a->n_q; q0 += QKV_LANES) {
-            begin(g, batch, head, q0);
-            backward_block(g);
-        }
-    }
+    const ptrdiff_t n[4] = {a->batch, a->heads, 1, a->n_k};
+    for (int axis = 0; axis < 4; axis++)
+        if (bias->data && bias->stride[axis] == 0 && n[axis] > 1) return true;
+    return false;
 }
 
-/* The heads' sums, in order, into dscale and dbandwidth. */
-static void add_parameters(const qkv_attention *a, const FN(qkv_gradients) *to)
+/* The key/value heads in turn, so that neighbours in time need not wait for each other; within one,
+ * in ascending order, so that whom a walk waits for has been taken. */
+static ptrdiff_t item_of(const plan *p, ptrdiff_t taken)
 {
-    for (ptrdiff_t b = 0; b < a->batch; b++)
-        for (ptrdiff_t h = 0; h < a->heads; h++) {
-            const real *partial = to->partial + (b * a->heads + h) * (1 + a->bandwidths);
-            if (to->scale.data) *FN(qkv_at)(&to->scale, b, h, 0) += partial[0];
-            if (!to->bandwidth.data) continue;
-            real *dh = FN(qkv_at)(&to->bandwidth, b, h, 0);
-            for (ptrdiff_t c = 0; c < a->bandwidths; c++)
-                dh[c * to->bandwidth.stride[3]] += partial[1 + c];
-        }
+    ptrdiff_t groups = p->in->a.batch * p->in->a.kv_heads, group = p->items / groups;
+    return taken % groups * group + taken / groups;
 }
 
-/* Heads that add to the same element of dbias cannot run side by side. */
-static bool heads_share_bias(const qkv_attention *a, const FN(qkv_view) *bias)
+static ptrdiff_t pieces(const qkv_attention *a)
 {
-    return bias->data &&
-           ((bias->stride[0] == 0 && a->batch > 1) || (bias->stride[1] == 0 && a->heads > 1));
+    return a->batch * a->heads * walks_of(a);
 }
 
-qkv_status FN(qkv_attention_backward)(const qkv_attention *a, const FN(qkv_operands) *in,
-                                      const FN(qkv_results) *saved, const FN(qkv_results) *d_out,
-                                      const FN(qkv_operands) *d_in, void *workspace,
-                                      size_t workspace_bytes)
+static void run(void *context, void *memory)
 {
-    FN(qkv_inputs) inputs;
-    FN(qkv_gradients) to;
-    qkv_slot_list list;
-    qkv_status status = FN(qkv_inputs_resolve)("qkv_attention_backward", a, in, &inputs, &list);
-    a = &inputs.a;
-    if (!status) status = FN(qkv_cotangents_resolve)(a, saved, d_out, &to, &list);
-    if (!status) status = FN(qkv_gradients_resolve)(a, d_in, &to, &list);
-    if (!status) status = qkv_slot_list_check(&list);
-    ptrdiff_t work = status ? 0 : FN(qkv_backward_work)(a);
-    if (work == 0) return status;
-    qkv_team team;
-    status = qkv_team_of(list.who, FN(qkv_backward_share)(a), FN(qkv_backward_common)(a), work,
-                         workspace, workspace_bytes, &team);
-    if (status) return status;
-    to.partial = (real *)team.memory;
-    if (heads_share_bias(a, &to.bias)) team.threads = 1;
-#pragma omp parallel num_threads(team.threads) if (team.threads > 1)
-    {
-        FN(qkv_grad_block) g = {.t.in = &inputs, .to = &to};
-        layout(&g, a, qkv_team_share(&team));
-#pragma omp for schedule(dynamic)
-        for (ptrdiff_t i = 0; i < work; i++) backward_group(&g, i / a->kv_heads, i % a->kv_heads);
-    }
-    add_parameters(a, &to);
-    return QKV_OK;
+    plan *p = context;
+    walk w;
+    for (int i = 0; i < QKV_BLOCKS; i++) w.g[i] = (FN(qkv_grad_block)){.t.in = p->in, .to = p->to};
+    layout(&w, &p->in->a, memory);
+    for (ptrdiff_t i; (i = qkv_team_take(&p->taken)) < p->items;)
+        backward_walk(p, &w, item_of(p, i));
 }
+
+static void backward(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, const qkv_team *team)
+{
+    plan p = {.in = in, .to = to};
+    plan_layout(&p, &in->a, team->memory);
+    int threads = bias_is_shared(&in->a, &to->bias) ? 1 : team->threads;
+    p.in_turns = threads > 1;
+    memset(p.passed, 0, sizeof *p.passed * (size_t)p.items);
+    qkv_team_run(team, threads, run, &p);
+    add_parameters(&p);
+}
+
+const FN(qkv_backward_kernels) IN(qkv_backward_kernels) = {
+    .pieces = pieces, .share = share, .common = common, .backward = backward};

@@ -1,5 +1,5 @@
 /* inputs.c - mirror of src/inputs.c: what backward is given, and where it is to add. */
-#include "grad/tile.h"
+#include "grad/inputs.h"
 #include "src/fail.h"
 
 static qkv_status check_cotangents(const char *who, const qkv_attention *a,

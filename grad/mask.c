@@ -2,7 +2,7 @@
  * where hidden. */
 #include "grad/tile.h"
 
-void FN(qkv_mask_backward)(FN(qkv_grad_block) *g)
+void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g, const real *db)
 {
     const FN(qkv_block) *t = &g->t;
     const FN(qkv_view) *to = &g->to->bias;
@@ -10,5 +10,5 @@ void FN(qkv_mask_backward)(FN(qkv_grad_block) *g)
     real *bias = FN(qkv_at)(to, t->batch, t->head, t->q0) + t->k0 * to->stride[3];
     for (int i = 0; i < t->n_q; i++)
         for (int j = 0; j < t->n_k; j++)
-            bias[i * to->stride[2] + j * to->stride[3]] += g->dw[j * QKV_LANES + i];
+            bias[i * to->stride[2] + j * to->stride[3]] += db[j * QKV_LANES + i];
 }

@@ -78,7 +78,7 @@ static void unnormalized(FN(qkv_grad_block) *g)
     }
 }
 
-void FN(qkv_normalize_backward)(FN(qkv_grad_block) *g)
+void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     if (t->in->a.normalize == QKV_SOFTMAX)

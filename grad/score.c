@@ -2,44 +2,34 @@
  *
  *   dot       s = scale q'k
  *             dq = scale sum_j ds_j k_j
- *             dk = scale sum_i ds_i q_i
- *   gaussian  s = -scale / 2 sum_c (z_c / h_c)^2, z = q - k
- *             dq_c = -scale sum_j ds_j z_c / h_c^2
- *             dk_c = scale sum_i ds_i z_c / h_c^2
- *             dh_c = scale sum ds z_c^2 / h_c^3
- *   both      dscale = sum ds a, with a the score at scale 1
+ *             dk = scale sum_i ds_i q_i            (outer.c)
+ *             dscale = sum_i q_i'(dq_i / scale)
+ *   gaussian  s = -scale / 2 sum_c u_c^2, u_c = (q_c - k_c) / h_c
+ *             dq_c = -scale sum_j ds_j u_c / h_c
+ *             dk_c = scale sum_i ds_i u_c / h_c
+ *             dh_c = scale / h_c sum ds u_c^2
+ *             dscale = -1/2 sum_c sum ds u_c^2
  *
  * A hidden pair takes no part even if its query or key is NaN, hence the pairs are asked where a
  * tile is partly hidden. */
 #include "grad/tile.h"
 
-/* dq[c][i] += scale sum_j ds[j][i] k[j][c]. */
+/* dq += sum_j ds_j k_j, which is pooling the keys by ds. */
 static void dot_queries(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     ptrdiff_t d = t->in->a.d_k;
-    bool all = t->coverage == QKV_SEES_ALL || FN(qkv_rows_finite)(&t->k, t->n_k, d);
-    for (ptrdiff_t c = 0; c < d; c++) {
-        real sum[QKV_LANES] = {0};
-        for (int j = 0; j < t->n_k; j++) {
-            real k = t->k.data[j * t->k.stride + c];
-            const real *ds = g->ds + j * QKV_LANES;
-            if (all) {
-                for (int i = 0; i < QKV_LANES; i++) sum[i] += ds[i] * k;
-            } else {
-                for (int i = 0; i < QKV_LANES; i++)
-                    if (FN(qkv_pair)(t, j, i)) sum[i] += ds[i] * k;
-            }
-        }
-        for (int i = 0; i < QKV_LANES; i++) g->dq[c * QKV_LANES + i] += t->scale * sum[i];
-    }
-}
-
-static void dot_keys(FN(qkv_grad_block) *g)
-{
-    const FN(qkv_block) *t = &g->t;
-    FN(qkv_outer)(t, g->ds, g->q_rows, g->q_finite, t->in->a.d_k, g->dk);
-    for (ptrdiff_t x = 0; x < t->n_k * t->in->a.d_k; x++) g->dk[x] *= t->scale;
+    FN(qkv_pooling)
+    p = {.t = t,
+         .v = t->k,
+         .d = d,
+         .n_k = t->n_k,
+         .vectors = t->vectors,
+         .w = g->ds,
+         .rescale = t->rescale,
+         .o = g->dq,
+         .by_pairs = t->coverage == QKV_SEES_SOME && !IN(qkv_rows_finite)(&t->k, t->n_k, d)};
+    IN(qkv_pool_tile)(&p, NULL);
 }
 
 /* u = (q - k) / h of one coordinate of one key, 0 at hidden pairs. */
@@ -49,60 +39,86 @@ static void distances(const FN(qkv_block) *t, int j, ptrdiff_t c, real *u)
     const real *q = t->q + c * QKV_LANES;
     for (int i = 0; i < QKV_LANES; i++) u[i] = (q[i] - k) * inverse;
     if (t->coverage == QKV_SEES_ALL) return;
-    for (int i = 0; i < QKV_LANES; i++)
-        if (!FN(qkv_pair)(t, j, i)) u[i] = 0;
+    for (int i = 0; i < QKV_LANES; i++) u[i] = t->seen[j * QKV_LANES + i] ? u[i] : 0;
 }
 
-/* One coordinate of a tile: its dq and dk; returns the gradient of its bandwidth. */
+/* The sum of the first n lanes. */
+static real sum_of_lanes(const real *x, int n)
+{
+    vec sum = splat(0);
+    real total = 0;
+    int i = 0;
+    for (; i + QKV_VEC <= n; i += QKV_VEC) sum += load(x + i);
+    for (; i < n; i++) total += x[i];
+    for (int v = 0; v < QKV_VEC; v++) total += sum[v];
+    return total;
+}
+
+/* One coordinate of a tile: its dq and dk; returns sum ds u^2. */
 static real gaussian_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
 {
+    typedef real lanes[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
     const FN(qkv_block) *t = &g->t;
-    real inverse = t->inverse_bandwidth[c], total = 0;
-    real dq[QKV_LANES] = {0}, dh[QKV_LANES] = {0};
+    real inverse = t->inverse_bandwidth[c], factor = t->scale * inverse;
+    lanes dq = {0}, squares = {0};
     for (int j = 0; j < t->n_k; j++) {
-        real u[QKV_LANES], slope[QKV_LANES], dk = 0;
+        lanes u, slope;
         distances(t, j, c, u);
         for (int i = 0; i < QKV_LANES; i++) {
-            slope[i] = t->scale * g->ds[j * QKV_LANES + i] * u[i];
+            slope[i] = g->ds[j * QKV_LANES + i] * u[i];
             dq[i] -= slope[i];
-            dh[i] += slope[i] * u[i];
+            squares[i] += slope[i] * u[i];
         }
-        for (int i = 0; i < t->n_q; i++) dk += slope[i];
-        g->dk[j * t->in->a.d_k + c] = dk * inverse;
+        g->dk[j * t->in->a.d_k + c] += sum_of_lanes(slope, t->n_q) * factor;
     }
     for (int i = 0; i < QKV_LANES; i++) g->dq[c * QKV_LANES + i] += dq[i] * inverse;
-    for (int i = 0; i < t->n_q; i++) total += dh[i];
-    return total * inverse;
+    return sum_of_lanes(squares, t->n_q);
 }
 
 static void gaussian(FN(qkv_grad_block) *g)
 {
-    const qkv_attention *a = &g->t.in->a;
-    for (ptrdiff_t c = 0; c < a->d_k; c++)
-        g->partial[1 + (a->bandwidths > 1 ? c : 0)] += gaussian_coordinate(g, c);
+    const FN(qkv_block) *t = &g->t;
+    const qkv_attention *a = &t->in->a;
+    for (ptrdiff_t c = 0; c < a->d_k; c++) {
+        real squares = gaussian_coordinate(g, c);
+        g->partial[0] -= squares / 2;
+        g->partial[1 + (a->bandwidths > 1 ? c : 0)] += t->scale * t->inverse_bandwidth[c] * squares;
+    }
 }
 
-/* sum ds a. The tile's s is not needed any more, so it becomes a. */
-static real scale_gradient(FN(qkv_grad_block) *g)
+void IN(qkv_score_backward)(FN(qkv_grad_block) *g)
 {
-    FN(qkv_block) *t = &g->t;
-    real scale = t->scale, sum = 0;
-    t->scale = 1;
-    FN(qkv_score_tile)(t);
-    t->scale = scale;
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < t->n_q; i++)
-            if (FN(qkv_pair)(t, j, i)) sum += g->ds[j * QKV_LANES + i] * t->s[j * QKV_LANES + i];
+    if (g->t.in->a.score == QKV_SCORE_GAUSSIAN)
+        gaussian(g);
+    else if (g->to->q.data || g->to->scale.data)
+        dot_queries(g);
+}
+
+/* sum_i q_i'dq_i, dq still without scale. What is 0 was not seen, and its query may be NaN. */
+static real scale_gradient(const FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    const FN(qkv_view) *q = &t->in->q;
+    real sum = 0;
+    for (int i = 0; i < t->n_q; i++) {
+        const real *x = FN(qkv_at)(q, t->batch, t->head, t->q0 + i);
+        for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) {
+            real dq = g->dq[c * QKV_LANES + i];
+            if (dq != 0) sum += x[c * q->stride[3]] * dq;
+        }
+    }
     return sum;
 }
 
-void FN(qkv_score_backward)(FN(qkv_grad_block) *g)
+void IN(qkv_score_backward_end)(FN(qkv_grad_block) *g)
 {
-    if (g->t.in->a.score == QKV_SCORE_GAUSSIAN) {
-        gaussian(g);
-    } else {
-        if (g->to->q.data) dot_queries(g);
-        if (g->to->k.data) dot_keys(g);
-    }
-    if (g->to->scale.data) g->partial[0] += scale_gradient(g);
+    const FN(qkv_block) *t = &g->t;
+    const qkv_attention *a = &t->in->a;
+    const FN(qkv_view) *to = &g->to->q;
+    if (g->to->scale.data && a->score != QKV_SCORE_GAUSSIAN) g->partial[0] += scale_gradient(g);
+    if (!to->data || a->d_k == 0) return;
+    for (int i = 0; i < QKV_LANES; i++) t->rescale[i] = t->scale;
+    IN(qkv_from_lanes)
+    (FN(qkv_at)(to, t->batch, t->head, t->q0), to->stride[2], to->stride[3], t->n_q, a->d_k, g->dq,
+     t->rescale, true);
 }

@@ -1,55 +1,59 @@
-/* tile.h - the block of queries on its way back: src/tile.h, and the cotangents that go with it. */
+/* tile.h - blocks of queries on their way back: src/tile.h, and the cotangents that go with it. */
 #ifndef QKV_GRAD_TILE_H
 #define QKV_GRAD_TILE_H
 
+#include "grad/inputs.h"
 #include "src/tile.h"
 
-/* Where the gradients go; data NULL where not wanted. dscale and dbandwidth are sums over
- * everything a head does, so each head first sums into its own place in partial, and the caller's
- * slots get += the heads in order. */
-typedef struct FN(qkv_gradients) {
-    FN(qkv_view) q, k, v, bias, scale, bandwidth;
-    FN(qkv_view) d_o, d_lse;              /* the cotangents */
-    FN(qkv_view) o, row_max, row_log_sum; /* what forward saved */
-    real *partial;                        /* [batch * heads][1 + bandwidths] */
-} FN(qkv_gradients);
+enum {
+    QKV_BACK_KEYS = 64,
+    QKV_BACK_TILE = QKV_BACK_KEYS * QKV_LANES
+}; /* keys of a tile, backward */
 
 typedef struct FN(qkv_grad_block) {
-    FN(qkv_block) t;
+    FN(qkv_block) t; /* s and w are the block's own: all blocks of a walk meet in dk and dv */
     const FN(qkv_gradients) *to;
-    real *d_o;      /* d_v x QKV_LANES, lanes beyond n_q are 0 */
-    real *d_o_rows; /* QKV_LANES x d_v, the same */
-    real *q_rows;   /* QKV_LANES x d_k */
-    real *delta;    /* QKV_LANES: what every score of the row shares, d_o'o - d_lse */
-    real *dw;       /* tile: d weight, then d exponent, which is d bias */
-    real *ds;       /* tile: the score, then d score */
-    real *dq;       /* d_k x QKV_LANES */
-    real *dk, *dv;  /* QKV_KEYS x d_k, d_v: of one tile */
-    real *partial;  /* this head's dscale and dbandwidth */
+    real *d_o;            /* d_v x QKV_LANES, lanes beyond n_q are 0 */
+    const real *q_rows;   /* n_q rows of the walk's, times scale for the dot scores */
+    const real *d_o_rows; /* the same of d_o */
+    real *delta;          /* QKV_LANES: d_o'o - d_lse, which every score of a row shares */
+    /* Tiles, the block's own: */
+    real *dw;      /* d weight, then d exponent, which is d bias (fused.c leaves it in ds) */
+    real *ds;      /* the score, then d score */
+    real *dq;      /* d_k x QKV_LANES, before the factor scale */
+    real *dk;      /* distance scores: QKV_BACK_KEYS x d_k, of the walk */
+    real *partial; /* the walk's dscale and dbandwidth */
     bool q_finite, d_o_finite;
+    bool seen; /* something of the tile at hand is; its pairs stand in t.seen, the block's own */
 } FN(qkv_grad_block);
 
 /* ---- pool.c ---- */
-void FN(qkv_pool_backward)(FN(qkv_grad_block) *g); /* d_o, w -> dw = d_o'v, dv = w d_o */
-/* dx[j][c] = sum_i p[j][i] rows[i][c] over the pairs that see each other. */
-void FN(qkv_outer)(const FN(qkv_block) *t, const real *p, const real *rows, bool rows_finite,
-                   ptrdiff_t d, real *dx);
+void IN(qkv_pool_backward)(FN(qkv_grad_block) *g); /* d_o -> dw = d_o'v */
+/* ---- fused.c ---- */
+/* For softmax of a dot score: from an unscored tile to w and ds in one go. */
+void IN(qkv_softmax_dot_backward)(FN(qkv_grad_block) *g);
 /* ---- normalize.c ---- */
-void FN(qkv_normalize_backward)(FN(qkv_grad_block) *g); /* w, dw, delta, s -> dw = d bias, ds */
+void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g); /* w, dw, delta, s -> dw = d bias, ds */
 /* ---- mask.c ---- */
-void FN(qkv_mask_backward)(FN(qkv_grad_block) *g); /* dbias += dw */
+void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g, const real *db); /* dbias += db */
 /* ---- score.c ---- */
-void FN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq, dk, and this head's partial sums */
+void IN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq; distances: dk and partial too */
+/* After the last tile: dq += into the caller's, and dscale of the dot scores into partial. */
+void IN(qkv_score_backward_end)(FN(qkv_grad_block) *g);
+/* ---- outer.c ---- */
+typedef enum qkv_outer { QKV_OUTER_DV, QKV_OUTER_DK } qkv_outer;
+/* dv (or dk, of the dot scores) of the n_k keys of the tile += the part of all blocks of the walk;
+ * rows of w and ds from a block's own n_k up to n_k are 0. scratch: QKV_BACK_KEYS padded rows. */
+void IN(qkv_outer_add)(const FN(qkv_grad_block) *g, int blocks, int n_k, qkv_outer which,
+                       real *scratch);
+/* The caller's rows of the tile += rows, ld apart. */
+void IN(qkv_add_rows)(const FN(qkv_view) *to, const FN(qkv_block) *t, int n_k, const real *rows,
+                      ptrdiff_t ld, ptrdiff_t d);
 
-/* ---- inputs.c: checks and resolves; the arrays join the list ---- */
-qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_results) *saved,
-                                      const FN(qkv_results) *d_out, FN(qkv_gradients) *to,
-                                      qkv_slot_list *list);
-qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) *d_in,
-                                     FN(qkv_gradients) *to, qkv_slot_list *list);
-/* ---- attention.c: pieces of work, workspace of a thread, workspace common to all ---- */
-ptrdiff_t FN(qkv_backward_work)(const qkv_attention *a);
-size_t FN(qkv_backward_share)(const qkv_attention *a);
-size_t FN(qkv_backward_common)(const qkv_attention *a);
+/* Rows padded to whole vectors. */
+static inline ptrdiff_t IN(qkv_padded)(ptrdiff_t d)
+{
+    return (d + QKV_VEC - 1) / QKV_VEC * QKV_VEC;
+}
 
 #endif

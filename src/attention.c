@@ -1,46 +1,51 @@
-/* attention.c - forward: every block of queries walks over the keys once and pools as it goes,
+/* attention.c - forward: every walk of queries passes over the keys once and pools as it goes,
  * keeping per query only the largest exponent and the sum (Dao et al. 2022, FlashAttention,
- * algorithm 1, with queries outside). */
-#include "fail.h"
+ * algorithm 1, with queries outside).
+ *
+ * Of softmax, the weights of one tile are taken while the tile before is pooled. */
+#include "kernels.h"
 #include "tile.h"
-#include "team.h"
+#include "workspace.h"
 
-typedef struct outputs {
-    FN(qkv_view) o, lse, row_max, row_log_sum, weights;
-} outputs;
+/* One thread's blocks, and the second of everything that the tile before still needs. */
+typedef struct walk {
+    FN(qkv_block) t[QKV_BLOCKS];
+    int blocks;
+    real *other_tile, *other_rescale;
+    FN(qkv_pooling) pending; /* o NULL: none */
+} walk;
 
-static qkv_status resolve_outputs(const qkv_attention *a, const FN(qkv_results) *out,
-                                  outputs *views, qkv_slot_list *list)
+static size_t layout(walk *w, const qkv_attention *a, void *memory)
 {
-    const char *who = list->who;
-    if (!out) return qkv_fail(QKV_E_ARG, "%s: the results are NULL", who);
-    if (!out->o.data && a->batch && a->heads && a->n_q && a->d_v)
-        return qkv_fail(QKV_E_ARG, "%s: the result o is NULL", who);
-    if (out->lse.data && !qkv_has_sum(a))
-        return qkv_fail(QKV_E_ARG,
-                        "%s: lse does not go with a normaliser without a sum; use QKV_SOFTMAX or "
-                        "QKV_KERNEL_SUM",
-                        who);
-    const ptrdiff_t row[4] = {a->batch, a->heads, a->n_q, 1};
-    const ptrdiff_t value[4] = {a->batch, a->heads, a->n_q, a->d_v};
-    const ptrdiff_t matrix[4] = {a->batch, a->heads, a->n_q, a->n_k};
-    const struct {
-        const char *name;
-        const FN(qkv_slot) *slot;
-        FN(qkv_view) *view;
-        const ptrdiff_t *dim;
-    } all[] = {{"o", &out->o, &views->o, value},
-               {"lse", &out->lse, &views->lse, row},
-               {"row_max", &out->row_max, &views->row_max, row},
-               {"row_log_sum", &out->row_log_sum, &views->row_log_sum, row},
-               {"weights", &out->weights, &views->weights, matrix}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
-        qkv_status status =
-            qkv_slot_list_add(list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, true));
-        if (status) return status;
-    }
-    return QKV_OK;
+    size_t used = IN(qkv_blocks_layout)(w->t, IN(qkv_blocks_of_walk)(a), a, memory);
+    if (used == SIZE_MAX) return SIZE_MAX;
+    qkv_cursor c = {.base = memory, .used = used};
+    w->other_tile = qkv_take(&c, sizeof(real), IN(qkv_keys_of)(a), QKV_LANES);
+    w->other_rescale = qkv_take(&c, sizeof(real), QKV_LANES, 1);
+    return c.overflow ? SIZE_MAX : c.used;
+}
+
+static size_t forward_share(const qkv_attention *a)
+{
+    walk w;
+    size_t tiles = layout(&w, a, NULL);
+    size_t decode = IN(qkv_decode_suits)(a) ? IN(qkv_decode_share)(a) : 0;
+    return tiles > decode ? tiles : decode;
+}
+
+static size_t forward_common(const qkv_attention *a)
+{
+    return IN(qkv_decode_suits)(a) ? IN(qkv_decode_common)(a) : 0;
+}
+
+static ptrdiff_t pieces(const qkv_attention *a)
+{
+    return a->batch * a->heads * IN(qkv_blocks_of)(a);
+}
+
+static ptrdiff_t forward_pieces(const qkv_attention *a)
+{
+    return IN(qkv_decode_suits)(a) ? IN(qkv_decode_pieces)(a) : pieces(a);
 }
 
 static void write_row(const FN(qkv_view) *to, const FN(qkv_block) *t, int i, real x)
@@ -49,104 +54,186 @@ static void write_row(const FN(qkv_view) *to, const FN(qkv_block) *t, int i, rea
 }
 
 /* The pooled sums become outputs; the number of rows of the block whose kernel support is empty. */
-static ptrdiff_t finish(FN(qkv_block) *t, const outputs *out)
+static ptrdiff_t finish(FN(qkv_block) *t, const FN(qkv_outputs) *out)
 {
     ptrdiff_t d = t->in->a.d_v, empty = 0;
     bool sums = qkv_has_sum(&t->in->a);
-    for (int i = 0; i < t->n_q; i++) {
+    for (int i = 0; i < QKV_LANES; i++) {
         /* A row that sees keys but has no weight is 0 / 0, and says so. */
         real divisor = !sums || t->any[i] == 0 ? 1 : t->sum[i];
+        t->rescale[i] = 1 / divisor;
+    }
+    for (int i = 0; i < t->n_q; i++) {
         t->log_sum[i] = sums ? log(t->sum[i]) : 0;
         if (!sums) t->max[i] = 0;
         empty += sums && t->any[i] != 0 && t->sum[i] == 0;
         write_row(&out->row_max, t, i, t->max[i]);
         write_row(&out->row_log_sum, t, i, t->log_sum[i]);
         write_row(&out->lse, t, i, t->sum[i] == 0 ? (real)-INFINITY : t->max[i] + t->log_sum[i]);
-        if (d == 0) continue;
-        real *o = FN(qkv_at)(&out->o, t->batch, t->head, t->q0 + i);
-        for (ptrdiff_t c = 0; c < d; c++)
-            o[c * out->o.stride[3]] = t->o[c * QKV_LANES + i] / divisor;
     }
+    if (d) IN(qkv_from_lanes)
+    (FN(qkv_at)(&out->o, t->batch, t->head, t->q0), out->o.stride[2], out->o.stride[3], t->n_q, d,
+     t->o, t->rescale, false);
     return empty;
 }
 
-/* The matrix, since it was asked for: a second walk, now that max and sum are known. */
+/* The matrix, since it was asked for: a second pass, now that max and sum are known. */
 static void write_weights(FN(qkv_block) *t, const FN(qkv_view) *weights)
 {
-    for (ptrdiff_t k0 = 0; k0 < t->in->a.n_k; k0 += QKV_KEYS) {
-        bool seen = FN(qkv_block_tile)(t, k0);
-        if (seen) FN(qkv_normalize_weights)(t);
+    ptrdiff_t n = t->in->a.n_k;
+    for (ptrdiff_t k0 = 0; k0 < n; k0 += QKV_KEYS) {
+        bool seen = IN(qkv_block_tile)(t, k0, QKV_KEYS);
+        if (seen) IN(qkv_normalize_weights)(t);
         for (int i = 0; i < t->n_q; i++) {
             real *row = FN(qkv_at)(weights, t->batch, t->head, t->q0 + i);
-            for (int j = 0; j < t->n_k; j++)
-                row[(k0 + j) * weights->stride[3]] = seen ? t->w[j * QKV_LANES + i] : 0;
+            for (int j = 0; j < QKV_KEYS && k0 + j < n; j++)
+                row[(k0 + j) * weights->stride[3]] =
+                    seen && j < t->n_k ? t->w[j * QKV_LANES + i] : 0;
         }
     }
 }
 
-static ptrdiff_t forward_block(FN(qkv_block) *t, const outputs *out)
+static void pool_pending(walk *w)
 {
-    FN(qkv_block_scan)(t);
-    if (t->in->a.d_v) memset(t->o, 0, sizeof(real) * (size_t)t->in->a.d_v * QKV_LANES);
-    ptrdiff_t last = FN(qkv_mask_last)(t);
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS) {
-        if (!FN(qkv_block_tile)(t, k0)) continue;
-        FN(qkv_normalize_online)(t);
-        FN(qkv_pool_tile)(t);
+    if (w->pending.o) IN(qkv_pool_tile)(&w->pending, NULL);
+    w->pending.o = NULL;
+}
+
+/* What t holds is pooled with the next tile; that one uses the other memory. */
+static void keep_pending(walk *w, const FN(qkv_block) *t, const FN(qkv_pooling) *p)
+{
+    w->pending = *p;
+    real *tile = t->s, *rescale = t->rescale;
+    for (int i = 0; i < w->blocks; i++) {
+        w->t[i].s = w->t[i].w = w->other_tile;
+        w->t[i].rescale = w->other_rescale;
     }
-    ptrdiff_t empty = finish(t, out);
-    if (out->weights.data) write_weights(t, &out->weights);
+    w->other_tile = tile;
+    w->other_rescale = rescale;
+}
+
+static void softmax_tile(walk *w, FN(qkv_block) *t)
+{
+    FN(qkv_exponents) e = IN(qkv_softmax_begin)(t);
+    FN(qkv_pooling) p = IN(qkv_pooling_of)(t);
+    if (p.d > 0 && p.d <= 2 && !p.by_pairs) {
+        IN(qkv_pool_narrow)(t, &e);
+        IN(qkv_softmax_end)(t);
+        return;
+    }
+    if (w->pending.o && w->pending.vectors == p.vectors) {
+        IN(qkv_pool_tile)(&w->pending, &e);
+        w->pending.o = NULL;
+    } else {
+        pool_pending(w);
+        IN(qkv_softmax_weigh)(&e, t->vectors);
+    }
+    IN(qkv_softmax_end)(t);
+    if (p.by_pairs)
+        IN(qkv_pool_tile)(&p, NULL);
+    else
+        keep_pending(w, t, &p);
+}
+
+static void forward_tile(walk *w, FN(qkv_block) *t)
+{
+    if (t->in->a.normalize == QKV_SOFTMAX) {
+        softmax_tile(w, t);
+        return;
+    }
+    IN(qkv_normalize_online)(t);
+    FN(qkv_pooling) p = IN(qkv_pooling_of)(t);
+    IN(qkv_pool_tile)(&p, NULL);
+}
+
+/* One walk: blocks of one head, from the one of this index on. */
+static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t first,
+                              const FN(qkv_outputs) *out)
+{
+    const FN(qkv_inputs) *in = w->t[0].in;
+    ptrdiff_t last = 0, empty = 0;
+    /* Rows that had to be packed are gone with the next tile. */
+    bool packed = in->v.stride[3] != 1 && in->a.d_v > 1;
+    for (int i = 0; i < w->blocks; i++) {
+        FN(qkv_block) *t = &w->t[i];
+        IN(qkv_block_begin)(t, batch, head, first + i);
+        IN(qkv_block_scan)(t);
+        if (in->a.d_v) memset(t->o, 0, sizeof(real) * (size_t)in->a.d_v * QKV_LANES);
+        ptrdiff_t own = IN(qkv_mask_last)(t);
+        last = own > last ? own : last;
+    }
+    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS)
+        for (int i = 0; i < w->blocks; i++) {
+            if (packed) pool_pending(w);
+            w->t[i].k0 = k0;
+            w->t[i].ahead = IN(qkv_block_ahead)(&w->t[i], QKV_KEYS, i, w->blocks);
+            if (IN(qkv_block_tile)(&w->t[i], k0, QKV_KEYS)) forward_tile(w, &w->t[i]);
+        }
+    pool_pending(w);
+    for (int i = 0; i < w->blocks; i++) {
+        empty += finish(&w->t[i], out);
+        if (out->weights.data) write_weights(&w->t[i], &out->weights);
+    }
     return empty;
 }
 
-ptrdiff_t FN(qkv_forward_work)(const qkv_attention *a)
+/* Blocks of a walk: as many as possible share keys, if the threads then still finish together. */
+static ptrdiff_t blocks_of_walk(const qkv_attention *a, int threads)
 {
-    return a->batch * a->heads * ((a->n_q + QKV_LANES - 1) / QKV_LANES);
-}
-
-qkv_status FN(qkv_empty_rows)(const char *who, const qkv_attention *a, ptrdiff_t empty)
-{
-    if (!empty || a->normalize != QKV_KERNEL_SUM || a->empty != QKV_EMPTY_ERROR) return QKV_OK;
-    return qkv_fail(QKV_E_DOMAIN, "%s: %td of %td queries have no key within the kernel's support",
-                    who, empty, a->batch * a->heads * a->n_q);
-}
-
-size_t FN(qkv_forward_share)(const qkv_attention *a)
-{
-    FN(qkv_block) t;
-    return FN(qkv_block_layout)(&t, a, NULL);
-}
-
-qkv_status FN(qkv_attention_forward)(const qkv_attention *a, const FN(qkv_operands) *in,
-                                     const FN(qkv_results) *out, void *workspace,
-                                     size_t workspace_bytes)
-{
-    FN(qkv_inputs) inputs;
-    outputs views;
-    qkv_slot_list list;
-    qkv_status status = FN(qkv_inputs_resolve)("qkv_attention_forward", a, in, &inputs, &list);
-    if (!status) status = resolve_outputs(&inputs.a, out, &views, &list);
-    if (!status) status = qkv_slot_list_check(&list);
-    if (status) return status;
-    a = &inputs.a;
-    ptrdiff_t blocks = (a->n_q + QKV_LANES - 1) / QKV_LANES;
-    ptrdiff_t work = FN(qkv_forward_work)(a);
-    if (work == 0) return QKV_OK;
-    qkv_team team;
-    status =
-        qkv_team_of(list.who, FN(qkv_forward_share)(a), 0, work, workspace, workspace_bytes, &team);
-    if (status) return status;
-    ptrdiff_t empty = 0;
-#pragma omp parallel num_threads(team.threads) reduction(+ : empty) if (team.threads > 1)
-    {
-        FN(qkv_block) t = {.in = &inputs};
-        FN(qkv_block_layout)(&t, a, qkv_team_share(&team));
-#pragma omp for schedule(dynamic)
-        for (ptrdiff_t i = 0; i < work; i++) {
-            ptrdiff_t row = i / blocks;
-            FN(qkv_block_begin)(&t, row / a->heads, row % a->heads, i % blocks * QKV_LANES);
-            empty += forward_block(&t, &views);
-        }
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a), rows = a->batch * a->heads, best = QKV_BLOCKS;
+    double least = INFINITY;
+    for (ptrdiff_t size = QKV_BLOCKS; size >= 1; size--) {
+        ptrdiff_t walks = rows * ((blocks + size - 1) / size);
+        double longest = (double)((walks + threads - 1) / threads * size);
+        double cost = longest * (1 + 0.03 / (double)size); /* of fetching keys again, about */
+        if (cost < least) best = size;
+        least = cost < least ? cost : least;
     }
-    return FN(qkv_empty_rows)(list.who, a, empty);
+    return best;
 }
+
+/* A call: its walks go to whichever thread is free. */
+typedef struct job {
+    const FN(qkv_inputs) *in;
+    const FN(qkv_outputs) *out;
+    ptrdiff_t size, walks; /* blocks of a walk, walks of a head */
+    ptrdiff_t taken, empty;
+} job;
+
+static void run(void *context, void *memory)
+{
+    job *x = context;
+    const qkv_attention *a = &x->in->a;
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a), work = a->batch * a->heads * x->walks, empty = 0;
+    walk w = {.t[0].in = x->in}; /* layout gives it to the others */
+    layout(&w, a, memory);
+    for (ptrdiff_t i; (i = qkv_team_take(&x->taken)) < work;) {
+        ptrdiff_t row = i / x->walks, first = (x->walks - 1 - i % x->walks) * x->size;
+        w.blocks = (int)smaller(blocks - first, x->size);
+        empty += forward_walk(&w, row / a->heads, row % a->heads, first, x->out);
+    }
+    __atomic_fetch_add(&x->empty, empty, __ATOMIC_RELAXED);
+}
+
+static ptrdiff_t forward(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const qkv_team *team)
+{
+    const qkv_attention *a = &in->a;
+    if (IN(qkv_decode_suits)(a) && !in->bias.data && !in->mask.data && !out->weights.data) {
+        IN(qkv_decode)(in, out, team);
+        return 0;
+    }
+    job x = {.in = in, .out = out, .size = blocks_of_walk(a, team->threads)};
+    x.walks = (IN(qkv_blocks_of)(a) + x.size - 1) / x.size;
+    qkv_team_run(team, team->threads, run, &x);
+    return x.empty;
+}
+
+const FN(qkv_forward_kernels) IN(qkv_forward_kernels) = {
+    .forward_pieces = forward_pieces,
+    .forward_common = forward_common,
+    .covariance_pieces = pieces,
+    .forward_share = forward_share,
+    .forward = forward,
+    .covariance_share = IN(qkv_covariance_share),
+    .covariance = IN(qkv_covariance),
+};

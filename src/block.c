@@ -1,44 +1,41 @@
-/* block.c - a block of queries is loaded, and walks from tile to tile: the loop's own parts, the
+/* block.c - blocks of queries are loaded, and walk from tile to tile: the loop's own parts, the
  * same forward, backward and for the covariance. */
 #include "tile.h"
 #include "workspace.h"
 
-size_t FN(qkv_block_layout)(FN(qkv_block) *t, const qkv_attention *a, void *memory)
+size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *a, void *memory)
 {
     qkv_cursor c = {.base = memory};
     const size_t r = sizeof(real);
+    ptrdiff_t keys = IN(qkv_keys_of)(a);
     t->inverse_bandwidth = qkv_take(&c, r, a->d_k, 1);
-    t->q = qkv_take(&c, r, a->d_k, QKV_LANES);
-    t->k.packed = qkv_take(&c, r, a->d_k, QKV_KEYS);
-    t->v.packed = qkv_take(&c, r, a->d_v, QKV_KEYS);
-    t->seen = qkv_take(&c, 1, QKV_TILE, 1);
-    t->s = qkv_take(&c, r, QKV_TILE, 1);
-    t->b = qkv_take(&c, r, QKV_TILE, 1);
-    t->w = qkv_take(&c, r, QKV_TILE, 1);
-    t->max = qkv_take(&c, r, QKV_LANES, 1);
-    t->sum = qkv_take(&c, r, QKV_LANES, 1);
-    t->log_sum = qkv_take(&c, r, QKV_LANES, 1);
+    t->k.packed = qkv_take(&c, r, a->d_k, keys);
+    t->v.packed = qkv_take(&c, r, a->d_v, keys);
+    t->seen = qkv_take(&c, 1, keys, QKV_LANES);
+    t->b = qkv_take(&c, r, keys, QKV_LANES);
+    t->s = t->w = qkv_take(&c, r, keys, QKV_LANES);
+    t->from = qkv_take(&c, r, QKV_LANES, 1);
+    t->tile_max = qkv_take(&c, r, QKV_LANES, 1);
+    t->tile_sum = qkv_take(&c, r, QKV_LANES, 1);
     t->rescale = qkv_take(&c, r, QKV_LANES, 1);
-    t->any = qkv_take(&c, r, QKV_LANES, 1);
-    t->best = qkv_take(&c, r, QKV_LANES, 1);
-    t->winner = qkv_take(&c, sizeof *t->winner, QKV_LANES, 1);
-    t->o = qkv_take(&c, r, a->d_v, QKV_LANES);
+    for (int i = 0; i < blocks; i++) {
+        if (i) t[i] = t[0];
+        t[i].q = qkv_take(&c, r, a->d_k, QKV_LANES);
+        t[i].o = qkv_take(&c, r, a->d_v, QKV_LANES);
+        t[i].max = qkv_take(&c, r, QKV_LANES, 1);
+        t[i].sum = qkv_take(&c, r, QKV_LANES, 1);
+        t[i].log_sum = qkv_take(&c, r, QKV_LANES, 1);
+        t[i].any = qkv_take(&c, r, QKV_LANES, 1);
+        t[i].best = qkv_take(&c, r, QKV_LANES, 1);
+        t[i].winner = qkv_take(&c, sizeof *t->winner, QKV_LANES, 1);
+    }
     return c.overflow ? SIZE_MAX : c.used;
 }
 
-void FN(qkv_load_lanes)(real *to, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d)
+real IN(qkv_scale_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t head)
 {
-    const real *x = FN(qkv_at)(from, t->batch, t->head, t->q0);
-    memset(to, 0, sizeof(real) * (size_t)d * QKV_LANES);
-    for (int i = 0; i < t->n_q; i++)
-        for (ptrdiff_t c = 0; c < d; c++)
-            to[c * QKV_LANES + i] = x[i * from->stride[2] + c * from->stride[3]];
-}
-
-static real scale_of(const FN(qkv_block) *t)
-{
-    const qkv_attention *a = &t->in->a;
-    if (t->in->scale.data) return *FN(qkv_at)(&t->in->scale, t->batch, t->head, 0);
+    const qkv_attention *a = &in->a;
+    if (in->scale.data) return *FN(qkv_at)(&in->scale, batch, head, 0);
     return a->score == QKV_SCORE_SCALED_DOT ? 1 / sqrt((real)a->d_k) : 1;
 }
 
@@ -50,18 +47,32 @@ static void load_bandwidth(FN(qkv_block) *t)
     for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) t->inverse_bandwidth[c] = x ? 1 / x[c * step] : 1;
 }
 
-void FN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0)
+/* First query of a block: all have three vectors, but the last one or two have two if that is how
+ * the queries come out, since one vector alone would keep too few multiply-adds in flight. */
+static ptrdiff_t first_query(const qkv_attention *a, ptrdiff_t index)
+{
+    ptrdiff_t vectors = (a->n_q + QKV_VEC - 1) / QKV_VEC, blocks = IN(qkv_blocks_of)(a);
+    ptrdiff_t narrow = vectors > 1 ? blocks * QKV_VECTORS - vectors : 0, wide = blocks - narrow;
+    ptrdiff_t first = (index * QKV_VECTORS - (index > wide ? index - wide : 0)) * QKV_VEC;
+    return first < a->n_q ? first : a->n_q;
+}
+
+void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index)
 {
     const qkv_attention *a = &t->in->a;
+    bool distance = a->score == QKV_SCORE_GAUSSIAN;
     t->batch = batch;
     t->head = head;
     t->kv_head = head / (a->heads / a->kv_heads);
-    t->q0 = q0;
-    t->n_q = a->n_q - q0 < QKV_LANES ? (int)(a->n_q - q0) : QKV_LANES;
-    t->scale = scale_of(t);
-    if (a->score == QKV_SCORE_GAUSSIAN) load_bandwidth(t);
-    if (a->d_k) FN(qkv_load_lanes)(t->q, &t->in->q, t, a->d_k);
-    FN(qkv_normalize_begin)(t);
+    t->q0 = first_query(a, index);
+    t->n_q = (int)(first_query(a, index + 1) - t->q0);
+    t->vectors = (t->n_q + QKV_VEC - 1) / QKV_VEC;
+    t->scale = IN(qkv_scale_of)(t->in, batch, head);
+    if (distance) load_bandwidth(t);
+    if (a->d_k) IN(qkv_to_lanes)
+    (t->q, FN(qkv_at)(&t->in->q, batch, head, t->q0), t->in->q.stride[2], t->in->q.stride[3],
+     t->n_q, a->d_k, QKV_VECTORS, distance ? 1 : t->scale);
+    IN(qkv_normalize_begin)(t);
 }
 
 /* Rows in place where their columns are neighbours, packed otherwise: the bits are the same. */
@@ -80,23 +91,49 @@ static void load_rows(FN(qkv_rows) *rows, const FN(qkv_view) *from, const FN(qkv
     rows->stride = d;
 }
 
-bool FN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0)
+bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n)
 {
     const qkv_attention *a = &t->in->a;
+    ptrdiff_t left = IN(qkv_mask_last)(t) - k0;
     t->k0 = k0;
-    t->n_k = a->n_k - k0 < QKV_KEYS ? (int)(a->n_k - k0) : QKV_KEYS;
-    FN(qkv_mask_tile)(t);
+    t->n_k = left < n ? (int)left : n;
+    t->coverage = QKV_SEES_NONE;
+    if (left <= 0) return false;
+    IN(qkv_mask_tile)(t);
     if (t->coverage == QKV_SEES_NONE) return false;
     load_rows(&t->k, &t->in->k, t, a->d_k);
     load_rows(&t->v, &t->in->v, t, a->d_v);
-    if (a->normalize != QKV_UNIFORM) FN(qkv_score_tile)(t);
     return true;
 }
 
-void FN(qkv_block_scan)(FN(qkv_block) *t)
+bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n)
+{
+    if (!IN(qkv_block_mask)(t, k0, n)) return false;
+    if (t->in->a.normalize != QKV_UNIFORM) IN(qkv_score_tile)(t);
+    return true;
+}
+
+FN(qkv_ahead) IN(qkv_block_ahead)(const FN(qkv_block) *t, int keys, int i, int n)
+{
+    const FN(qkv_view) *k = &t->in->k, *v = &t->in->v;
+    ptrdiff_t first = t->k0 + keys, left = IN(qkv_mask_last)(t) - first;
+    int rows = left > keys ? keys : left > 0 ? (int)left : 0, share = (rows + n - 1) / n;
+    FN(qkv_ahead) x = {.k_stride = k->stride[2],
+                       .v_stride = v->stride[2],
+                       .d_k = t->in->a.d_k,
+                       .d_v = t->in->a.d_v};
+    x.rows = rows - i * share < share ? rows - i * share : share;
+    x.step = (share * 8 + keys - 1) / keys;
+    if (x.rows <= 0 || k->stride[3] != 1 || v->stride[3] != 1) return (FN(qkv_ahead)){0};
+    x.k = FN(qkv_at)(k, t->batch, t->kv_head, first + i * share);
+    x.v = FN(qkv_at)(v, t->batch, t->kv_head, first + i * share);
+    return x;
+}
+
+void IN(qkv_block_scan)(FN(qkv_block) *t)
 {
     if (!qkv_needs_scan(&t->in->a)) return;
-    ptrdiff_t last = FN(qkv_mask_last)(t);
+    ptrdiff_t last = IN(qkv_mask_last)(t);
     for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS)
-        if (FN(qkv_block_tile)(t, k0)) FN(qkv_normalize_scan)(t);
+        if (IN(qkv_block_tile)(t, k0, QKV_KEYS)) IN(qkv_normalize_scan)(t);
 }

@@ -7,8 +7,7 @@
  *
  * Means are taken relative to the tile's first seen key, so that one key, or a common offset, costs
  * no digit. */
-#include "fail.h"
-#include "team.h"
+#include "kernels.h"
 #include "tile.h"
 #include "workspace.h"
 
@@ -31,7 +30,7 @@ static size_t moments_size(const qkv_attention *a)
 
 static size_t layout(covariance_block *x, const qkv_attention *a, void *memory)
 {
-    size_t forward = FN(qkv_block_layout)(&x->t, a, memory), matrix = sizeof(real);
+    size_t forward = IN(qkv_blocks_layout)(&x->t, 1, a, memory), matrix = sizeof(real);
     bool fits = qkv_size_mul(&matrix, a->d_v) && qkv_size_mul(&matrix, a->d_k);
     if (forward == SIZE_MAX || !fits || matrix > PTRDIFF_MAX) return SIZE_MAX;
     qkv_cursor c = {.base = memory, .used = forward};
@@ -41,7 +40,7 @@ static size_t layout(covariance_block *x, const qkv_attention *a, void *memory)
     return c.overflow ? SIZE_MAX : c.used;
 }
 
-size_t FN(qkv_covariance_share)(const qkv_attention *a)
+size_t IN(qkv_covariance_share)(const qkv_attention *a)
 {
     covariance_block x;
     return layout(&x, a, NULL);
@@ -117,11 +116,11 @@ static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
     const qkv_attention *a = &t->in->a;
     real weight[QKV_LANES] = {0};
     memset(x->lanes, 0, sizeof(real) * moments_size(a) * QKV_LANES);
-    FN(qkv_block_scan)(t);
-    ptrdiff_t last = FN(qkv_mask_last)(t), empty = 0;
+    IN(qkv_block_scan)(t);
+    ptrdiff_t last = IN(qkv_mask_last)(t), empty = 0;
     for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS) {
-        if (!FN(qkv_block_tile)(t, k0)) continue;
-        FN(qkv_normalize_online)(t);
+        if (!IN(qkv_block_tile)(t, k0, QKV_KEYS)) continue;
+        IN(qkv_normalize_online)(t);
         for (int i = 0; i < t->n_q; i++) merge(x, i, &weight[i]);
     }
     for (int i = 0; i < t->n_q; i++) {
@@ -134,52 +133,30 @@ static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
     return empty;
 }
 
-static qkv_status resolve(const qkv_attention *a, const FN(qkv_slot) *cov, FN(qkv_view) *to,
-                          qkv_slot_list *list)
+typedef struct job {
+    const FN(qkv_inputs) *in;
+    const FN(qkv_view) *to;
+    ptrdiff_t taken, empty;
+} job;
+
+static void run(void *context, void *memory)
 {
-    if (!qkv_has_sum(a) && a->normalize != QKV_UNIFORM)
-        return qkv_fail(QKV_E_ARG,
-                        "%s: a covariance does not go with weights that are no distribution over "
-                        "the keys; use QKV_SOFTMAX, QKV_KERNEL_SUM or QKV_UNIFORM",
-                        list->who);
-    if (!cov || (!cov->data && FN(qkv_forward_work)(a) && a->d_v && a->d_k))
-        return qkv_fail(QKV_E_ARG, "%s: cov is NULL", list->who);
-    if (FN(qkv_covariance_share)(a) == SIZE_MAX)
-        return qkv_fail(QKV_E_OVERFLOW, "%s: matrices of d_v x d_k = %td x %td exceed memory",
-                        list->who, a->d_v, a->d_k);
-    const ptrdiff_t dim[4] = {a->batch, a->heads, a->n_q, a->d_v * a->d_k};
-    *to = FN(qkv_view_of)(cov, dim);
-    return qkv_slot_list_add(list, FN(qkv_extent_of)("cov", cov, dim, true));
+    job *y = context;
+    const qkv_attention *a = &y->in->a;
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a), work = a->batch * a->heads * blocks, empty = 0;
+    covariance_block x = {.t.in = y->in};
+    layout(&x, a, memory);
+    for (ptrdiff_t i; (i = qkv_team_take(&y->taken)) < work;) {
+        ptrdiff_t row = i / blocks;
+        IN(qkv_block_begin)(&x.t, row / a->heads, row % a->heads, i % blocks);
+        empty += covariance(&x, y->to);
+    }
+    __atomic_fetch_add(&y->empty, empty, __ATOMIC_RELAXED);
 }
 
-qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_operands) *in,
-                                        const FN(qkv_slot) *cov, void *workspace,
-                                        size_t workspace_bytes)
+ptrdiff_t IN(qkv_covariance)(const FN(qkv_inputs) *in, const FN(qkv_view) *to, const qkv_team *team)
 {
-    FN(qkv_inputs) inputs;
-    FN(qkv_view) to;
-    qkv_slot_list list;
-    qkv_status status = FN(qkv_inputs_resolve)("qkv_attention_covariance", a, in, &inputs, &list);
-    a = &inputs.a;
-    if (!status) status = resolve(a, cov, &to, &list);
-    if (!status) status = qkv_slot_list_check(&list);
-    ptrdiff_t work = status ? 0 : FN(qkv_forward_work)(a);
-    if (work == 0 || a->d_v == 0 || a->d_k == 0) return status;
-    qkv_team team;
-    status = qkv_team_of(list.who, FN(qkv_covariance_share)(a), 0, work, workspace, workspace_bytes,
-                         &team);
-    if (status) return status;
-    ptrdiff_t empty = 0, blocks = work / (a->batch * a->heads);
-#pragma omp parallel num_threads(team.threads) reduction(+ : empty) if (team.threads > 1)
-    {
-        covariance_block x = {.t.in = &inputs};
-        layout(&x, a, qkv_team_share(&team));
-#pragma omp for schedule(dynamic)
-        for (ptrdiff_t i = 0; i < work; i++) {
-            ptrdiff_t row = i / blocks;
-            FN(qkv_block_begin)(&x.t, row / a->heads, row % a->heads, i % blocks * QKV_LANES);
-            empty += covariance(&x, &to);
-        }
-    }
-    return FN(qkv_empty_rows)(list.who, a, empty);
+    job x = {.in = in, .to = to};
+    qkv_team_run(team, team->threads, run, &x);
+    return x.empty;
 }

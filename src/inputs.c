@@ -1,6 +1,9 @@
-/* inputs.c - the caller's operands become checked views with all their strides. */
+/* inputs.c - the caller's operands and results become checked views with all their strides. */
+#include "inputs.h"
+
+#include <string.h>
+
 #include "fail.h"
-#include "tile.h"
 
 FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4])
 {
@@ -113,5 +116,39 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     out->bandwidth = FN(qkv_parameter_view)(&in->bandwidth, dims[5]);
     out->mask = in->mask;
     qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
+    return QKV_OK;
+}
+
+qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
+                                   FN(qkv_outputs) *views, qkv_slot_list *list)
+{
+    const char *who = list->who;
+    if (!out) return qkv_fail(QKV_E_ARG, "%s: the results are NULL", who);
+    if (!out->o.data && a->batch && a->heads && a->n_q && a->d_v)
+        return qkv_fail(QKV_E_ARG, "%s: the result o is NULL", who);
+    if (out->lse.data && !qkv_has_sum(a))
+        return qkv_fail(QKV_E_ARG,
+                        "%s: lse does not go with a normaliser without a sum; use QKV_SOFTMAX or "
+                        "QKV_KERNEL_SUM",
+                        who);
+    const ptrdiff_t row[4] = {a->batch, a->heads, a->n_q, 1};
+    const ptrdiff_t value[4] = {a->batch, a->heads, a->n_q, a->d_v};
+    const ptrdiff_t matrix[4] = {a->batch, a->heads, a->n_q, a->n_k};
+    const struct {
+        const char *name;
+        const FN(qkv_slot) *slot;
+        FN(qkv_view) *view;
+        const ptrdiff_t *dim;
+    } all[] = {{"o", &out->o, &views->o, value},
+               {"lse", &out->lse, &views->lse, row},
+               {"row_max", &out->row_max, &views->row_max, row},
+               {"row_log_sum", &out->row_log_sum, &views->row_log_sum, row},
+               {"weights", &out->weights, &views->weights, matrix}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
+        qkv_status status =
+            qkv_slot_list_add(list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, true));
+        if (status) return status;
+    }
     return QKV_OK;
 }

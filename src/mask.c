@@ -2,17 +2,19 @@
  * belongs here, since -inf hides a key. */
 #include "tile.h"
 
-static ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b)
+static ptrdiff_t between(ptrdiff_t lower, ptrdiff_t x, ptrdiff_t upper)
 {
-    return a < b ? a : b;
+    return x < lower ? lower : smaller(x, upper);
 }
 
-ptrdiff_t FN(qkv_mask_last)(const FN(qkv_block) *t)
+ptrdiff_t IN(qkv_causal_last)(const qkv_attention *a, ptrdiff_t query)
 {
-    const qkv_attention *a = &t->in->a;
-    if (!a->mask.causal) return a->n_k;
-    ptrdiff_t last = t->q0 + t->n_q + a->mask.causal_offset;
-    return last < 0 ? 0 : smaller(last, a->n_k);
+    return a->mask.causal ? between(0, query + 1 + a->mask.causal_offset, a->n_k) : a->n_k;
+}
+
+ptrdiff_t IN(qkv_mask_last)(const FN(qkv_block) *t)
+{
+    return IN(qkv_causal_last)(&t->in->a, t->q0 + t->n_q - 1);
 }
 
 /* Every pair of the tile is seen, by the rules alone. */
@@ -27,13 +29,14 @@ static bool rules_hide_nothing(const FN(qkv_block) *t)
 static void apply_rules(FN(qkv_block) *t)
 {
     const qkv_mask *m = &t->in->a.mask;
-    memset(t->seen, 1, (size_t)(t->n_k * QKV_LANES));
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < QKV_LANES; i++) {
-            ptrdiff_t key = t->k0 + j, query = t->q0 + i;
-            if (m->causal && key > query + m->causal_offset) t->seen[j * QKV_LANES + i] = 0;
-            if (m->leave_one_out && key == query) t->seen[j * QKV_LANES + i] = 0;
-        }
+    for (int j = 0; j < t->n_k; j++) {
+        uint8_t *seen = t->seen + j * QKV_LANES;
+        ptrdiff_t own = t->k0 + j - t->q0; /* the lane of the query with the key's number */
+        ptrdiff_t first = m->causal ? between(0, own - m->causal_offset, QKV_LANES) : 0;
+        memset(seen, 0, (size_t)first);
+        memset(seen + first, 1, (size_t)(QKV_LANES - first));
+        if (m->leave_one_out && own >= 0 && own < QKV_LANES) seen[own] = 0;
+    }
 }
 
 static void apply_boolean(FN(qkv_block) *t)
@@ -51,14 +54,9 @@ static bool load_bias(FN(qkv_block) *t)
 {
     const FN(qkv_view) *bias = &t->in->bias;
     const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
+    IN(qkv_to_lanes)(t->b, x, bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, 1);
     bool hides = false;
-    if (t->n_q < QKV_LANES) memset(t->b, 0, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
-    for (int i = 0; i < t->n_q; i++)
-        for (int j = 0; j < t->n_k; j++) {
-            real b = x[i * bias->stride[2] + j * bias->stride[3]];
-            t->b[j * QKV_LANES + i] = b;
-            hides = hides || b == (real)-INFINITY;
-        }
+    for (int y = 0; y < t->n_k * QKV_LANES; y++) hides |= t->b[y] == (real)-INFINITY;
     return hides;
 }
 
@@ -70,7 +68,7 @@ static qkv_coverage count_seen(const FN(qkv_block) *t)
     return seen == 0 ? QKV_SEES_NONE : seen == t->n_q * t->n_k ? QKV_SEES_ALL : QKV_SEES_SOME;
 }
 
-void FN(qkv_mask_tile)(FN(qkv_block) *t)
+void IN(qkv_mask_tile)(FN(qkv_block) *t)
 {
     bool bias_hides = t->in->bias.data && load_bias(t);
     if (rules_hide_nothing(t) && !t->in->mask.data && !bias_hides) {

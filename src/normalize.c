@@ -9,7 +9,7 @@
 static const real INF = (real)INFINITY;
 
 /* K as a function of u^2, so that the edges are exact; NaN stays NaN. */
-real FN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
+real IN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
 {
     if (u2 != u2) return u2;
     switch (kernel) {
@@ -25,7 +25,7 @@ real FN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
     return 1;
 }
 
-void FN(qkv_normalize_begin)(FN(qkv_block) *t)
+void IN(qkv_normalize_begin)(FN(qkv_block) *t)
 {
     for (int i = 0; i < QKV_LANES; i++) {
         t->max[i] = -INF;
@@ -42,7 +42,7 @@ void FN(qkv_normalize_begin)(FN(qkv_block) *t)
 /* The pass over all keys that some normalisers need before they can give a single weight: the
  * largest exponent (the first of equals; a NaN wins and stays), the smallest u^2, or the number of
  * seen keys. */
-void FN(qkv_normalize_scan)(FN(qkv_block) *t)
+void IN(qkv_normalize_scan)(FN(qkv_block) *t)
 {
     qkv_normalize normalize = t->in->a.normalize;
     for (int j = 0; j < t->n_k; j++)
@@ -63,17 +63,133 @@ void FN(qkv_normalize_scan)(FN(qkv_block) *t)
         }
 }
 
+static void note_any(FN(qkv_block) *t)
+{
+    uint8_t any[QKV_LANES];
+    memset(any, t->coverage == QKV_SEES_ALL, sizeof any);
+    for (int j = 0; j < t->n_k && t->coverage == QKV_SEES_SOME; j++)
+        for (int i = 0; i < QKV_LANES; i++) any[i] |= t->seen[j * QKV_LANES + i];
+    for (int i = 0; i < QKV_LANES; i++) t->any[i] = any[i] ? 1 : t->any[i];
+}
+
+/* ---- softmax ---- */
+
+/* s += b, and -inf where the key is hidden. */
+static void complete_exponents(FN(qkv_block) *t)
+{
+    int n = t->n_k * QKV_LANES;
+    if (t->in->bias.data)
+        for (int x = 0; x < n; x++) t->s[x] += t->b[x];
+    if (t->coverage == QKV_SEES_SOME)
+        for (int x = 0; x < n; x++) t->s[x] = t->seen[x] ? t->s[x] : -INF;
+}
+
+static void find_tile_max(FN(qkv_block) *t)
+{
+    real max[QKV_LANES];
+    for (int i = 0; i < QKV_LANES; i++) max[i] = -INF;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            real s = t->s[j * QKV_LANES + i];
+            max[i] = s > max[i] ? s : max[i];
+        }
+    memcpy(t->tile_max, max, sizeof max);
+}
+
+/* The row's max takes in the tile's. from: what to count the tile's exponents from (finite or
+ * +inf); rescale: what becomes of earlier sums. */
+static void raise_max(FN(qkv_block) *t, const real *tile_max)
+{
+    for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
+        vec old = load(t->max + x), max = larger(load(tile_max + x), old);
+        store(t->rescale + x, choose(max == old, splat(1), exp_weight(old - max, exp_table)));
+        store(t->max + x, max);
+        store(t->from + x, choose(max == -INF, splat(0), max));
+    }
+}
+
+FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t)
+{
+    note_any(t);
+    if (t->in->bias.data || t->coverage == QKV_SEES_SOME) {
+        complete_exponents(t);
+        find_tile_max(t);
+    }
+    raise_max(t, t->tile_max);
+    memset(t->tile_sum, 0, QKV_LANES * sizeof(real));
+    return (FN(qkv_exponents)){.x = t->s, .rows = t->n_k, .from = t->from, .sum = t->tile_sum};
+}
+
+void IN(qkv_softmax_weigh)(FN(qkv_exponents) *e, int vectors)
+{
+    switch (vectors) {
+    case 1:
+        forward_weights(e, 1);
+        break;
+    case 2:
+        forward_weights(e, 2);
+        break;
+    default:
+        forward_weights(e, 3);
+    }
+}
+
+void IN(qkv_softmax_end)(FN(qkv_block) *t)
+{
+    for (int i = 0; i < QKV_LANES; i++) t->sum[i] = t->sum[i] * t->rescale[i] + t->tile_sum[i];
+}
+
+/* ---- kernel sum ---- */
+
 /* K(u), or for a row whose support is empty under the policy nearest, 1 at the smallest u. */
 static real kernel_factor(const FN(qkv_block) *t, int i, real s)
 {
     real u2 = -2 * s;
     const qkv_attention *a = &t->in->a;
-    if (qkv_needs_scan(a) && FN(qkv_kernel_weight)(a->kernel, t->best[i]) == 0)
+    if (qkv_needs_scan(a) && IN(qkv_kernel_weight)(a->kernel, t->best[i]) == 0)
         return u2 != u2 ? u2 : u2 == t->best[i];
-    return FN(qkv_kernel_weight)(a->kernel, u2);
+    return IN(qkv_kernel_weight)(a->kernel, u2);
 }
 
-/* The weights that need no sum. */
+/* s becomes the factor, 0 where hidden; max_b the largest bias with a factor. */
+static void kernel_factors(FN(qkv_block) *t, real *max_b)
+{
+    for (int i = 0; i < QKV_LANES; i++) max_b[i] = -INF;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            int x = j * QKV_LANES + i;
+            t->s[x] = FN(qkv_pair)(t, j, i) ? kernel_factor(t, i, t->s[x]) : 0;
+            real b = FN(qkv_bias_at)(t, x);
+            if (t->s[x] != 0 && b > max_b[i]) max_b[i] = b;
+        }
+}
+
+/* w = factor exp(b - from - log_sum) over the tile. */
+static void kernel_weights(FN(qkv_block) *t, const real *from, const real *log_sum)
+{
+    bool bias = t->in->bias.data;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            int x = j * QKV_LANES + i;
+            real e = (bias ? t->b[x] : 0) - from[i] - (log_sum ? log_sum[i] : 0);
+            if (t->s[x] != 0 && e != 0) t->s[x] *= exp(e);
+        }
+}
+
+static void kernel_online(FN(qkv_block) *t)
+{
+    real max_b[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
+    note_any(t);
+    kernel_factors(t, max_b);
+    raise_max(t, max_b);
+    kernel_weights(t, t->from, NULL);
+    for (int i = 0; i < QKV_LANES; i++) t->sum[i] *= t->rescale[i];
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) t->sum[i] += t->w[j * QKV_LANES + i];
+}
+
+/* ---- weights that need no sum ---- */
+
 static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
 {
     const qkv_attention *a = &t->in->a;
@@ -87,7 +203,7 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
     case QKV_NONE_SIGMOID:
         return e < 0 ? exp(e) / (1 + exp(e)) : 1 / (1 + exp(-e));
     case QKV_NONE_KERNEL:
-        return FN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]) * exp(FN(qkv_bias_at)(t, x));
+        return IN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]) * exp(FN(qkv_bias_at)(t, x));
     case QKV_NONE_IDENTITY:
         return e;
     case QKV_UNIFORM:
@@ -98,84 +214,57 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
     return 0;
 }
 
-/* w = exponents, -inf where the factor is 0 or the key hidden; s becomes the factor for the kernel
- * sum. */
-static void exponents(FN(qkv_block) *t)
+static void hide(FN(qkv_block) *t)
 {
-    int n = t->n_k * QKV_LANES;
-    bool bias = t->in->bias.data;
+    if (t->coverage == QKV_SEES_ALL) return;
+    for (int x = 0; x < t->n_k * QKV_LANES; x++) t->w[x] = t->seen[x] ? t->w[x] : 0;
+}
+
+static void direct_weights(FN(qkv_block) *t)
+{
+    for (int x = 0; x < t->n_k * QKV_LANES; x++)
+        t->w[x] = direct_weight(t, x % QKV_LANES, x, t->k0 + x / QKV_LANES);
+    hide(t);
+}
+
+/* ---- all of them ---- */
+
+void IN(qkv_normalize_online)(FN(qkv_block) *t)
+{
     if (t->in->a.normalize == QKV_SOFTMAX) {
-        for (int x = 0; x < n; x++) t->w[x] = bias ? t->s[x] + t->b[x] : t->s[x];
+        FN(qkv_exponents) e = IN(qkv_softmax_begin)(t);
+        IN(qkv_softmax_weigh)(&e, t->vectors);
+        IN(qkv_softmax_end)(t);
+    } else if (t->in->a.normalize == QKV_KERNEL_SUM) {
+        kernel_online(t);
     } else {
-        for (int x = 0; x < n; x++) {
-            t->s[x] = kernel_factor(t, x % QKV_LANES, t->s[x]);
-            t->w[x] = t->s[x] == 0 ? -INF : bias ? t->b[x] : 0;
-        }
-    }
-    if (t->coverage == QKV_SEES_SOME)
-        for (int x = 0; x < n; x++)
-            if (!t->seen[x]) t->w[x] = -INF;
-}
-
-/* exp(w - from) times the factor; hidden keys, at -inf, become exactly 0. from is finite or +inf.
- */
-static void exponentiate(FN(qkv_block) *t, const real *from, const real *log_sum)
-{
-    bool kernel = t->in->a.normalize == QKV_KERNEL_SUM;
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < QKV_LANES; i++) {
-            int x = j * QKV_LANES + i;
-            real e = exp(t->w[x] - from[i] - (log_sum ? log_sum[i] : 0));
-            /* A factor of a hidden key may be NaN: e is 0 then, and must stay so. */
-            t->w[x] = kernel && t->w[x] != -INF ? e * t->s[x] : e;
-        }
-}
-
-static void update_max(FN(qkv_block) *t, real *from)
-{
-    real max[QKV_LANES];
-    memcpy(max, t->max, sizeof max);
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < QKV_LANES; i++) {
-            real w = t->w[j * QKV_LANES + i];
-            max[i] = w > max[i] ? w : max[i];
-        }
-    for (int i = 0; i < QKV_LANES; i++) {
-        t->rescale[i] = max[i] == t->max[i] ? 1 : exp(t->max[i] - max[i]);
-        t->max[i] = max[i];
-        from[i] = max[i] == -INF ? 0 : max[i];
+        note_any(t);
+        direct_weights(t);
     }
 }
 
-void FN(qkv_normalize_online)(FN(qkv_block) *t)
+/* A row whose support is empty has weights NaN where it sees, and log_sum -inf says so. */
+static void final_kernel_weights(FN(qkv_block) *t)
 {
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < QKV_LANES; i++)
-            if (FN(qkv_pair)(t, j, i)) t->any[i] = 1;
-    if (!qkv_has_sum(&t->in->a)) {
-        FN(qkv_normalize_weights)(t);
-        return;
-    }
-    real from[QKV_LANES];
-    exponents(t);
-    update_max(t, from);
-    exponentiate(t, from, NULL);
-    for (int i = 0; i < QKV_LANES; i++) t->sum[i] *= t->rescale[i];
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < QKV_LANES; i++) t->sum[i] += t->w[j * QKV_LANES + i];
+    real unused[QKV_LANES];
+    kernel_factors(t, unused);
+    kernel_weights(t, t->max, t->log_sum);
+    for (int x = 0; x < t->n_k * QKV_LANES; x++)
+        if (t->log_sum[x % QKV_LANES] == -INF) t->w[x] = (real)NAN;
+    hide(t);
 }
 
-void FN(qkv_normalize_weights)(FN(qkv_block) *t)
+void IN(qkv_normalize_weights)(FN(qkv_block) *t)
 {
-    int n = t->n_k * QKV_LANES;
-    if (qkv_has_sum(&t->in->a)) {
-        exponents(t);
-        exponentiate(t, t->max, t->log_sum);
+    if (t->in->a.normalize == QKV_SOFTMAX) {
+        complete_exponents(t);
+        FN(qkv_exponents)
+        e = {.x = t->s, .rows = t->n_k, .from = t->max, .log_sum = t->log_sum};
+        backward_weights(&e, QKV_VECTORS);
+        hide(t); /* a row that sees nothing counts from -inf */
+    } else if (t->in->a.normalize == QKV_KERNEL_SUM) {
+        final_kernel_weights(t);
     } else {
-        for (int x = 0; x < n; x++)
-            t->w[x] = direct_weight(t, x % QKV_LANES, x, t->k0 + x / QKV_LANES);
+        direct_weights(t);
     }
-    if (t->coverage == QKV_SEES_SOME)
-        for (int x = 0; x < n; x++)
-            if (!t->seen[x]) t->w[x] = 0;
 }

@@ -1,42 +1,132 @@
 /* score.c - first stage: how well does each key of the tile fit each query of the block? */
+#include "simd/product.h"
 #include "tile.h"
 
-/* s[j][i] = sum_c k[j][c] q[c][i]. */
-static void dot(FN(qkv_block) *t)
+/* m rows of scores leave the registers; max follows. */
+INLINE void put_scores(accumulators c, real *s, vec max[QKV_VECTORS], const int m, const int nv)
 {
-    ptrdiff_t d = t->in->a.d_k;
-    for (int j = 0; j < t->n_k; j++) {
-        const real *k = t->k.data + j * t->k.stride;
-        real sum[QKV_LANES] = {0};
-        for (ptrdiff_t c = 0; c < d; c++)
-            for (int i = 0; i < QKV_LANES; i++) sum[i] += k[c] * t->q[c * QKV_LANES + i];
-        memcpy(t->s + j * QKV_LANES, sum, sizeof sum);
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            max[v] = larger(c[i][v], max[v]);
+            store(s + i * QKV_LANES + v * QKV_VEC, c[i][v]);
+        }
     }
 }
 
-/* s[j][i] = -1/2 sum_c ((q[c][i] - k[j][c]) / h[c])^2. Differences first: |q|^2 - 2 q'k + |k|^2
+INLINE void load_lanes(const real *x, vec y[QKV_VECTORS], const int nv)
+{
+    UNROLL
+    for (int v = 0; v < nv; v++) y[v] = load(x + v * QKV_VEC);
+}
+
+INLINE void store_lanes(real *x, const vec y[QKV_VECTORS], const int nv)
+{
+    UNROLL
+    for (int v = 0; v < nv; v++) store(x + v * QKV_VEC, y[v]);
+}
+
+INLINE void dot_strip(const FN(qkv_rows) *x, int j, const real *lanes, ptrdiff_t d, real *s,
+                      vec max[QKV_VECTORS], const int m, const int nv)
+{
+    accumulators c;
+    set(c, m, nv, splat(0));
+    add_rows(c, x->data + j * x->stride, x->stride, lanes, QKV_LANES, d, m, nv);
+    put_scores(c, s + j * QKV_LANES, max, m, nv);
+}
+
+INLINE void dot(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, real *s,
+                real *maximum, FN(qkv_ahead) *ahead, const int nv)
+{
+    int j = 0;
+    vec max[QKV_VECTORS];
+    UNROLL
+    for (int v = 0; v < nv; v++) max[v] = splat((real)-INFINITY);
+    for (; j + QKV_ROWS <= n; j += QKV_ROWS) {
+        if (ahead) FN(qkv_look_ahead)(ahead);
+        dot_strip(x, j, lanes, d, s, max, QKV_ROWS, nv);
+    }
+    if (QKV_ROWS > 4 && n - j >= 4) {
+        dot_strip(x, j, lanes, d, s, max, 4, nv);
+        j += 4;
+    }
+    for (; j < n; j++) dot_strip(x, j, lanes, d, s, max, 1, nv);
+    store_lanes(maximum, max, nv);
+}
+
+void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
+                      real *s, real *max, FN(qkv_ahead) *ahead)
+{
+    switch (vectors) {
+    case 1:
+        dot(x, n, lanes, d, s, max, ahead, 1);
+        break;
+    case 2:
+        dot(x, n, lanes, d, s, max, ahead, 2);
+        break;
+    default:
+        dot(x, n, lanes, d, s, max, ahead, 3);
+    }
+}
+
+/* s[j][i] = -scale/2 sum_c ((q[c][i] - k[j][c]) / h[c])^2. Differences first: |q|^2 - 2 q'k + |k|^2
  * would cancel for keys with a large common offset. */
-static void gaussian(FN(qkv_block) *t)
+INLINE void gaussian_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], const int m,
+                           const int nv)
 {
-    ptrdiff_t d = t->in->a.d_k;
-    for (int j = 0; j < t->n_k; j++) {
-        const real *k = t->k.data + j * t->k.stride;
-        real sum[QKV_LANES] = {0};
-        for (ptrdiff_t c = 0; c < d; c++)
-            for (int i = 0; i < QKV_LANES; i++) {
-                real u = (t->q[c * QKV_LANES + i] - k[c]) * t->inverse_bandwidth[c];
-                sum[i] += u * u;
+    accumulators s;
+    ptrdiff_t stride = t->k.stride, d = t->in->a.d_k;
+    const real *k = t->k.data + j * stride;
+    set(s, m, nv, splat(0));
+    for (ptrdiff_t c = 0; c < d; c++) {
+        vec q[QKV_VECTORS];
+        real inverse = t->inverse_bandwidth[c];
+        load_lanes(t->q + c * QKV_LANES, q, nv);
+        UNROLL
+        for (int i = 0; i < m; i++) {
+            UNROLL
+            for (int v = 0; v < nv; v++) {
+                vec u = (q[v] - k[i * stride + c]) * inverse;
+                s[i][v] += u * u;
             }
-        for (int i = 0; i < QKV_LANES; i++) t->s[j * QKV_LANES + i] = sum[i] * (real)-0.5;
+        }
     }
+    real factor = t->scale * (real)-0.5;
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        UNROLL
+        for (int v = 0; v < nv; v++) s[i][v] *= factor;
+    }
+    put_scores(s, t->s + j * QKV_LANES, max, m, nv);
 }
 
-void FN(qkv_score_tile)(FN(qkv_block) *t)
+INLINE void gaussian(FN(qkv_block) *t, const int nv)
 {
-    if (t->in->a.score == QKV_SCORE_GAUSSIAN)
-        gaussian(t);
-    else
-        dot(t);
-    if (t->scale == 1) return;
-    for (int x = 0; x < t->n_k * QKV_LANES; x++) t->s[x] *= t->scale;
+    int j = 0;
+    vec max[QKV_VECTORS];
+    UNROLL
+    for (int v = 0; v < nv; v++) max[v] = splat((real)-INFINITY);
+    for (; j + 4 <= t->n_k; j += 4) gaussian_strip(t, j, max, 4, nv);
+    for (; j < t->n_k; j++) gaussian_strip(t, j, max, 1, nv);
+    store_lanes(t->tile_max, max, nv);
+}
+
+void IN(qkv_score_tile)(FN(qkv_block) *t)
+{
+    if (t->in->a.score != QKV_SCORE_GAUSSIAN) {
+        IN(qkv_dot_tile)
+        (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max, &t->ahead);
+        return;
+    }
+    switch (t->vectors) {
+    case 1:
+        gaussian(t, 1);
+        break;
+    case 2:
+        gaussian(t, 2);
+        break;
+    default:
+        gaussian(t, 3);
+    }
 }

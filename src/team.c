@@ -46,11 +46,25 @@ qkv_status qkv_team_of(const char *who, size_t share, size_t common, ptrdiff_t w
     return QKV_OK;
 }
 
-void *qkv_team_share(const qkv_team *team)
+static void *share_of(const qkv_team *team, int thread)
 {
-    size_t thread = 0;
+    return team->memory + team->common + (size_t)thread * team->share;
+}
+
+void qkv_team_run(const qkv_team *team, int threads, void (*run)(void *job, void *memory),
+                  void *job)
+{
+    if (threads == 1) {
+        run(job, share_of(team, 0));
+        return;
+    }
 #ifdef _OPENMP
-    thread = team->threads > 1 ? (size_t)omp_get_thread_num() : 0;
+#pragma omp parallel num_threads(threads)
+    run(job, share_of(team, omp_get_thread_num()));
 #endif
-    return team->memory + team->common + thread * team->share;
+}
+
+ptrdiff_t qkv_team_take(ptrdiff_t *taken)
+{
+    return __atomic_fetch_add(taken, 1, __ATOMIC_RELAXED);
 }

@@ -1,67 +1,56 @@
-/* tile.h - what the stages of attention work on: one block of queries of one head, walking over the
- * keys tile by tile.
+/* tile.h - what the stages of attention work on.
  *
- * A tile is S transposed: row j is a key, lane i is a query, x[j * QKV_LANES + i]. Queries being
- * the lanes of vectors, maxima, sums and rescalings need no horizontal step, and each query's bits
- * depend on no other query.
+ * A block is QKV_LANES queries of one head, a tile is a block against up to QKV_KEYS keys. A tile
+ * is S transposed: row j is a key, lane i is a query, x[j * QKV_LANES + i]. Queries being the lanes
+ * of vectors, maxima, sums and rescalings need no horizontal step, and each query's bits depend on
+ * no other query. A walk is a few blocks that pass over the keys together, so that keys fetched
+ * from far away serve them all.
  *
- *     src/score.c      s      = scale a(q, k)          grad/score.c      ds -> dq, dk, dscale,
- * dbandwidth src/mask.c       seen, b                         grad/mask.c       db -> dbias
+ *     src/score.c      s      = scale a(q, k)          grad/score.c      ds -> dq, dk, dscale, dh
+ *     src/mask.c       seen, b                         grad/mask.c       db -> dbias
  *     src/normalize.c  s, b   -> w, row max and sum    grad/normalize.c  w, dw -> ds, db
  *     src/pool.c       o     += w v                    grad/pool.c       do -> dw, dv
  *
- * A lane beyond n_q holds numbers that are computed and never used. */
+ * A lane beyond n_q holds numbers that are computed and never used. All of it is compiled once an
+ * instruction set, hence the names IN(...). */
 #ifndef QKV_SRC_TILE_H
 #define QKV_SRC_TILE_H
 
 #include <stdbool.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
 
-#include "problem.h"
-#include "qkv/attention.h"
-#include "real.h"
+#include "exponents.h"
+#include "inputs.h"
+#include "simd/vector.h"
+#include "team.h"
 
 enum {
-    QKV_LANES = 16, /* queries of a block */
-    QKV_KEYS = 64,  /* keys of a tile */
-    QKV_TILE = QKV_KEYS * QKV_LANES
+    QKV_KEYS = 128, /* keys of a tile */
+    QKV_BLOCKS = 4  /* blocks of a walk */
 };
 
-/* Must all keys be looked at before the first weight is known? */
-static inline bool qkv_needs_scan(const qkv_attention *a)
+/* What there is at most of them in a problem: small problems take little memory. */
+static inline ptrdiff_t IN(qkv_keys_of)(const qkv_attention *a)
 {
-    return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM ||
-           (a->normalize == QKV_KERNEL_SUM && a->empty == QKV_EMPTY_NEAREST);
+    return a->n_k < QKV_KEYS ? a->n_k : QKV_KEYS;
 }
 
-/* Are the weights divided by a sum that forward finds and backward is given? */
-static inline bool qkv_has_sum(const qkv_attention *a)
+static inline ptrdiff_t IN(qkv_blocks_of)(const qkv_attention *a)
 {
-    return a->normalize == QKV_SOFTMAX || a->normalize == QKV_KERNEL_SUM;
+    return (a->n_q + QKV_LANES - 1) / QKV_LANES;
+}
+
+static inline int IN(qkv_blocks_of_walk)(const qkv_attention *a)
+{
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a);
+    return blocks < QKV_BLOCKS ? (int)blocks : QKV_BLOCKS;
+}
+
+static inline ptrdiff_t smaller(ptrdiff_t a, ptrdiff_t b)
+{
+    return a < b ? a : b;
 }
 
 typedef enum qkv_coverage { QKV_SEES_NONE, QKV_SEES_SOME, QKV_SEES_ALL } qkv_coverage;
-
-/* A slot with its strides filled in; data NULL if absent. */
-typedef struct FN(qkv_view) {
-    real *data;
-    ptrdiff_t stride[4];
-} FN(qkv_view);
-
-static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdiff_t head,
-                               ptrdiff_t row)
-{
-    return view->data + batch * view->stride[0] + head * view->stride[1] + row * view->stride[2];
-}
-
-/* The inputs, resolved once a call. */
-typedef struct FN(qkv_inputs) {
-    qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
-    FN(qkv_view) q, k, v, bias, scale, bandwidth;
-    qkv_slot_bool mask;
-} FN(qkv_inputs);
 
 /* A block of rows of k or v, with column stride 1. */
 typedef struct FN(qkv_rows) {
@@ -70,32 +59,62 @@ typedef struct FN(qkv_rows) {
     real *packed; /* room for QKV_KEYS rows whose column stride is not 1 */
 } FN(qkv_rows);
 
+/* Rows that will be needed soon: a few of them are asked for between the strips of a product, since
+ * the processor does not foresee eight streams of rows that end every few kilobytes. */
+typedef struct FN(qkv_ahead) {
+    const real *k, *v; /* the next rows */
+    ptrdiff_t k_stride, v_stride, d_k, d_v;
+    int rows, step; /* left; at a time */
+} FN(qkv_ahead);
+
 typedef struct FN(qkv_block) {
     const FN(qkv_inputs) *in;
     ptrdiff_t batch, head, kv_head;
     ptrdiff_t q0, k0; /* first query of the block, first key of the tile */
     int n_q, n_k;     /* how many of each */
+    int vectors;      /* of a row of a tile that hold a query */
 
-    real scale;
+    real scale;              /* of the score */
     real *inverse_bandwidth; /* d_k */
-    real *q;                 /* d_k x QKV_LANES, lanes beyond n_q are 0 */
+    real *q;                 /* d_k x QKV_LANES, lanes beyond n_q are 0; dot: times scale */
     FN(qkv_rows) k, v;
+    FN(qkv_ahead) ahead;
 
     qkv_coverage coverage;
     uint8_t *seen; /* tile: may the query see the key; valid where coverage is SOME */
-    real *s, *b;   /* tiles: the score, the bias (b valid if there is a bias) */
-    real *w;       /* tile: the weights, not yet divided by sum while going forward */
+    real *b;       /* tile: the bias, valid if there is one */
+    real *s, *w;   /* tile, the same memory: the scores, which become the weights (going forward not
+                    yet divided by sum) */
 
     /* The rows, QKV_LANES each. */
     real *max, *sum; /* of the exponents so far; sum counts from max */
     real *log_sum;   /* log(sum), once forward is done; what backward reads */
     real *rescale;   /* what this tile's new max does to earlier sums: exp(old max - max) */
+    real *from;      /* max where it is not -inf: what the tile's exponents are counted from */
+    real *tile_max;  /* of the scores of this tile, by score.c */
+    real *tile_sum;  /* of the weights of this tile */
     real *any;       /* 1 if the row has seen a key, else 0 */
     real *best; /* by the scan: largest exponent (hard), smallest u^2 (nearest), count (uniform) */
     ptrdiff_t *winner; /* by the scan: key of best (hard), -1 for none */
 
     real *o; /* d_v x QKV_LANES, the pooled values so far */
 } FN(qkv_block);
+
+static inline void FN(qkv_ask_for)(const real *row, ptrdiff_t d)
+{
+    enum { LINE = 64 / sizeof(real) };
+    for (ptrdiff_t c = 0; c < d; c += LINE) __builtin_prefetch(row + c, 0, 2);
+}
+
+static inline void FN(qkv_look_ahead)(FN(qkv_ahead) *x)
+{
+    for (int i = 0; i < x->step && x->rows > 0; i++, x->rows--) {
+        FN(qkv_ask_for)(x->k, x->d_k);
+        FN(qkv_ask_for)(x->v, x->d_v);
+        x->k += x->k_stride;
+        x->v += x->v_stride;
+    }
+}
 
 /* May the query of lane i see the key of row j? Not asked for lanes beyond n_q. */
 static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
@@ -109,58 +128,84 @@ static inline real FN(qkv_bias_at)(const FN(qkv_block) *t, int x)
     return t->in->bias.data ? t->b[x] : 0;
 }
 
+/* A tile whose weights are to be pooled. */
+typedef struct FN(qkv_pooling) {
+    const FN(qkv_block) *t;
+    FN(qkv_rows) v;
+    ptrdiff_t d;
+    int n_k, vectors;
+    const real *w, *rescale;
+    real *o;
+    bool by_pairs; /* some hidden value is not finite; t must still be at this tile */
+} FN(qkv_pooling);
+
 /* ---- score.c ---- */
-void FN(qkv_score_tile)(FN(qkv_block) *t);
+void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
+/* s[j][i] = sum_c x[j][c] lanes[c][i] for n rows; max: the largest s of each lane. */
+void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
+                      real *s, real *max, FN(qkv_ahead) *ahead);
 /* ---- mask.c ---- */
-void FN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
-ptrdiff_t FN(qkv_mask_last)(
-    const FN(qkv_block) *t); /* keys from here on are hidden from the block by rule */
+void IN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
+/* Keys from here on are hidden from the block by rule. */
+ptrdiff_t IN(qkv_mask_last)(const FN(qkv_block) *t);
+/* The same for one query. */
+ptrdiff_t IN(qkv_causal_last)(const qkv_attention *a, ptrdiff_t query);
 /* ---- normalize.c ---- */
-void FN(qkv_normalize_begin)(FN(qkv_block) *t);  /* the rows, before the first tile */
-void FN(qkv_normalize_scan)(FN(qkv_block) *t);   /* s, b, seen -> best, winner */
-void FN(qkv_normalize_online)(FN(qkv_block) *t); /* s, b, seen -> w, max, sum, rescale, any */
-void FN(qkv_normalize_weights)(
-    FN(qkv_block) *t); /* s, b, seen, max, log_sum -> final w; 0 where unseen */
-real FN(qkv_kernel_weight)(qkv_kernel kernel, real u2);
+void IN(qkv_normalize_begin)(FN(qkv_block) *t);  /* the rows, before the first tile */
+void IN(qkv_normalize_scan)(FN(qkv_block) *t);   /* s, b, seen -> best, winner */
+void IN(qkv_normalize_online)(FN(qkv_block) *t); /* s, b, seen -> w, max, sum, rescale, any */
+/* The same for softmax in three steps: max and rescale; weights and tile_sum, which may be done by
+ * pool.c in between; sum. */
+FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t);
+void IN(qkv_softmax_weigh)(FN(qkv_exponents) *e, int vectors);
+void IN(qkv_softmax_end)(FN(qkv_block) *t);
+/* s, b, seen, max, log_sum -> final w; 0 where unseen. */
+void IN(qkv_normalize_weights)(FN(qkv_block) *t);
+real IN(qkv_kernel_weight)(qkv_kernel kernel, real u2);
 /* ---- pool.c ---- */
-void FN(qkv_pool_tile)(FN(qkv_block) *t); /* o = o * rescale + w v */
-bool FN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d);
+/* o = o * rescale + w v. Exponents of another tile, if there are any, become weights meanwhile: the
+ * two keep different units of the processor busy. */
+void IN(qkv_pool_tile)(const FN(qkv_pooling) *p, FN(qkv_exponents) *e);
+FN(qkv_pooling) IN(qkv_pooling_of)(const FN(qkv_block) *t);
+/* The same for d_v of 1 or 2, all values finite: the exponents are weighed and pooled at once. */
+void IN(qkv_pool_narrow)(FN(qkv_block) *t, FN(qkv_exponents) *e);
+bool IN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d);
 
 /* ---- block.c: the loop's own parts, shared with grad/ and covariance.c ---- */
-/* Points the block's buffers into memory (aligned); NULL counts only. Bytes, or SIZE_MAX on
- * overflow. */
-size_t FN(qkv_block_layout)(FN(qkv_block) *t, const qkv_attention *a, void *memory);
-void FN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t q0);
-void FN(qkv_block_scan)(
-    FN(qkv_block) *t); /* the scan of normalize.c over all tiles, where one is needed */
-/* Loads, masks and scores the tile at k0; false, and no more than the mask done, if nothing in it
- * is seen. */
-bool FN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0);
-/* to = d x QKV_LANES from the block's n_q rows; unused lanes 0. */
-void FN(qkv_load_lanes)(real *to, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d);
+/* Points the buffers of a walk's blocks into memory (aligned); NULL counts only. The blocks share
+ * what only the tile at hand needs. Bytes, or SIZE_MAX on overflow. */
+size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *a, void *memory);
+real IN(qkv_scale_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t head);
+void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index);
+/* The scan of normalize.c over all tiles, where one is needed. */
+void IN(qkv_block_scan)(FN(qkv_block) *t);
+/* Masks and loads the tile of up to n keys at k0; false, and no more than the mask done, if nothing
+ * in it is seen. */
+bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n);
+/* The same, and scores it. */
+bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n);
 
-/* ---- inputs.c: from the caller's structs to checked views ---- */
-/* Checks problem and operands, resolves them, starts the list of arrays with them. */
-qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
-                                  const FN(qkv_operands) *in, FN(qkv_inputs) *out,
-                                  qkv_slot_list *list);
-/* The sizes of q, k, v, bias, scale, bandwidth. */
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in, ptrdiff_t dims[6][4]);
-/* Adds the six arrays (inputs, or their gradients, which are written) to the list. */
-qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
-                                 qkv_slot_list *list);
-FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
-/* Of scale or bandwidth: packed means one for all batch items and heads. */
-FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
-qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
-                             bool written);
+/* Share i of n of the rows of the tile after t's, to be asked for while t is worked on. */
+FN(qkv_ahead) IN(qkv_block_ahead)(const FN(qkv_block) *t, int keys, int i, int n);
 
-/* ---- attention.c, covariance.c: pieces of work for threads, and the workspace of one thread ----
- */
-ptrdiff_t FN(qkv_forward_work)(const qkv_attention *a);
-/* QKV_E_DOMAIN if there are rows with an empty support and the policy calls that an error. */
-qkv_status FN(qkv_empty_rows)(const char *who, const qkv_attention *a, ptrdiff_t empty);
-size_t FN(qkv_forward_share)(const qkv_attention *a);
-size_t FN(qkv_covariance_share)(const qkv_attention *a);
+/* ---- decode.c: forward for few queries and many keys, without bias, mask and weights ---- */
+bool IN(qkv_decode_suits)(const qkv_attention *a);
+ptrdiff_t IN(qkv_decode_pieces)(const qkv_attention *a);
+size_t IN(qkv_decode_share)(const qkv_attention *a);
+size_t IN(qkv_decode_common)(const qkv_attention *a);
+void IN(qkv_decode)(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const qkv_team *team);
+
+/* ---- covariance.c ---- */
+size_t IN(qkv_covariance_share)(const qkv_attention *a);
+ptrdiff_t IN(qkv_covariance)(const FN(qkv_inputs) *in, const FN(qkv_view) *to,
+                             const qkv_team *team);
+
+/* ---- lanes.c: between rows of the caller's and lanes ---- */
+/* to[c][i] = scale * x[i * row + c * column] for n rows, 0 in the other lanes. */
+void IN(qkv_to_lanes)(real *to, const real *x, ptrdiff_t row, ptrdiff_t column, int n, ptrdiff_t d,
+                      int vectors, real scale);
+/* x[i * row + c * column] = from[c][i] * factor[i], or += it. */
+void IN(qkv_from_lanes)(real *x, ptrdiff_t row, ptrdiff_t column, int n, ptrdiff_t d,
+                        const real *from, const real *factor, bool add);
 
 #endif

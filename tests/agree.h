@@ -10,6 +10,8 @@
  * dtype's: 1.4e-14 and 7.6e-6 relative to the natural scale. At least nine elements in ten must
  * have a finite bound. what names the case in a failure. */
 void assert_agrees(const problem *p, layout where, const char *what);
+/* The same, but the library is not asked for the weights, which it then computes otherwise. */
+void assert_agrees_without_weights(const problem *p, layout where, const char *what);
 
 /* Two answers to problems of p's shape are the same to the bit; gradients: bits to compare. */
 void assert_same_bits(const problem *p, int gradients, const answer *y, const answer *expected,

@@ -107,6 +107,28 @@ static void many_keys_or_many_queries_agree_with_the_oracle(void **state)
         }
 }
 
+/* src/decode.c takes these. */
+static void few_queries_against_thousands_of_keys_agree_with_the_oracle(void **state)
+{
+    (void)state;
+    static const ptrdiff_t n_k[] = {4096, 4199};
+    static const ptrdiff_t d[][2] = {{1, 1}, {3, 40}, {16, 8}, {33, 2}};
+    for (size_t i = 0; i < 2; i++)
+        for (size_t x = 0; x < 4; x++) {
+            qkv_attention a = {.batch = 1, .heads = 2, .kv_heads = 1, .n_k = n_k[i]};
+            a.n_q = 1 + (ptrdiff_t)(i + x) % 4;
+            a.d_k = d[x][0];
+            a.d_v = d[x][1];
+            a.score = x % 2 ? QKV_SCORE_DOT : QKV_SCORE_SCALED_DOT;
+            /* Offset -2 leaves the first two queries blind; others end within a stretch. */
+            const ptrdiff_t offsets[] = {-2, 2049};
+            a.mask = (qkv_mask){.causal = x > 1, .causal_offset = offsets[i]};
+            problem p = problem_random(a, REAL_DTYPE, WITH_HEAD_SCALE | WITH_D_LSE, 10 * i + x);
+            assert_agrees_without_weights(&p, x % 2 ? LAYOUT_PACKED : LAYOUT_ROWS_FIRST, "few");
+            problem_free(&p);
+        }
+}
+
 static void wide_heads_agree_with_the_oracle(void **state)
 {
     (void)state;
@@ -179,6 +201,7 @@ int main(void)
         cmocka_unit_test(every_choice_with_every_operand_and_mask_agrees_with_the_oracle),
         cmocka_unit_test(sizes_around_the_edges_of_tiles_agree_with_the_oracle),
         cmocka_unit_test(many_keys_or_many_queries_agree_with_the_oracle),
+        cmocka_unit_test(few_queries_against_thousands_of_keys_agree_with_the_oracle),
         cmocka_unit_test(wide_heads_agree_with_the_oracle),
         cmocka_unit_test(either_cotangent_may_be_absent),
         cmocka_unit_test(a_gradient_wanted_alone_equals_the_one_wanted_with_all),

@@ -1,6 +1,9 @@
 /* test_determinism.c - the same bits for any number of threads, any company and any strides. Built
  * for each dtype. */
 #include "agree.h"
+
+#include <stdlib.h>
+
 #include "choices.h"
 #include "src/real.h"
 #include "support.h"
@@ -20,10 +23,10 @@ static void the_number_of_threads_changes_no_bit(void **state)
 {
     (void)state;
     static const int threads[] = {2, 3, 8};
+    /* Enough work for eight threads; many heads, and one to share. */
     static const qkv_attention shapes[] = {
-        {.batch = 2, .heads = 4, .kv_heads = 2, .n_q = 67, .n_k = 131, .d_k = 5, .d_v = 3},
-        {.batch = 1, .heads = 1, .n_q = 301, .n_k = 257, .d_k = 3, .d_v = 4}, /* one head to share
-                                                                               */
+        {.batch = 2, .heads = 4, .kv_heads = 2, .n_q = 167, .n_k = 231, .d_k = 5, .d_v = 3},
+        {.batch = 1, .heads = 1, .n_q = 701, .n_k = 457, .d_k = 3, .d_v = 4},
     };
     for (size_t c = 0; c < 2 * CHOICES; c++) {
         int with = c % 3 ? EVERYTHING : WITH_KEY_BIAS | WITH_SCALE | WITH_BANDWIDTH; /* summed */
@@ -76,9 +79,9 @@ static problem part_of(const problem *p, ptrdiff_t b, ptrdiff_t g)
         part.dim[x][0] = 1;
         part.dim[x][1] = x == K || x == V ? 1 : group;
     }
-    part.mask += row * p->a.n_k;
+    if (p->mask) part.mask += row * p->a.n_k;
     part.d_o += row * p->a.d_v;
-    part.d_lse += row;
+    if (p->d_lse) part.d_lse += row;
     return part;
 }
 
@@ -157,6 +160,39 @@ static void other_queries_change_no_bit(void **state)
     }
 }
 
+/* Chunks of keys are what threads share where queries are few. */
+static void threads_strides_and_heads_change_no_bit_of_few_queries(void **state)
+{
+    (void)state;
+    static const qkv_attention a = {
+        .batch = 2, .heads = 4, .kv_heads = 2, .n_q = 2, .n_k = 9000, .d_k = 21, .d_v = 19};
+    problem p = problem_random(a, REAL_DTYPE, WITH_HEAD_SCALE, 1), part = part_of(&p, 1, 1);
+    answer alone = answer_new(&p), y = answer_new(&p), less = answer_new(&part);
+    answer *all[] = {&alone, &y, &less};
+    for (int i = 0; i < 3; i++) {
+        free(all[i]->weights);
+        all[i]->weights = NULL;
+    }
+    assert_ok(qkv_set_num_threads(1));
+    assert_ok(compute(&p, LAYOUT_PACKED, 0, &alone));
+    static const int threads[] = {2, 3, 8};
+    for (size_t t = 0; t < 3; t++)
+        for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++) {
+            assert_ok(qkv_set_num_threads(threads[t]));
+            assert_ok(compute(&p, l, 0, &y));
+            assert_same_bits(&p, 0, &y, &alone, "few queries");
+        }
+    assert_ok(compute(&part, LAYOUT_PACKED, 0, &less));
+    answer expected = alone;
+    ptrdiff_t row = (1 * a.heads + 2) * a.n_q;
+    expected.o += row * a.d_v;
+    expected.lse += row;
+    assert_same_bits(&part, 0, &less, &expected, "part of few queries");
+    assert_ok(qkv_set_num_threads(0));
+    for (int i = 0; i < 3; i++) answer_free(all[i]);
+    problem_free(&p);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -164,6 +200,7 @@ int main(void)
         cmocka_unit_test(strides_change_no_bit),
         cmocka_unit_test(other_batch_items_and_heads_change_no_bit),
         cmocka_unit_test(other_queries_change_no_bit),
+        cmocka_unit_test(threads_strides_and_heads_change_no_bit_of_few_queries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -12,6 +12,12 @@
  * keeps state, but for qkv_attend_*, which allocates its own workspace and frees it on return.
  * Memory is linear in n_q + n_k: the matrix of weights exists only when results.weights asks for
  * it. Every function may be called from any number of threads at once.
+ *
+ * The bits of a result are the same for any number of threads, any strides, and whatever other
+ * batch items and heads are computed with it. The bits of a query's outputs and gradient are the
+ * same whatever other queries are, but that up to 4 queries against 4096 keys or more (softmax of a
+ * dot score without bias, mask and weights) are summed in another order. Instruction sets (qkv_isa)
+ * round differently.
  */
 #ifndef QKV_ATTENTION_H
 #define QKV_ATTENTION_H

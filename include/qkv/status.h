@@ -47,6 +47,12 @@ QKV_API const char *qkv_last_error(void);
 /* "major.minor.patch" of the library that is linked, as a static string. */
 QKV_API const char *qkv_version(void);
 
+/* The instruction set that attention's kernels run on: "baseline", "avx2" or "avx512" on x86-64,
+ * "neon" on AArch64. It is the best that the processor has, or the one that the environment
+ * variable QKV_ISA named when it was first needed; NULL if that one does not exist here (attention
+ * then returns QKV_E_ARG). Different instruction sets round differently. */
+QKV_API const char *qkv_isa(void);
+
 /* How many threads attention may use: n >= 1 sets it, 0 returns to the default (OpenMP's own, hence
  * OMP_NUM_THREADS). A build without OpenMP has 1, whatever is set. It holds for the whole process
  * and changes no result: attention's bits are the same for any number. QKV_E_ARG if n < 0. */

@@ -24,13 +24,10 @@ static const loop_table *const tables[][2] = {{&loops_baseline_f32, &loops_basel
 #endif
 enum { TABLES = sizeof tables / sizeof *tables };
 
-/* Until status.h has it. */
-extern const char *qkv_isa(void) __attribute__((weak));
-
 const char *isa_in_force(void)
 {
-    const char *isa = qkv_isa ? qkv_isa() : tables[TABLES - 1][0]->isa;
-    if (!isa) die("QKV_ISA=%s: this processor has no such instruction set", getenv("QKV_ISA"));
+    const char *isa = qkv_isa();
+    if (!isa) die("%s", qkv_last_error());
     return isa;
 }
 

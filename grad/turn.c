@@ -1,0 +1,32 @@
+#include "grad/turn.h"
+
+#include <sched.h>
+
+static void pause_briefly(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#elif defined(__aarch64__)
+    __asm__ volatile("yield");
+#endif
+}
+
+void qkv_turn_wait(const qkv_turn *t, ptrdiff_t n)
+{
+    enum { SPINS = 2000 }; /* some 50 microseconds: more than a tile takes; then others may run */
+    if (!t->passed || t->first) return;
+    const ptrdiff_t *before = t->passed + t->item - 1;
+    for (int spins = 0; __atomic_load_n(before, __ATOMIC_ACQUIRE) < n; spins++)
+        spins < SPINS ? pause_briefly() : (void)sched_yield();
+}
+
+void qkv_turn_pass(const qkv_turn *t, ptrdiff_t n)
+{
+    if (t->passed) __atomic_store_n(t->passed + t->item, n, __ATOMIC_RELEASE);
+}
+
+void qkv_turn_end(const qkv_turn *t)
+{
+    qkv_turn_wait(t, PTRDIFF_MAX);
+    qkv_turn_pass(t, PTRDIFF_MAX);
+}

@@ -1,0 +1,63 @@
+/* inputs.h - from the caller's structs to checked views. */
+#ifndef QKV_SRC_INPUTS_H
+#define QKV_SRC_INPUTS_H
+
+#include "problem.h"
+#include "qkv/attention.h"
+#include "real.h"
+
+/* Must all keys be looked at before the first weight is known? */
+static inline bool qkv_needs_scan(const qkv_attention *a)
+{
+    return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM ||
+           (a->normalize == QKV_KERNEL_SUM && a->empty == QKV_EMPTY_NEAREST);
+}
+
+/* Are the weights divided by a sum that forward finds and backward is given? */
+static inline bool qkv_has_sum(const qkv_attention *a)
+{
+    return a->normalize == QKV_SOFTMAX || a->normalize == QKV_KERNEL_SUM;
+}
+
+/* A slot with its strides filled in; data NULL if absent. */
+typedef struct FN(qkv_view) {
+    real *data;
+    ptrdiff_t stride[4];
+} FN(qkv_view);
+
+static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdiff_t head,
+                               ptrdiff_t row)
+{
+    return view->data + batch * view->stride[0] + head * view->stride[1] + row * view->stride[2];
+}
+
+/* The inputs, resolved once a call. */
+typedef struct FN(qkv_inputs) {
+    qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
+    FN(qkv_view) q, k, v, bias, scale, bandwidth;
+    qkv_slot_bool mask;
+} FN(qkv_inputs);
+
+typedef struct FN(qkv_outputs) {
+    FN(qkv_view) o, lse, row_max, row_log_sum, weights;
+} FN(qkv_outputs);
+
+/* Checks problem and operands, resolves them, starts the list of arrays with them. */
+qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
+                                  const FN(qkv_operands) *in, FN(qkv_inputs) *out,
+                                  qkv_slot_list *list);
+/* The same for the results of forward. */
+qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
+                                   FN(qkv_outputs) *views, qkv_slot_list *list);
+/* The sizes of q, k, v, bias, scale, bandwidth. */
+void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in, ptrdiff_t dims[6][4]);
+/* Adds the six arrays (inputs, or their gradients, which are written) to the list. */
+qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
+                                 qkv_slot_list *list);
+FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
+/* Of scale or bandwidth: packed means one for all batch items and heads. */
+FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
+qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
+                             bool written);
+
+#endif

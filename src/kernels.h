@@ -1,0 +1,29 @@
+/* kernels.h - what one instruction set offers to the calls of attend.c. */
+#ifndef QKV_SRC_KERNELS_H
+#define QKV_SRC_KERNELS_H
+
+#include "inputs.h"
+#include "team.h"
+
+/* Inputs and outputs are checked and at least one query exists; the team has its memory. The passes
+ * return the number of rows that see keys but none within their kernel's support. */
+typedef struct FN(qkv_forward_kernels) {
+    /* Pieces for threads; bytes of workspace of a thread and for all, SIZE_MAX on overflow. */
+    ptrdiff_t (*forward_pieces)(const qkv_attention *a);
+    size_t (*forward_share)(const qkv_attention *a);
+    size_t (*forward_common)(const qkv_attention *a);
+    ptrdiff_t (*forward)(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out,
+                         const qkv_team *team);
+    ptrdiff_t (*covariance_pieces)(const qkv_attention *a);
+    size_t (*covariance_share)(const qkv_attention *a);
+    ptrdiff_t (*covariance)(const FN(qkv_inputs) *in, const FN(qkv_view) *to, const qkv_team *team);
+} FN(qkv_forward_kernels);
+
+/* Those of the instruction set in force; NULL, and an error, if QKV_ISA asks for what is not there.
+ */
+const FN(qkv_forward_kernels) *FN(qkv_forward_kernels_of)(const char *who);
+
+/* The number of pieces that is worth threads of their own: fewer if they are tiny. */
+ptrdiff_t FN(qkv_work)(const qkv_attention *a, ptrdiff_t pieces);
+
+#endif

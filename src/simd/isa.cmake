@@ -1,0 +1,20 @@
+# The instruction sets that the tile kernels are built for, as in isa.h: for each, the bytes of a
+# vector and what the compiler must be told.
+if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+    set(QKV_ISAS baseline avx2 avx512)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
+    set(QKV_ISAS neon)
+else()
+    set(QKV_ISAS baseline)
+endif()
+set(QKV_BYTES_baseline 16)
+set(QKV_FLAGS_baseline "")
+set(QKV_BYTES_neon 16)
+set(QKV_FLAGS_neon "")
+set(QKV_BYTES_avx2 32)
+set(QKV_FLAGS_avx2 -mavx2 -mfma)
+set(QKV_BYTES_avx512 64)
+set(QKV_FLAGS_avx512 -mavx512f -mavx512bw -mavx512dq -mavx512vl -mfma -mprefer-vector-width=512)
+
+# gcc's loop distribution would tear the exponentials out of the products they are woven into.
+set(QKV_TILE_FLAGS -O3 $<$<C_COMPILER_ID:GNU>:-fno-tree-loop-distribution>)

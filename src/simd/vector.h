@@ -1,0 +1,108 @@
+/* vector.h - vectors of QKV_VECTOR_BYTES in the notation that gcc and clang share, and the few
+ * operations that C's operators lack.
+ *
+ * A file that includes this is compiled once for every instruction set and dtype (isa.cmake):
+ * IN(name) is name_avx2_f32 and so on. */
+#ifndef QKV_SIMD_VECTOR_H
+#define QKV_SIMD_VECTOR_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+#include "src/real.h"
+
+#define IN(name) FN(QKV_JOIN(name, QKV_ISA)) /* QKV_ISA is _avx2 and so on */
+
+/* Loops over the registers of a tile must be unrolled wholly, or the tile does not live in
+ * registers. gcc asks for a number, clang for the word. */
+#define QKV_PRAGMA(text) _Pragma(#text)
+#ifdef __clang__
+#define UNROLL _Pragma("clang loop unroll(full)")
+#define UNROLL_BY(n) QKV_PRAGMA(clang loop unroll_count(n))
+#else
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_BY(n) QKV_PRAGMA(GCC unroll n)
+#endif
+
+/* The register kernels are specialised by constant arguments: they must be inlined. */
+#define INLINE static inline __attribute__((always_inline))
+
+#if QKV_REAL == 32
+typedef int32_t FN(integer);
+enum { MANTISSA_BITS = 23 };
+#else
+typedef int64_t FN(integer);
+enum { MANTISSA_BITS = 52 };
+#endif
+typedef real vec __attribute__((vector_size(QKV_VECTOR_BYTES)));
+typedef FN(integer) ivec __attribute__((vector_size(QKV_VECTOR_BYTES)));
+typedef real any_vec __attribute__((vector_size(QKV_VECTOR_BYTES), aligned(sizeof(real))));
+
+enum {
+    QKV_VEC = QKV_VECTOR_BYTES / (int)sizeof(real), /* elements of a vector */
+    QKV_VECTORS = 3,                                /* vectors in a row of a tile */
+    QKV_LANES = QKV_VECTORS * QKV_VEC               /* queries of a block */
+};
+
+INLINE vec splat(real x)
+{
+    return x - (vec){0};
+}
+
+INLINE vec load(const real *x) /* aligned to a vector */
+{
+    return *(const vec *)x;
+}
+
+INLINE vec load_any(const real *x)
+{
+    return *(const any_vec *)x;
+}
+
+INLINE void store(real *x, vec v)
+{
+    *(vec *)x = v;
+}
+
+INLINE void store_any(real *x, vec v)
+{
+    *(any_vec *)x = v;
+}
+
+/* Where the comparison gave all ones: a, elsewhere b. */
+INLINE vec choose(ivec where, vec a, vec b)
+{
+    return (vec)(((ivec)a & where) | ((ivec)b & ~where));
+}
+
+/* The larger of each pair; b where either is NaN. */
+INLINE vec larger(vec a, vec b)
+{
+#if defined(__AVX512F__) && QKV_REAL == 32
+    return (vec)_mm512_max_ps((__m512)a, (__m512)b); /* gcc 12 makes two of the portable form: */
+#elif defined(__AVX512F__)
+    return (vec)_mm512_max_pd((__m512d)a, (__m512d)b); /* 2 % of the whole forward pass */
+#else
+    return choose(a > b, a, b);
+#endif
+}
+
+#ifdef __AVX512F__
+#define HAS_SCALE
+/* x 2^n for whole n, of any size. */
+INLINE vec scale_by_power_of_2(vec x, vec n)
+{
+#if QKV_REAL == 32
+    return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
+#else
+    return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
+#endif
+}
+#endif
+
+#endif
