@@ -44,7 +44,9 @@ static void kernel_sum(FN(qkv_grad_block) *g)
             real rest = empty ? 0 : g->dw[x] - g->delta[i];
             real share = exp(FN(qkv_bias_at)(t, x) - t->max[i] - t->log_sum[i]);
             g->dw[x] = empty ? 0 : t->w[x] * rest;
-            g->ds[x] = empty ? 0 : kernel_slope(kernel, g->ds[x]) * share * rest;
+            real slope = kernel_slope(kernel, g->ds[x]);
+            /* Outside the support the share may be anything, infinite too. */
+            g->ds[x] = empty || slope == 0 ? 0 : slope * share * rest;
         }
 }
 
@@ -69,7 +71,8 @@ static void unnormalized(FN(qkv_grad_block) *g)
             break;
         case QKV_NONE_KERNEL:
             g->dw[x] = dw * w;
-            g->ds[x] = dw * kernel_slope(t->in->a.kernel, s) * exp(FN(qkv_bias_at)(t, x));
+            g->ds[x] = kernel_slope(t->in->a.kernel, s);
+            if (g->ds[x] != 0) g->ds[x] *= dw * exp(FN(qkv_bias_at)(t, x));
             break;
         default:
             g->ds[x] = g->dw[x] = dw * w;

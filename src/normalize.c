@@ -202,8 +202,10 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
         return exp(e);
     case QKV_NONE_SIGMOID:
         return e < 0 ? exp(e) / (1 + exp(e)) : 1 / (1 + exp(-e));
-    case QKV_NONE_KERNEL:
-        return IN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]) * exp(FN(qkv_bias_at)(t, x));
+    case QKV_NONE_KERNEL: {
+        real k = IN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]);
+        return k == 0 ? 0 : k * exp(FN(qkv_bias_at)(t, x)); /* the bias may be of any size */
+    }
     case QKV_NONE_IDENTITY:
         return e;
     case QKV_UNIFORM:

@@ -235,6 +235,36 @@ static problem problem_of_equal_logits(qkv_normalize normalize, double logit)
     return p;
 }
 
+/* Two keys, the second out of reach of every compact kernel, with a bias whose exponential
+ * overflows: it must be as if absent. */
+static void a_large_bias_outside_the_support_weighs_nothing(void **state)
+{
+    (void)state;
+    static const qkv_normalize all[] = {QKV_KERNEL_SUM, QKV_NONE_KERNEL};
+    for (int n = 0; n < 2; n++)
+        for (qkv_kernel kernel = QKV_KERNEL_BOXCAR; kernel < QKV_KERNEL_CONSTANT; kernel++) {
+            const qkv_attention a = {.batch = 1,
+                                     .heads = 1,
+                                     .n_q = 1,
+                                     .n_k = 2,
+                                     .d_k = 1,
+                                     .d_v = 1,
+                                     .score = QKV_SCORE_GAUSSIAN,
+                                     .normalize = all[n],
+                                     .kernel = kernel};
+            problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_BANDWIDTH, 1);
+            p.in[Q][0] = 0, p.in[K][0] = 0.5, p.in[K][1] = 2, p.in[BANDWIDTH][0] = 1;
+            p.in[BIAS][0] = 0, p.in[BIAS][1] = 1000;
+            answer y = solve(&p);
+            p.in[BIAS][1] = 0;
+            answer expected = solve(&p);
+            assert_same_bits(&p, ALL_GRADIENTS, &y, &expected, "out of reach");
+            answer_free(&expected);
+            answer_free(&y);
+            problem_free(&p);
+        }
+}
+
 static void equal_logits_weigh_the_same_however_large(void **state)
 {
     (void)state;
@@ -340,6 +370,7 @@ int main(void)
         cmocka_unit_test(a_nan_value_spoils_only_its_column_of_the_rows_that_see_it),
         cmocka_unit_test(a_bias_of_minus_infinity_is_a_mask_to_the_bit),
         cmocka_unit_test(the_largest_finite_biases_are_numbers_not_sentinels),
+        cmocka_unit_test(a_large_bias_outside_the_support_weighs_nothing),
         cmocka_unit_test(equal_logits_weigh_the_same_however_large),
         cmocka_unit_test(logits_far_below_the_maximum_weigh_nothing_and_are_no_nan),
         cmocka_unit_test(a_sigmoid_of_extreme_logits_is_0_or_1_with_a_gradient_of_0),

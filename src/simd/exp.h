@@ -65,7 +65,7 @@ INLINE vec exp2_weight(vec x, const real *c)
 #ifdef HAS_SCALE
     return scale_by_power_of_2(p, n);
 #else
-    ivec y = (ivec)p + ((ivec)shifted << MANTISSA_BITS);
+    ivec y = (ivec)((uvec)p + ((uvec)shifted << MANTISSA_BITS));
     return (vec)((y & ~(x < c[EXP_DEGREE + 2])) | (x != x));
 #endif
 }
@@ -115,7 +115,8 @@ INLINE void exp_weights(vec x[], const int n)
 #ifdef HAS_SCALE
         x[i] = scale_by_power_of_2(p[i], shifted[i]);
 #else
-        x[i] = (vec)((((ivec)p[i] + ((ivec)shifted[i] << MANTISSA_BITS)) & normal[i]) | nan[i]);
+        x[i] =
+            (vec)(((ivec)((uvec)p[i] + ((uvec)shifted[i] << MANTISSA_BITS)) & normal[i]) | nan[i]);
 #endif
 }
 

@@ -34,13 +34,16 @@
 
 #if QKV_REAL == 32
 typedef int32_t FN(integer);
+typedef uint32_t FN(natural);
 enum { MANTISSA_BITS = 23 };
 #else
 typedef int64_t FN(integer);
+typedef uint64_t FN(natural);
 enum { MANTISSA_BITS = 52 };
 #endif
 typedef real vec __attribute__((vector_size(QKV_VECTOR_BYTES)));
 typedef FN(integer) ivec __attribute__((vector_size(QKV_VECTOR_BYTES)));
+typedef FN(natural) uvec __attribute__((vector_size(QKV_VECTOR_BYTES))); /* may wrap around */
 typedef real any_vec __attribute__((vector_size(QKV_VECTOR_BYTES), aligned(sizeof(real))));
 
 enum {
