@@ -156,6 +156,7 @@ static void load_rows(FN(qkv_grad_block) *g)
         bool used = i < t->n_q;
         t->max[i] = used ? read_row(&to->row_max, t, i) : 0;
         t->log_sum[i] = used ? read_row(&to->row_log_sum, t, i) : 0;
+        if (t->base_2) t->log_sum[i] *= (real)LOG2E;
         if (used && sums) g->delta[i] -= read_row(&to->d_lse, t, i);
     }
 }
@@ -167,7 +168,7 @@ static void begin_block(walk *w, int i, ptrdiff_t batch, ptrdiff_t head, ptrdiff
     const qkv_attention *a = &t->in->a;
     IN(qkv_block_begin)(t, batch, head, index);
     ptrdiff_t d_k = a->d_k, d_v = a->d_v, row = t->q0 - w->g[0].t.q0;
-    IN(qkv_block_scan)(t);
+    IN(qkv_block_scan)(t, QKV_BACK_KEYS);
     real *q = w->q_rows + row * IN(qkv_padded)(d_k), *d_o = w->d_o_rows + row * IN(qkv_padded)(d_v);
     g->q_rows = q;
     g->d_o_rows = d_o;

@@ -41,7 +41,8 @@ INLINE void add_bias(accumulators c, const real *b, const int m, const int nv)
     UNROLL
     for (int i = 0; i < m; i++) {
         UNROLL
-        for (int v = 0; v < nv; v++) c[i][v] += load(b + i * QKV_LANES + v * QKV_VEC);
+        for (int v = 0; v < nv; v++)
+            c[i][v] = exponent(c[i][v], load(b + i * QKV_LANES + v * QKV_VEC));
     }
 }
 

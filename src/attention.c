@@ -64,12 +64,14 @@ static ptrdiff_t finish(FN(qkv_block) *t, const FN(qkv_outputs) *out)
         t->rescale[i] = 1 / divisor;
     }
     for (int i = 0; i < t->n_q; i++) {
-        t->log_sum[i] = sums ? log(t->sum[i]) : 0;
-        if (!sums) t->max[i] = 0;
+        real log_sum = sums ? log(t->sum[i]) : 0, max = sums ? t->max[i] : 0;
         empty += sums && t->any[i] != 0 && t->sum[i] == 0;
-        write_row(&out->row_max, t, i, t->max[i]);
-        write_row(&out->row_log_sum, t, i, t->log_sum[i]);
-        write_row(&out->lse, t, i, t->sum[i] == 0 ? (real)-INFINITY : t->max[i] + t->log_sum[i]);
+        write_row(&out->row_max, t, i, max);
+        write_row(&out->row_log_sum, t, i, log_sum);
+        real natural = t->base_2 ? max * (real)(1 / LOG2E) : max;
+        write_row(&out->lse, t, i, t->sum[i] == 0 ? (real)-INFINITY : natural + log_sum);
+        t->max[i] = max;
+        t->log_sum[i] = t->base_2 ? log_sum * (real)LOG2E : log_sum; /* as backward reads it */
     }
     if (d) IN(qkv_from_lanes)
     (FN(qkv_at)(&out->o, t->batch, t->head, t->q0), out->o.stride[2], out->o.stride[3], t->n_q, d,
@@ -157,7 +159,7 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
     for (int i = 0; i < w->blocks; i++) {
         FN(qkv_block) *t = &w->t[i];
         IN(qkv_block_begin)(t, batch, head, first + i);
-        IN(qkv_block_scan)(t);
+        IN(qkv_block_scan)(t, QKV_KEYS);
         if (in->a.d_v) memset(t->o, 0, sizeof(real) * (size_t)in->a.d_v * QKV_LANES);
         ptrdiff_t own = IN(qkv_mask_last)(t);
         last = own > last ? own : last;
@@ -165,8 +167,6 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
     for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS)
         for (int i = 0; i < w->blocks; i++) {
             if (packed) pool_pending(w);
-            w->t[i].k0 = k0;
-            w->t[i].ahead = IN(qkv_block_ahead)(&w->t[i], QKV_KEYS, i, w->blocks);
             if (IN(qkv_block_tile)(&w->t[i], k0, QKV_KEYS)) forward_tile(w, &w->t[i]);
         }
     pool_pending(w);

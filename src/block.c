@@ -1,5 +1,6 @@
 /* block.c - blocks of queries are loaded, and walk from tile to tile: the loop's own parts, the
  * same forward, backward and for the covariance. */
+#include "simd/exp.h"
 #include "tile.h"
 #include "workspace.h"
 
@@ -9,6 +10,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
     const size_t r = sizeof(real);
     ptrdiff_t keys = IN(qkv_keys_of)(a);
     t->inverse_bandwidth = qkv_take(&c, r, a->d_k, 1);
+    t->score_bandwidth = qkv_take(&c, r, a->d_k, 1);
     t->k.packed = qkv_take(&c, r, a->d_k, keys);
     t->v.packed = qkv_take(&c, r, a->d_v, keys);
     t->seen = qkv_take(&c, 1, keys, QKV_LANES);
@@ -44,7 +46,21 @@ static void load_bandwidth(FN(qkv_block) *t)
     const FN(qkv_view) *h = &t->in->bandwidth;
     const real *x = h->data ? FN(qkv_at)(h, t->batch, t->head, 0) : NULL;
     ptrdiff_t step = t->in->a.bandwidths > 1 ? h->stride[3] : 0;
-    for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) t->inverse_bandwidth[c] = x ? 1 / x[c * step] : 1;
+    real factor = t->base_2 ? sqrt(fabs(t->scale) * (real)(LOG2E / 2)) : 1;
+    for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) {
+        t->inverse_bandwidth[c] = x ? 1 / x[c * step] : 1;
+        t->score_bandwidth[c] = t->inverse_bandwidth[c] * factor;
+    }
+}
+
+static void load_queries(FN(qkv_block) *t)
+{
+    const FN(qkv_view) *q = &t->in->q;
+    bool distance = t->in->a.score == QKV_SCORE_GAUSSIAN;
+    real factor = distance ? 1 : t->base_2 ? t->scale * (real)LOG2E : t->scale;
+    if (t->in->a.d_k) IN(qkv_to_lanes)
+    (t->q, FN(qkv_at)(q, t->batch, t->head, t->q0), q->stride[2], q->stride[3], t->n_q,
+     t->in->a.d_k, QKV_VECTORS, factor);
 }
 
 /* First query of a block: all have three vectors, but the last one or two have two if that is how
@@ -60,7 +76,6 @@ static ptrdiff_t first_query(const qkv_attention *a, ptrdiff_t index)
 void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index)
 {
     const qkv_attention *a = &t->in->a;
-    bool distance = a->score == QKV_SCORE_GAUSSIAN;
     t->batch = batch;
     t->head = head;
     t->kv_head = head / (a->heads / a->kv_heads);
@@ -68,10 +83,9 @@ void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrd
     t->n_q = (int)(first_query(a, index + 1) - t->q0);
     t->vectors = (t->n_q + QKV_VEC - 1) / QKV_VEC;
     t->scale = IN(qkv_scale_of)(t->in, batch, head);
-    if (distance) load_bandwidth(t);
-    if (a->d_k) IN(qkv_to_lanes)
-    (t->q, FN(qkv_at)(&t->in->q, batch, head, t->q0), t->in->q.stride[2], t->in->q.stride[3],
-     t->n_q, a->d_k, QKV_VECTORS, distance ? 1 : t->scale);
+    t->base_2 = a->normalize == QKV_SOFTMAX;
+    if (a->score == QKV_SCORE_GAUSSIAN) load_bandwidth(t);
+    load_queries(t);
     IN(qkv_normalize_begin)(t);
 }
 
@@ -113,27 +127,10 @@ bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n)
     return true;
 }
 
-FN(qkv_ahead) IN(qkv_block_ahead)(const FN(qkv_block) *t, int keys, int i, int n)
-{
-    const FN(qkv_view) *k = &t->in->k, *v = &t->in->v;
-    ptrdiff_t first = t->k0 + keys, left = IN(qkv_mask_last)(t) - first;
-    int rows = left > keys ? keys : left > 0 ? (int)left : 0, share = (rows + n - 1) / n;
-    FN(qkv_ahead) x = {.k_stride = k->stride[2],
-                       .v_stride = v->stride[2],
-                       .d_k = t->in->a.d_k,
-                       .d_v = t->in->a.d_v};
-    x.rows = rows - i * share < share ? rows - i * share : share;
-    x.step = (share * 8 + keys - 1) / keys;
-    if (x.rows <= 0 || k->stride[3] != 1 || v->stride[3] != 1) return (FN(qkv_ahead)){0};
-    x.k = FN(qkv_at)(k, t->batch, t->kv_head, first + i * share);
-    x.v = FN(qkv_at)(v, t->batch, t->kv_head, first + i * share);
-    return x;
-}
-
-void IN(qkv_block_scan)(FN(qkv_block) *t)
+void IN(qkv_block_scan)(FN(qkv_block) *t, int keys)
 {
     if (!qkv_needs_scan(&t->in->a)) return;
     ptrdiff_t last = IN(qkv_mask_last)(t);
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS)
-        if (IN(qkv_block_tile)(t, k0, QKV_KEYS)) IN(qkv_normalize_scan)(t);
+    for (ptrdiff_t k0 = 0; k0 < last; k0 += keys)
+        if (IN(qkv_block_tile)(t, k0, keys)) IN(qkv_normalize_scan)(t);
 }

@@ -116,7 +116,7 @@ static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
     const qkv_attention *a = &t->in->a;
     real weight[QKV_LANES] = {0};
     memset(x->lanes, 0, sizeof(real) * moments_size(a) * QKV_LANES);
-    IN(qkv_block_scan)(t);
+    IN(qkv_block_scan)(t, QKV_KEYS);
     ptrdiff_t last = IN(qkv_mask_last)(t), empty = 0;
     for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS) {
         if (!IN(qkv_block_tile)(t, k0, QKV_KEYS)) continue;

@@ -57,7 +57,7 @@ size_t IN(qkv_decode_common)(const qkv_attention *a)
 
 typedef struct decoder {
     const FN(qkv_inputs) *in;
-    real *q;       /* rows_of x d_k, times scale */
+    real *q;       /* rows_of x d_k, times scale and log2(e) */
     real *packed;  /* STRETCH rows of keys or values whose columns are no neighbours */
     real *weights; /* STRETCH */
 } decoder;
@@ -85,7 +85,7 @@ static void load_queries(decoder *x, ptrdiff_t batch, ptrdiff_t kv_head)
     for (ptrdiff_t r = 0; r < rows_of(a); r++) {
         ptrdiff_t head = kv_head * group + r / a->n_q;
         const real *from = FN(qkv_at)(q, batch, head, r % a->n_q);
-        real scale = IN(qkv_scale_of)(x->in, batch, head);
+        real scale = IN(qkv_scale_of)(x->in, batch, head) * (real)LOG2E;
         for (ptrdiff_t c = 0; c < a->d_k; c++)
             x->q[r * a->d_k + c] = from[c * q->stride[3]] * scale;
     }
@@ -192,11 +192,11 @@ static void attend_stretch(decoder *x, const FN(qkv_rows) *k, const real *q, int
     real from = max == (real)-INFINITY ? 0 : max;
     vec sums = splat(0);
     for (int j = 0; j < STRETCH; j += QKV_VEC) {
-        vec w = exp_weight(load(x->weights + j) - from, exp_table);
+        vec w = exp2_weight(load(x->weights + j) - from, exp_table);
         store(x->weights + j, w);
         sums += w;
     }
-    *rescale = max == old ? 1 : exp(old - max);
+    *rescale = max == old ? 1 : exp2(old - max);
     part[0] = max;
     part[1] *= *rescale;
     for (int i = 0; i < QKV_VEC; i++) part[1] += sums[i];
@@ -243,7 +243,7 @@ static void merge(const qkv_attention *a, const FN(qkv_outputs) *out, const real
     for (ptrdiff_t d = 0; d < a->d_v; d++) o[d * out->o.stride[3]] = 0;
     for (ptrdiff_t c = 0; c < chunks; c++) {
         const real *part = parts + (size_t)c * step;
-        real factor = part[0] == max ? 1 : exp(part[0] - max);
+        real factor = part[0] == max ? 1 : exp2(part[0] - max);
         if (part[1] == 0) continue; /* nothing seen */
         sum += part[1] * factor;
         for (ptrdiff_t d = 0; d < a->d_v; d++) o[d * out->o.stride[3]] += part[2 + d] * factor;
@@ -251,7 +251,7 @@ static void merge(const qkv_attention *a, const FN(qkv_outputs) *out, const real
     for (ptrdiff_t d = 0; d < a->d_v && sees; d++) o[d * out->o.stride[3]] /= sum;
     write_row(&out->row_max, b, h, i, max);
     write_row(&out->row_log_sum, b, h, i, log(sum));
-    write_row(&out->lse, b, h, i, sum == 0 ? (real)-INFINITY : max + log(sum));
+    write_row(&out->lse, b, h, i, sum == 0 ? (real)-INFINITY : max * (real)(1 / LOG2E) + log(sum));
 }
 
 typedef struct job {

@@ -1,4 +1,4 @@
-/* exponents.h - scores on their way to weights: rows of vectors, x = exp(x - from - log_sum). They
+/* exponents.h - scores on their way to weights: rows of vectors, x = 2^(x - from - log_sum). They
  * are not turned all at once, but row by row between the multiply-adds of a product, which leave
  * the processor's other units idle. */
 #ifndef QKV_SRC_EXPONENTS_H
@@ -6,17 +6,31 @@
 
 #include "simd/exp.h"
 
+INLINE ivec is_finite(vec x)
+{
+    return (x >= -REAL_MAX) & (x <= REAL_MAX);
+}
+
+/* A score and a bias: of finite numbers a finite one, though their sum may be beyond. */
+INLINE vec exponent(vec s, vec b)
+{
+    vec e = s + b;
+    ivec finite = is_finite(s) & is_finite(b);
+    e = choose(finite & (e > REAL_MAX), splat(REAL_MAX), e);
+    return choose(finite & (e < -REAL_MAX), splat(-REAL_MAX), e);
+}
+
 typedef struct FN(qkv_exponents) {
     real *x;                    /* the next row; rows are QKV_LANES apart */
     int rows;                   /* that are left */
-    const real *from, *log_sum; /* QKV_LANES each; log_sum is read going backward only */
+    const real *from, *log_sum; /* QKV_LANES each; log2 of the sum is read going backward only */
     real *sum;                  /* QKV_LANES, += the weights; forward only */
 } FN(qkv_exponents);
 
 INLINE void forward_weight(const FN(qkv_exponents) *e, int v)
 {
     int at = v * QKV_VEC;
-    vec w = exp_weight(load(e->x + at) - load(e->from + at), opaque(exp_table));
+    vec w = exp2_weight(load(e->x + at) - load(e->from + at), opaque(exp_table));
     store(e->x + at, w);
     store(e->sum + at, load(e->sum + at) + w);
 }
@@ -24,8 +38,8 @@ INLINE void forward_weight(const FN(qkv_exponents) *e, int v)
 INLINE void backward_weight(const FN(qkv_exponents) *e, int v)
 {
     int at = v * QKV_VEC;
-    store(e->x + at, exp_weight(load(e->x + at) - load(e->from + at) - load(e->log_sum + at),
-                                opaque(exp_table)));
+    store(e->x + at, exp2_weight(load(e->x + at) - load(e->from + at) - load(e->log_sum + at),
+                                 opaque(exp_table)));
 }
 
 INLINE void next_row(FN(qkv_exponents) *e)

@@ -49,6 +49,14 @@ static void apply_boolean(FN(qkv_block) *t)
             if (!m[i * mask->stride[2] + j * mask->stride[3]]) t->seen[j * QKV_LANES + i] = 0;
 }
 
+/* Times log2(e); of a finite number a finite one. */
+static real in_base_2(real x)
+{
+    real y = x * (real)LOG2E;
+    if (fabs(x) > REAL_MAX) return y;
+    return y > REAL_MAX ? REAL_MAX : y < -REAL_MAX ? -REAL_MAX : y;
+}
+
 /* Loads the bias into b, 0 in the unused lanes; true if some of it is -inf. */
 static bool load_bias(FN(qkv_block) *t)
 {
@@ -56,7 +64,10 @@ static bool load_bias(FN(qkv_block) *t)
     const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
     IN(qkv_to_lanes)(t->b, x, bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, 1);
     bool hides = false;
-    for (int y = 0; y < t->n_k * QKV_LANES; y++) hides |= t->b[y] == (real)-INFINITY;
+    for (int y = 0; y < t->n_k * QKV_LANES; y++) {
+        hides |= t->b[y] == (real)-INFINITY;
+        if (t->base_2) t->b[y] = in_base_2(t->b[y]);
+    }
     return hides;
 }
 

@@ -65,9 +65,12 @@ void IN(qkv_normalize_scan)(FN(qkv_block) *t)
 
 static void note_any(FN(qkv_block) *t)
 {
-    uint8_t any[QKV_LANES];
-    memset(any, t->coverage == QKV_SEES_ALL, sizeof any);
-    for (int j = 0; j < t->n_k && t->coverage == QKV_SEES_SOME; j++)
+    if (t->coverage == QKV_SEES_ALL) {
+        for (int x = 0; x < QKV_LANES; x += QKV_VEC) store(t->any + x, splat(1));
+        return;
+    }
+    uint8_t any[QKV_LANES] = {0};
+    for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++) any[i] |= t->seen[j * QKV_LANES + i];
     for (int i = 0; i < QKV_LANES; i++) t->any[i] = any[i] ? 1 : t->any[i];
 }
@@ -79,7 +82,8 @@ static void complete_exponents(FN(qkv_block) *t)
 {
     int n = t->n_k * QKV_LANES;
     if (t->in->bias.data)
-        for (int x = 0; x < n; x++) t->s[x] += t->b[x];
+        for (int x = 0; x < n; x += QKV_VEC)
+            store(t->s + x, exponent(load(t->s + x), load(t->b + x)));
     if (t->coverage == QKV_SEES_SOME)
         for (int x = 0; x < n; x++) t->s[x] = t->seen[x] ? t->s[x] : -INF;
 }
@@ -100,9 +104,11 @@ static void find_tile_max(FN(qkv_block) *t)
  * +inf); rescale: what becomes of earlier sums. */
 static void raise_max(FN(qkv_block) *t, const real *tile_max)
 {
+    real unit = t->base_2 ? 1 : (real)LOG2E;
     for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
         vec old = load(t->max + x), max = larger(load(tile_max + x), old);
-        store(t->rescale + x, choose(max == old, splat(1), exp_weight(old - max, exp_table)));
+        store(t->rescale + x,
+              choose(max == old, splat(1), exp2_weight((old - max) * unit, exp_table)));
         store(t->max + x, max);
         store(t->from + x, choose(max == -INF, splat(0), max));
     }

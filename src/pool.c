@@ -126,7 +126,7 @@ INLINE void weigh_rows(const FN(qkv_block) *t, const FN(qkv_exponents) *e, int j
     UNROLL
     for (int i = 0; i < m * nv; i++)
         w[i] = load(e->x + (j + i / nv) * QKV_LANES + i % nv * QKV_VEC) - from[i % nv];
-    exp_weights(w, m * nv);
+    exp2_weights(w, m * nv, exp_table);
     UNROLL
     for (int i = 0; i < m * nv; i++) {
         const real *v = t->v.data + (j + i / nv) * t->v.stride;

@@ -15,12 +15,14 @@ typedef float real;
 #define FN(name) QKV_JOIN(name, _f32)
 #define REAL_EPSILON FLT_EPSILON
 #define REAL_MIN FLT_MIN
+#define REAL_MAX FLT_MAX
 #define REAL_DTYPE QKV_F32
 #elif QKV_REAL == 64
 typedef double real;
 #define FN(name) QKV_JOIN(name, _f64)
 #define REAL_EPSILON DBL_EPSILON
 #define REAL_MIN DBL_MIN
+#define REAL_MAX DBL_MAX
 #define REAL_DTYPE QKV_F64
 #else
 #error "compile this file twice, with QKV_REAL = 32 and 64 (QKV_NUMERIC in CMakeLists.txt)"

@@ -37,16 +37,13 @@ INLINE void dot_strip(const FN(qkv_rows) *x, int j, const real *lanes, ptrdiff_t
 }
 
 INLINE void dot(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, real *s,
-                real *maximum, FN(qkv_ahead) *ahead, const int nv)
+                real *maximum, const int nv)
 {
     int j = 0;
     vec max[QKV_VECTORS];
     UNROLL
     for (int v = 0; v < nv; v++) max[v] = splat((real)-INFINITY);
-    for (; j + QKV_ROWS <= n; j += QKV_ROWS) {
-        if (ahead) FN(qkv_look_ahead)(ahead);
-        dot_strip(x, j, lanes, d, s, max, QKV_ROWS, nv);
-    }
+    for (; j + QKV_ROWS <= n; j += QKV_ROWS) dot_strip(x, j, lanes, d, s, max, QKV_ROWS, nv);
     if (QKV_ROWS > 4 && n - j >= 4) {
         dot_strip(x, j, lanes, d, s, max, 4, nv);
         j += 4;
@@ -56,22 +53,23 @@ INLINE void dot(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, re
 }
 
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
-                      real *s, real *max, FN(qkv_ahead) *ahead)
+                      real *s, real *max)
 {
     switch (vectors) {
     case 1:
-        dot(x, n, lanes, d, s, max, ahead, 1);
+        dot(x, n, lanes, d, s, max, 1);
         break;
     case 2:
-        dot(x, n, lanes, d, s, max, ahead, 2);
+        dot(x, n, lanes, d, s, max, 2);
         break;
     default:
-        dot(x, n, lanes, d, s, max, ahead, 3);
+        dot(x, n, lanes, d, s, max, 3);
     }
 }
 
-/* s[j][i] = -scale/2 sum_c ((q[c][i] - k[j][c]) / h[c])^2. Differences first: |q|^2 - 2 q'k + |k|^2
- * would cancel for keys with a large common offset. */
+/* s[j][i] = -scale/2 sum_c ((q[c][i] - k[j][c]) / h[c])^2; in base 2, all of scale but its sign is
+ * in the bandwidth. Differences first: |q|^2 - 2 q'k + |k|^2 would cancel for keys with a large
+ * common offset. */
 INLINE void gaussian_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], const int m,
                            const int nv)
 {
@@ -81,22 +79,24 @@ INLINE void gaussian_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], 
     set(s, m, nv, splat(0));
     for (ptrdiff_t c = 0; c < d; c++) {
         vec q[QKV_VECTORS];
-        real inverse = t->inverse_bandwidth[c];
+        real inverse = t->score_bandwidth[c];
         load_lanes(t->q + c * QKV_LANES, q, nv);
         UNROLL
         for (int i = 0; i < m; i++) {
             UNROLL
             for (int v = 0; v < nv; v++) {
                 vec u = (q[v] - k[i * stride + c]) * inverse;
-                s[i][v] += u * u;
+                s[i][v] -= u * u;
             }
         }
     }
-    real factor = t->scale * (real)-0.5;
-    UNROLL
-    for (int i = 0; i < m; i++) {
+    real factor = t->base_2 ? t->scale < 0 ? -1 : 1 : t->scale * (real)0.5;
+    if (factor != 1) {
         UNROLL
-        for (int v = 0; v < nv; v++) s[i][v] *= factor;
+        for (int i = 0; i < m; i++) {
+            UNROLL
+            for (int v = 0; v < nv; v++) s[i][v] *= factor;
+        }
     }
     put_scores(s, t->s + j * QKV_LANES, max, m, nv);
 }
@@ -116,7 +116,7 @@ void IN(qkv_score_tile)(FN(qkv_block) *t)
 {
     if (t->in->a.score != QKV_SCORE_GAUSSIAN) {
         IN(qkv_dot_tile)
-        (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max, &t->ahead);
+        (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max);
         return;
     }
     switch (t->vectors) {

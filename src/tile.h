@@ -24,7 +24,7 @@
 #include "team.h"
 
 enum {
-    QKV_KEYS = 128, /* keys of a tile */
+    QKV_KEYS = 192, /* keys of a tile */
     QKV_BLOCKS = 4  /* blocks of a walk */
 };
 
@@ -59,14 +59,6 @@ typedef struct FN(qkv_rows) {
     real *packed; /* room for QKV_KEYS rows whose column stride is not 1 */
 } FN(qkv_rows);
 
-/* Rows that will be needed soon: a few of them are asked for between the strips of a product, since
- * the processor does not foresee eight streams of rows that end every few kilobytes. */
-typedef struct FN(qkv_ahead) {
-    const real *k, *v; /* the next rows */
-    ptrdiff_t k_stride, v_stride, d_k, d_v;
-    int rows, step; /* left; at a time */
-} FN(qkv_ahead);
-
 typedef struct FN(qkv_block) {
     const FN(qkv_inputs) *in;
     ptrdiff_t batch, head, kv_head;
@@ -74,15 +66,18 @@ typedef struct FN(qkv_block) {
     int n_q, n_k;     /* how many of each */
     int vectors;      /* of a row of a tile that hold a query */
 
+    bool base_2;             /* softmax: s, b and max are times log2(e), which saves a
+                              * multiplication a weight; 1 % of the whole forward pass */
     real scale;              /* of the score */
     real *inverse_bandwidth; /* d_k */
-    real *q;                 /* d_k x QKV_LANES, lanes beyond n_q are 0; dot: times scale */
+    real *score_bandwidth;   /* d_k: what distances are multiplied by; the same, but in base 2 times
+                              * sqrt(|scale| log2(e) / 2) */
+    real *q; /* d_k x QKV_LANES, lanes beyond n_q are 0; dot: times scale (and log2(e)) */
     FN(qkv_rows) k, v;
-    FN(qkv_ahead) ahead;
 
     qkv_coverage coverage;
     uint8_t *seen; /* tile: may the query see the key; valid where coverage is SOME */
-    real *b;       /* tile: the bias, valid if there is one */
+    real *b;       /* tile: the bias, valid if there is one; finite if the caller's is */
     real *s, *w;   /* tile, the same memory: the scores, which become the weights (going forward not
                     yet divided by sum) */
 
@@ -99,22 +94,6 @@ typedef struct FN(qkv_block) {
 
     real *o; /* d_v x QKV_LANES, the pooled values so far */
 } FN(qkv_block);
-
-static inline void FN(qkv_ask_for)(const real *row, ptrdiff_t d)
-{
-    enum { LINE = 64 / sizeof(real) };
-    for (ptrdiff_t c = 0; c < d; c += LINE) __builtin_prefetch(row + c, 0, 2);
-}
-
-static inline void FN(qkv_look_ahead)(FN(qkv_ahead) *x)
-{
-    for (int i = 0; i < x->step && x->rows > 0; i++, x->rows--) {
-        FN(qkv_ask_for)(x->k, x->d_k);
-        FN(qkv_ask_for)(x->v, x->d_v);
-        x->k += x->k_stride;
-        x->v += x->v_stride;
-    }
-}
 
 /* May the query of lane i see the key of row j? Not asked for lanes beyond n_q. */
 static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
@@ -143,7 +122,7 @@ typedef struct FN(qkv_pooling) {
 void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
 /* s[j][i] = sum_c x[j][c] lanes[c][i] for n rows; max: the largest s of each lane. */
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
-                      real *s, real *max, FN(qkv_ahead) *ahead);
+                      real *s, real *max);
 /* ---- mask.c ---- */
 void IN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
 /* Keys from here on are hidden from the block by rule. */
@@ -177,16 +156,13 @@ bool IN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d);
 size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *a, void *memory);
 real IN(qkv_scale_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t head);
 void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index);
-/* The scan of normalize.c over all tiles, where one is needed. */
-void IN(qkv_block_scan)(FN(qkv_block) *t);
+/* The scan of normalize.c over all tiles, where one is needed; keys: what a tile has room for. */
+void IN(qkv_block_scan)(FN(qkv_block) *t, int keys);
 /* Masks and loads the tile of up to n keys at k0; false, and no more than the mask done, if nothing
  * in it is seen. */
 bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n);
 /* The same, and scores it. */
 bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n);
-
-/* Share i of n of the rows of the tile after t's, to be asked for while t is worked on. */
-FN(qkv_ahead) IN(qkv_block_ahead)(const FN(qkv_block) *t, int keys, int i, int n);
 
 /* ---- decode.c: forward for few queries and many keys, without bias, mask and weights ---- */
 bool IN(qkv_decode_suits)(const qkv_attention *a);

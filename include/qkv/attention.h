@@ -164,8 +164,10 @@ typedef struct qkv_results_f32 {
      * kernel sum only. */
     qkv_slot_f32 lse;
 
-    qkv_slot_f32 row_max;     /* [batch, heads, n_q, 1]: the largest exponent of the row */
-    qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1]: log of the sum, e^row_max taken out */
+    /* [batch, heads, n_q, 1]: the largest exponent of the row; of softmax times log2(e), so that
+     * both passes count from the same number to the bit. */
+    qkv_slot_f32 row_max;
+    qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1]: log of the sum, without row_max */
     qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k]: alpha */
 } qkv_results_f32;
 

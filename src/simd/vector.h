@@ -95,17 +95,4 @@ INLINE vec larger(vec a, vec b)
 #endif
 }
 
-#ifdef __AVX512F__
-#define HAS_SCALE
-/* x 2^n for whole n, of any size. */
-INLINE vec scale_by_power_of_2(vec x, vec n)
-{
-#if QKV_REAL == 32
-    return (vec)_mm512_scalef_ps((__m512)x, (__m512)n);
-#else
-    return (vec)_mm512_scalef_pd((__m512d)x, (__m512d)n);
-#endif
-}
-#endif
-
 #endif
