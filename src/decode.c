@@ -15,7 +15,7 @@ enum {
     STRETCH = 128, /* keys that go through the cache at once; a multiple of any QKV_VEC */
     FEW = 4,       /* queries */
     MANY = 4096,   /* keys below which tiles are as good */
-    AHEAD = 4096   /* bytes to ask for before they are needed */
+    AHEAD = 8192   /* bytes to ask for before they are needed */
 };
 
 bool IN(qkv_decode_suits)(const qkv_attention *a)
