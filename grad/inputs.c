@@ -42,6 +42,7 @@ qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_resul
                {"d_out lse", &d_out->lse, &to->d_lse, row}};
     for (size_t i = 0; i < sizeof all / sizeof *all && !status; i++) {
         *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
+        if (!all[i].slot->data) continue;
         status =
             qkv_slot_list_add(list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, false));
     }

@@ -98,7 +98,7 @@ static bool share(const qkv_extent *x, const qkv_extent *y)
  * zero. */
 static bool repeats(const qkv_extent *x)
 {
-    if (is_empty(x)) return false;
+    if (x->packed || is_empty(x)) return false;
     equation e = {.n = 0};
     size_t target = 0;
     for (int axis = 0; axis < 4; axis++) {

@@ -60,7 +60,7 @@ static void load_queries(FN(qkv_block) *t)
     real factor = distance ? 1 : t->base_2 ? t->scale * (real)LOG2E : t->scale;
     if (t->in->a.d_k) IN(qkv_to_lanes)
     (t->q, FN(qkv_at)(q, t->batch, t->head, t->q0), q->stride[2], q->stride[3], t->n_q,
-     t->in->a.d_k, QKV_VECTORS, factor);
+     t->in->a.d_k, t->vectors, factor);
 }
 
 /* First query of a block: all have three vectors, but the last one or two have two if that is how

@@ -8,7 +8,7 @@
 FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4])
 {
     FN(qkv_view) view = {.data = slot->data};
-    qkv_strides(dim, slot->strided, slot->stride, view.stride);
+    if (slot->data) qkv_strides(dim, slot->strided, slot->stride, view.stride);
     return view;
 }
 
@@ -23,7 +23,11 @@ FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t di
 qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
                              bool written)
 {
-    qkv_extent e = {.name = name, .data = slot->data, .element = sizeof(real), .written = written};
+    qkv_extent e = {.name = name,
+                    .data = slot->data,
+                    .element = sizeof(real),
+                    .written = written,
+                    .packed = !slot->strided};
     memcpy(e.dim, dim, sizeof e.dim);
     qkv_strides(dim, slot->strided, slot->stride, e.stride);
     return e;
@@ -51,6 +55,7 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
     static const char *const names[2][6] = {{"q", "k", "v", "bias", "scale", "bandwidth"},
                                             {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth"}};
     for (int i = 0; i < 6; i++) {
+        if (!slots[i]->data) continue;
         qkv_extent e = FN(qkv_extent_of)(names[gradients][i], slots[i], dims[i], gradients);
         e.reduces = i >= 3;
         qkv_status status = qkv_slot_list_add(list, e);
@@ -61,6 +66,7 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
 
 static qkv_status list_mask(const qkv_attention *a, const qkv_slot_bool *mask, qkv_slot_list *list)
 {
+    if (!mask->data) return QKV_OK;
     qkv_extent e = {.name = "mask", .data = mask->data, .element = 1};
     const ptrdiff_t dim[4] = {a->batch, a->heads, a->n_q, a->n_k};
     memcpy(e.dim, dim, sizeof dim);
@@ -146,6 +152,7 @@ qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results)
                {"weights", &out->weights, &views->weights, matrix}};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
+        if (!all[i].slot->data) continue;
         qkv_status status =
             qkv_slot_list_add(list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, true));
         if (status) return status;

@@ -27,16 +27,16 @@ real IN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
 
 void IN(qkv_normalize_begin)(FN(qkv_block) *t)
 {
-    for (int i = 0; i < QKV_LANES; i++) {
-        t->max[i] = -INF;
-        t->sum[i] = 0;
-        t->rescale[i] = 1;
-        t->any[i] = 0;
-        t->best[i] = t->in->a.normalize == QKV_HARD      ? -INF
-                     : t->in->a.normalize == QKV_UNIFORM ? 0
-                                                         : INF;
-        t->winner[i] = -1;
+    qkv_normalize normalize = t->in->a.normalize;
+    real best = normalize == QKV_HARD ? -INF : normalize == QKV_UNIFORM ? 0 : INF;
+    for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
+        store(t->max + x, splat(-INF));
+        store(t->sum + x, splat(0));
+        store(t->rescale + x, splat(1));
+        store(t->any + x, splat(0));
+        store(t->best + x, splat(best));
     }
+    for (int i = 0; i < QKV_LANES && qkv_needs_scan(&t->in->a); i++) t->winner[i] = -1;
 }
 
 /* The pass over all keys that some normalisers need before they can give a single weight: the

@@ -15,6 +15,7 @@ typedef struct qkv_extent {
     size_t element; /* bytes of an element */
     ptrdiff_t dim[4], stride[4];
     bool written;
+    bool packed;  /* in C order: no element stands twice */
     bool reduces; /* a stride of 0 means a sum, not an element written twice */
 } qkv_extent;
 
