@@ -145,7 +145,7 @@ static void load_rows(FN(qkv_grad_block) *g)
     bool sums = qkv_has_sum(&t->in->a), pooled = sums && o->data && to->d_o.data && d;
     if (pooled) IN(qkv_to_lanes)
     (t->o, FN(qkv_at)(o, t->batch, t->head, t->q0), o->stride[2], o->stride[3], t->n_q, d,
-     QKV_VECTORS, 1);
+     t->vectors, 1);
     for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
         vec sum = splat(0);
         for (ptrdiff_t c = 0; c < d && pooled; c++)
@@ -177,7 +177,7 @@ static void begin_block(walk *w, int i, ptrdiff_t batch, ptrdiff_t head, ptrdiff
     const FN(qkv_view) *from = &g->to->d_o;
     if (from->data && d_v) IN(qkv_to_lanes)
     (g->d_o, FN(qkv_at)(from, batch, head, t->q0), from->stride[2], from->stride[3], t->n_q, d_v,
-     QKV_VECTORS, 1);
+     t->vectors, 1);
     else if (d_v) memset(g->d_o, 0, sizeof(real) * (size_t)d_v * QKV_LANES);
     if (d_k) memset(g->dq, 0, sizeof(real) * (size_t)d_k * QKV_LANES);
     load_rows(g);

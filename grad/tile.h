@@ -13,7 +13,7 @@ enum {
 typedef struct FN(qkv_grad_block) {
     FN(qkv_block) t; /* s and w are the block's own: all blocks of a walk meet in dk and dv */
     const FN(qkv_gradients) *to;
-    real *d_o;            /* d_v x QKV_LANES, lanes beyond n_q are 0 */
+    real *d_o;            /* d_v x QKV_LANES, the lanes of vectors beyond n_q are 0 */
     const real *q_rows;   /* n_q rows of the walk's, times scale for the dot scores */
     const real *d_o_rows; /* the same of d_o */
     real *delta;          /* QKV_LANES: d_o'o - d_lse, which every score of a row shares */

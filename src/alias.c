@@ -60,14 +60,13 @@ static bool is_empty(const qkv_extent *x)
     return x->dim[0] == 0 || x->dim[1] == 0 || x->dim[2] == 0 || x->dim[3] == 0;
 }
 
-/* First and last byte. */
-static void range(const qkv_extent *x, uintptr_t *first, uintptr_t *last)
+static void find_range(qkv_extent *x)
 {
-    *first = (uintptr_t)x->data;
-    *last = *first + x->element - 1;
+    x->first = (uintptr_t)x->data;
+    x->last = x->first + x->element - 1;
     for (int axis = 0; axis < 4; axis++) {
         uintptr_t reach = (uintptr_t)(x->stride[axis] * (x->dim[axis] - 1) * (ptrdiff_t)x->element);
-        *(x->stride[axis] < 0 ? first : last) += reach;
+        *(x->stride[axis] < 0 ? &x->first : &x->last) += reach;
     }
 }
 
@@ -81,17 +80,13 @@ static void add_terms(equation *e, const qkv_extent *x, size_t times)
 
 static bool share(const qkv_extent *x, const qkv_extent *y)
 {
-    if (is_empty(x) || is_empty(y)) return false;
-    uintptr_t x_first, x_last, y_first, y_last;
-    range(x, &x_first, &x_last);
-    range(y, &y_first, &y_last);
-    if (x_last < y_first || y_last < x_first) return false;
-    /* x_first + sum x = y_last - sum y, both counted in bytes. */
+    if (x->last < y->first || y->last < x->first || is_empty(x) || is_empty(y)) return false;
+    /* x->first + sum x = y->last - sum y, both counted in bytes. */
     equation e = {.n = 0};
     add_terms(&e, x, 1);
     add_terms(&e, y, 1);
     add_term(&e, 1, x->element - 1 + y->element - 1);
-    return solutions(&e, 0, y_last - x_first, 1) > 0;
+    return solutions(&e, 0, y->last - x->first, 1) > 0;
 }
 
 /* Is an element reached by two indices? Iff differences of indices solve sum = 0, and not all are
@@ -131,6 +126,7 @@ qkv_status qkv_slot_list_add(qkv_slot_list *list, qkv_extent extent)
             return qkv_fail(QKV_E_OVERFLOW, "%s: %s: %td elements at stride %td exceed memory",
                             list->who, extent.name, extent.dim[axis], stride);
     }
+    find_range(&extent);
     list->extent[list->n++] = extent;
     return QKV_OK;
 }

@@ -25,9 +25,12 @@ void IN(qkv_to_lanes)(real *to, const real *x, ptrdiff_t row, ptrdiff_t column, 
     for (int i0 = 0; i0 < vectors * QKV_VEC; i0 += QKV_VEC) {
         for (ptrdiff_t c = 0; c < squares; c += QKV_VEC)
             square_to_lanes(to + c * QKV_LANES + i0, x + i0 * row + c, row, n - i0, scale);
-        for (ptrdiff_t c = squares; c < d; c++)
-            for (int i = i0; i < i0 + QKV_VEC; i++)
-                to[c * QKV_LANES + i] = i < n ? x[i * row + c * column] * scale : 0;
+        for (ptrdiff_t c = squares; c < d; c++) {
+            real *lanes = to + c * QKV_LANES;
+            store(lanes + i0, splat(0));
+            for (int i = i0; i < i0 + QKV_VEC && i < n; i++)
+                lanes[i] = x[i * row + c * column] * scale;
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 
 #include <stdbool.h>
 #include <stddef.h>
+#include <stdint.h>
 
 #include "qkv/attention.h"
 
@@ -14,6 +15,7 @@ typedef struct qkv_extent {
     const void *data;
     size_t element; /* bytes of an element */
     ptrdiff_t dim[4], stride[4];
+    uintptr_t first, last; /* its bytes; filled in by the list */
     bool written;
     bool packed;  /* in C order: no element stands twice */
     bool reduces; /* a stride of 0 means a sum, not an element written twice */

@@ -72,7 +72,7 @@ typedef struct FN(qkv_block) {
     real *inverse_bandwidth; /* d_k */
     real *score_bandwidth;   /* d_k: what distances are multiplied by; the same, but in base 2 times
                               * sqrt(|scale| log2(e) / 2) */
-    real *q; /* d_k x QKV_LANES, lanes beyond n_q are 0; dot: times scale (and log2(e)) */
+    real *q; /* d_k x QKV_LANES, 0 beyond n_q in its vectors; dot: times scale (and log2(e)) */
     FN(qkv_rows) k, v;
 
     qkv_coverage coverage;

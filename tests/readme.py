@@ -6,7 +6,8 @@ usage: readme.py SOURCE BUILD
 
 The scratch tree is links to SOURCE with `build` linked to a copy of BUILD's programs, so that commands find what
 ./examples/run would have built and nothing they write lands in the source. The two set-up commands themselves, which
-would run this test again, are only checked to be there; .ci/run runs them."""
+would run this test again, are only checked to be there; .ci/run runs them. Commands that measure are run in their quick
+form: what they print of speed here says nothing, and their peers need not be installed."""
 import os
 import pathlib
 import re
@@ -16,6 +17,7 @@ import sys
 import tempfile
 
 SELF = {"./examples/run", "./tests/run"}
+QUICK = {"build/tests/bench/bench_attention": "--quick", "python3 tests/bench/peers.py": "--help"}
 FLAGS = os.environ.get("QKV_README_FLAGS", "")
 
 
@@ -37,6 +39,8 @@ def run_shell(block, tree):
     """Line by line. What is compiled takes the flags that the library was built with."""
     for line in block.strip().splitlines():
         line = re.sub(r"^cc ", f"cc {FLAGS} ", line)
+        if line in QUICK:
+            line += " " + QUICK[line]
         if line in SELF:
             if not os.access(tree / line, os.X_OK):
                 sys.exit(f"README: {line} is not there or not executable")
