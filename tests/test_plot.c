@@ -340,6 +340,24 @@ static void wrong_arguments_are_refused(void **state)
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
     o = (qkv_heatmap_options){.lower = 2, .upper = 1};
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+    o = (qkv_heatmap_options){.lower = 1, .upper = INFINITY};
+    assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+    o = (qkv_heatmap_options){.y_range = {2, 1}};
+    assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+    assert_message("y_range 2 to 1");
+    o = (qkv_heatmap_options){.lower = -1e308, .upper = 1e308};
+    assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_DOMAIN);
+    static const double sizes[][2] = {{-1, 0}, {0, -1}, {NAN, 0}, {0, NAN}, {101, 0}, {0, 101}};
+    const qkv_panel blank = {.title = "blank"};
+    for (int i = 0; i < 6; i++) {
+        o = to("size.svg");
+        o.figure.width = sizes[i][0];
+        o.figure.height = sizes[i][1];
+        assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+        assert_message(i < 4 ? "expected 0 or more" : "expected above 0, to 100");
+        assert_status(qkv_plot_panels(&blank, 1, 1, &o.figure), QKV_E_ARG);
+        assert_message(i < 4 ? "expected 0 or more" : "expected above 0, to 100");
+    }
     qkv_series s = {.n = 1};
     qkv_panel p = {.series = &s, .n_series = 1};
     assert_status(qkv_plot_panels(&p, 1, 1, NULL), QKV_E_ARG);
@@ -412,6 +430,48 @@ static void panels_have_their_ranges_labels_and_series(void **state)
     free(script);
 }
 
+/* The legend's upper left corner, and the margin above the axes, in inches from the bottom. */
+static void find_legend(const qkv_panel *p, double *key, double *axes, int *columns)
+{
+    qkv_figure figure = {.path = scratch("legend.svg"), .keep_script = true, .height = 4};
+    assert_ok(qkv_plot_panels(p, 1, 1, &figure));
+    char *script = read_file(scratch("legend.svg.gp"), NULL);
+    const char *at = strstr(script, "\nset key at ");
+    assert_non_null(at);
+    assert_int_equal(
+        sscanf(at, "\nset key at screen %*f,%lf left top horizontal maxcols %d", key, columns), 2);
+    *key *= 4;
+    *axes = 4 * margin(script, "tmargin");
+    free(script);
+}
+
+static void the_legend_hides_no_data(void **state)
+{
+    (void)state;
+    const double x[] = {0, 1, 0, 1}, y[] = {0, 0, 1, 1}; /* in every corner */
+    qkv_series s[] = {
+        {QKV_POINTS, "one", 4, x, y, .size = 2},
+        {QKV_POINTS, NULL, 4, x, y, .size = 2},
+        {QKV_LINE, "another", 4, x, y, .size = 2},
+        {QKV_LINE, "a third with a name that has a line to itself, no less", 4, x, y, .size = 2}};
+    qkv_panel p = {.title = "title", .series = s, .n_series = 3};
+    double key, axes, alone;
+    int columns;
+    find_legend(&p, &key, &axes, &columns);
+    assert_int_equal(columns, 2);
+    assert_true(key - axes > 0.18); /* a line */
+    alone = axes;
+    p.n_series = 4;
+    find_legend(&p, &key, &axes, &columns);
+    assert_int_equal(columns, 1);
+    assert_true(key - axes > 3 * 0.18);
+    assert_close(alone - axes, 2 * 0.18, 1e-3);
+    p.series = &s[1];
+    p.n_series = 1;
+    find_legend(&p, &key, &axes, &columns);
+    assert_close(axes - alone, 0.18, 1e-3); /* no labels, no room */
+}
+
 static void equal_aspect_makes_units_equally_long(void **state)
 {
     (void)state;
@@ -467,6 +527,7 @@ int main(void)
         cmocka_unit_test(wrong_arguments_are_refused),
         cmocka_unit_test(without_a_file_the_figure_is_text),
         cmocka_unit_test(panels_have_their_ranges_labels_and_series),
+        cmocka_unit_test(the_legend_hides_no_data),
         cmocka_unit_test(equal_aspect_makes_units_equally_long),
         cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
