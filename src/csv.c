@@ -86,6 +86,29 @@ static bool is_header(const record *r)
 
 /* ---- Which columns --------------------------------------------------------------------------- */
 
+/* What can be asked for: as many names as there is room for, or numbers. */
+static void list_columns(const record *r, bool header, char *text, size_t room)
+{
+    if (!header) {
+        snprintf(text, room,
+                 r->fields > 1 ? "1 to %zu (the file has no header)"
+                               : "%zu (the file has no header)",
+                 r->fields);
+        return;
+    }
+    size_t n = 0;
+    *text = '\0';
+    for (size_t i = 0; i < r->fields; i++) {
+        const char *end = i + 1 < r->fields ? ", ..." : "";
+        size_t needed = strlen(field(r, i)) + strlen("'', ") + strlen(end);
+        if (n + needed >= room) {
+            snprintf(text + n, room - n, "%s...", i ? ", " : "");
+            return;
+        }
+        n += (size_t)snprintf(text + n, room - n, "%s'%s'", i ? ", " : "", field(r, i));
+    }
+}
+
 /* By name if there is a header and it has that name, otherwise by number from 1. */
 static qkv_status find_column(const reader *d, bool header, const char *wanted, size_t *index)
 {
@@ -108,9 +131,10 @@ static qkv_status find_column(const reader *d, bool header, const char *wanted, 
     }
     *index = found;
     if (found < r->fields) return QKV_OK;
-    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%s'%s", caller, d->path,
-                    d->record_line, wanted,
-                    header ? "" : " (the file has no header: expected a number)");
+    char there[200];
+    list_columns(r, header, there, sizeof there);
+    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%.60s': expected %s", caller,
+                    d->path, d->record_line, wanted, there);
 }
 
 /* The header's name, or one by position that no reader takes for a number. */
@@ -188,8 +212,7 @@ static qkv_status take_record(reader *d)
     }
     if (fields != d->width)
         return qkv_fail(QKV_E_FORMAT,
-                        "%s: %s, line %zu, column %zu: the row has %zu fields, "
-                        "the first has %zu",
+                        "%s: %s, line %zu, column %zu: fields in the row: %zu, in the first: %zu",
                         caller, d->path, d->record_line,
                         fields < d->width ? fields + 1 : d->width + 1, fields, d->width);
     return add_row(d);
