@@ -210,12 +210,18 @@ long integer_argument(const char *option, const char *text, long lower, long upp
     return value;
 }
 
+const char *text_argument(const char *option, const char *text)
+{
+    if (!*text) usage_error("--%s: the argument or a part of it is empty", option);
+    return text;
+}
+
 const char *format_argument(const char *option, const char *text)
 {
     static const char *const formats[] = {"svg", "png", "pdf"};
     for (int i = 0; i < 3; i++)
         if (!strcmp(text, formats[i])) return formats[i];
-    usage_error("--%s is '%s', expected svg, png or pdf", option, text);
+    usage_error("--%s: '%s' is none of svg, png, pdf", option, text);
 }
 
 void make_directories(const char *path)

@@ -58,6 +58,9 @@ void *allocate(size_t n, size_t size);
 double number_argument(const char *option, const char *text, double lower, double upper);
 long integer_argument(const char *option, const char *text, long lower, long upper);
 
+/* text, which must not be empty; a usage_error naming --option otherwise. */
+const char *text_argument(const char *option, const char *text);
+
 /* "svg", "png" or "pdf", whichever text is; a usage_error naming --option otherwise. */
 const char *format_argument(const char *option, const char *text);
 

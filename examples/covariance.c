@@ -133,14 +133,13 @@ static void print_matrices(const double *const matrix[3], ptrdiff_t d)
 {
     static const char *const title[] = {"tape", "finite differences", "scale * Cov_p[k]"};
     ptrdiff_t shown = d < 4 ? d : 4;
-    for (int m = 0; m < 3; m++) printf("%-*s", (int)(11 * shown + 3), title[m]);
+    for (int m = 0; m < 3; m++) printf("%-*s", m < 2 ? (int)(11 * shown + 3) : 0, title[m]);
     putchar('\n');
     for (ptrdiff_t r = 0; r < shown; r++) {
         for (int m = 0; m < 3; m++) {
             for (ptrdiff_t c = 0; c < shown; c++) printf("%11.7f", matrix[m][r * d + c]);
-            printf("   ");
+            fputs(m < 2 ? "   " : "\n", stdout);
         }
-        putchar('\n');
     }
     if (shown < d) printf("(the first %td rows and columns of %td)\n", shown, d);
 }
@@ -148,8 +147,8 @@ static void print_matrices(const double *const matrix[3], ptrdiff_t d)
 static void print_result(exercise *e, const double *const matrix[3])
 {
     ptrdiff_t d = e->a.d_k, n = d * d;
-    printf("a(q, k) = %g q'k, %td keys in %td dimensions, values = keys\n\n", e->scale, e->a.n_k,
-           d);
+    printf("a(q, k) = %g q'k, %td key%s in %td dimensions, values = keys\n\n", e->scale, e->a.n_k,
+           e->a.n_k == 1 ? "" : "s", d);
     print_matrices(matrix, d);
     printf("\nlargest difference   tape and covariance         %.2e\n",
            largest_difference(matrix[0], matrix[2], n));
@@ -272,7 +271,7 @@ int main(int argc, char **argv)
     by_tape(&e, matrix[0]);
     by_differences(&e, matrix[1]);
     covariance(&e, cov);
-    for (size_t x = 0; x < n; x++) matrix[2][x] = e.scale * cov[x];
+    for (size_t x = 0; x < n; x++) matrix[2][x] = e.scale * cov[x] + 0.0; /* not -0 */
     print_result(&e, (const double *const *)matrix);
     if (s.plot) draw(&e, cov, &s);
     for (int m = 0; m < 3; m++) free(matrix[m]);

@@ -217,7 +217,9 @@ static char *name_records(const lookup *l)
     char *name = print_text("all records");
     for (int i = 0, n = 0; i < PEOPLE; i++) {
         if (l->present[i]) continue;
-        char *longer = print_text("%s %s", n++ ? name : "all but", everybody[i].last);
+        char *longer =
+            print_text("%s%s%s", n ? name : "all but ", n ? ", " : "", everybody[i].last);
+        n++;
         free(name);
         name = longer;
     }

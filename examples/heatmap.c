@@ -80,10 +80,13 @@ int main(int argc, char **argv)
 {
     clean_up_on_signals();
     qkv_heatmap_options options = {.x_label = "Keys", .y_label = "Queries"};
+    const char *figure = NULL; /* an option that text has no use for */
     const char **titles = allocate((size_t)argc, sizeof *titles);
     ptrdiff_t n_titles = 0, shape[4];
     for (int option; (option = command_next(&heatmap, argc, argv)) >= 0;) {
-        if (option == OUTPUT) options.figure.path = optarg;
+        if (option == OUTPUT) options.figure.path = text_argument("output", optarg);
+        if (option == PALETTE || option == SIZE || option == KEEP_SCRIPT)
+            figure = heatmap.options[option].name;
         if (option == PALETTE) options.palette = parse_palette(optarg);
         if (option == TITLE) titles[n_titles++] = optarg;
         if (option == XLABEL) options.x_label = optarg;
@@ -96,8 +99,7 @@ int main(int argc, char **argv)
         if (option == KEEP_SCRIPT) options.figure.keep_script = true;
     }
     if (argc - optind > 1) usage_error("more than one file: %s", argv[optind + 1]);
-    if (options.figure.keep_script && !options.figure.path)
-        usage_error("--keep-script needs --output");
+    if (figure && !options.figure.path) usage_error("--%s needs --output", figure);
 
     double *matrices = optind < argc ? load_matrices(argv[optind], shape) : identity(10, shape);
     if (n_titles > shape[1])

@@ -264,11 +264,10 @@ static void save_predictions(const learned *l, const char *path)
 static long split(const char *option, char *text, const char **parts)
 {
     long n = 0;
-    for (char *part = strtok(text, ","); part; part = strtok(NULL, ",")) {
+    for (char *part; (part = strsep(&text, ","));) {
         if (n == MAX_X) usage_error("--%s has more than %d parts", option, MAX_X);
-        parts[n++] = part;
+        parts[n++] = text_argument(option, part);
     }
-    if (n == 0) usage_error("--%s is empty", option);
     return n;
 }
 
@@ -317,13 +316,13 @@ static settings read_settings(int argc, char **argv)
                   .format = "svg"};
     for (int i; (i = command_next(&c, argc, argv)) >= 0;) switch (i) {
         case 0:
-            o.data = optarg;
+            o.data = text_argument("data", optarg);
             break;
         case 1:
             o.n_x = split("x", optarg, o.x);
             break;
         case 2:
-            o.y = optarg;
+            o.y = text_argument("y", optarg);
             break;
         case 3:
             o.n = integer_argument(toy = "n", optarg, 3, 1000000);
@@ -350,7 +349,7 @@ static settings read_settings(int argc, char **argv)
             o.format = format_argument("format", optarg);
             break;
         case 11:
-            o.predict = optarg;
+            o.predict = text_argument("predict", optarg);
             break;
         case 12:
             check(qkv_set_num_threads((int)integer_argument("threads", optarg, 1, 4096)));
@@ -389,6 +388,7 @@ int main(int argc, char **argv)
     const char *csv = o.predict ? o.predict : path;
     if (csv) {
         save_predictions(&l, csv);
+        putchar('\n');
         say("wrote %s", csv);
     }
     if (o.plot) draw_figures(&l, o.plot, o.format); /* last: the numbers need no gnuplot */

@@ -187,11 +187,13 @@ static void draw_loss(const sheet *to, const learned *l)
 {
     const data_set *s = &l->data;
     const trace *t = &l->way;
-    const qkv_series loss = {QKV_LINE, NULL, t->n, t->step, t->loss, .colour = "#0072b2"};
+    qkv_mark mark = t->n > 1 ? QKV_LINE : QKV_POINTS; /* a line needs two points */
+    const qkv_series loss = {mark, NULL, t->n, t->step, t->loss, .colour = "#0072b2"};
     qkv_series bandwidths[MAX_X];
     double least = INFINITY, most = 0;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        bandwidths[c] = (qkv_series){.label = s->d == 1 ? NULL : s->x_name[c],
+        bandwidths[c] = (qkv_series){.mark = mark,
+                                     .label = s->d == 1 ? NULL : s->x_name[c],
                                      .n = t->n,
                                      .x = t->step,
                                      .y = t->bandwidth[c],

@@ -21,8 +21,8 @@ typedef struct qkv_table {
  * a number the nearest double: 1e-400 is 0. table is overwritten, and zeroed on an error:
  * QKV_E_FORMAT naming file, line and column for an unknown column (with those there are), a name
  * that two have, a column asked for twice, a row of another length, text or a number beyond double
- * in a column asked for, a misplaced quote, a NUL byte, no complete row; QKV_E_IO, QKV_E_NOMEM,
- * QKV_E_ARG. */
+ * in a column asked for, a misplaced quote, a NUL byte, a row of more than 16 MiB, no complete row;
+ * QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
 qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n);
 void qkv_csv_free(qkv_table *table);
 

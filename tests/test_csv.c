@@ -88,6 +88,26 @@ static void a_number_is_the_nearest_double(void **state)
     assert_refused("x\n-1e309\n", 9, NULL, "'-1e309' is beyond the range of a double");
 }
 
+/* What has no end of line: a device, a binary file, a quote that nobody closed. */
+static void a_row_without_end_is_refused(void **state)
+{
+    (void)state;
+    enum { BYTES = 17 << 20 };
+    qkv_table t;
+    assert_status(qkv_csv_load(&t, "/dev/zero", NULL, 0), QKV_E_FORMAT);
+    assert_message("/dev/zero, line 1, column 1: a NUL byte");
+    char *text = malloc(BYTES);
+    memset(text, 'x', BYTES);
+    memcpy(text, "x\n1\n", 4);
+    assert_refused(text, BYTES, NULL, "line 3: the row has more than 16 MiB");
+    for (int i = 100; i < BYTES; i += 100) text[i] = '\n';
+    text[4] = '"';
+    assert_refused(text, BYTES, NULL, "line 3: the row has more than 16 MiB");
+    text[4] = 'x';
+    assert_refused(text, BYTES, NULL, "line 3, column 1 (x): 'xxx");
+    free(text);
+}
+
 static void many_columns_are_listed_as_far_as_there_is_room(void **state)
 {
     (void)state;
@@ -269,6 +289,7 @@ int main(void)
         cmocka_unit_test(columns_are_found_by_name_and_by_number),
         cmocka_unit_test(every_common_dialect_reads_the_same),
         cmocka_unit_test(a_number_is_the_nearest_double),
+        cmocka_unit_test(a_row_without_end_is_refused),
         cmocka_unit_test(many_columns_are_listed_as_far_as_there_is_room),
         cmocka_unit_test(rows_with_missing_cells_are_dropped_and_counted),
         cmocka_unit_test(malformed_files_are_refused_with_line_and_column),

@@ -130,6 +130,9 @@ static void heatmap_tells_wrong_usage_from_failure(void **state)
     assert_run(ARGV(HEATMAP, "--scale", "2,1"), 1, "", "from 2 to 1");
     assert_run(ARGV(HEATMAP, "--title", "a", "--title", "b"), 2, "", "2 titles for 1 column\n");
     assert_run(ARGV(HEATMAP, "--keep-script"), 2, "", "--keep-script needs --output");
+    assert_run(ARGV(HEATMAP, "--size", "3,3"), 2, "", "--size needs --output");
+    assert_run(ARGV(HEATMAP, "--palette", "Reds"), 2, "", "--palette needs --output");
+    assert_run(ARGV(HEATMAP, "--output", ""), 2, "", "--output: the argument");
     setenv("QKV_GNUPLOT", "/no/such/gnuplot", 1);
     assert_run(ARGV(HEATMAP, "--output", scratch("none.svg")), 1, "", "/no/such/gnuplot");
     unsetenv("QKV_GNUPLOT");

@@ -376,6 +376,14 @@ static void the_toy_run_starts_wide_and_finds_the_curve(void **state)
     assert_int_equal(n, 6);
     free(figure), free(text);
 
+    text = regress("toy", (const char *const[]){"--start", "1e-9", NULL});
+    figure = read_figure("toy", "loss"); /* no step was taken, which shows as one point */
+    free(read_block(figure, 0, &n, 4));
+    assert_int_equal(n, 1);
+    assert_non_null(strstr(figure, "with points"));
+    assert_null(strstr(figure, "with lines"));
+    free(figure), free(text);
+
     text = regress("toy", (const char *const[]){"--n", "201", NULL});
     figure = read_figure("toy", "weights"); /* 3 keys a cell: none is lost */
     double *cells = read_block(figure, 0, &n, 67);

@@ -192,6 +192,9 @@ static void options_without_effect_are_refused(void **state)
     assert_refused(
         (const char *const[]){"--data", csv, "--x", "a,b", "--y", "c", "--grid", "9", NULL}, 2,
         "--grid and several columns in --x do not go together");
+    assert_refused((const char *const[]){"--predict", "", NULL}, 2, "--predict: the argument ");
+    assert_refused((const char *const[]){"--data", csv, "--x", "a,", "--y", "c", NULL}, 2,
+                   "--x: the argument or a part of it is empty");
     assert_refused((const char *const[]){"--start", "1e-300", "--plot", "", NULL}, 2,
                    "--start: 1e-300 is not between ");
     assert_refused((const char *const[]){"--start", "1e300", "--plot", "", NULL}, 2,
