@@ -198,7 +198,8 @@ static void print_report(const settings *o, const learned *l, const qkv_regressi
     if (s->toy)
         say("data           y = 2 sin x + x + noise: %td rows", s->n);
     else
-        say("data           %s of %s: %td rows", s->y_name, o->data, s->n);
+        say("data           %s of %s: %td rows", s->y_name,
+            strcmp(o->data, "-") == 0 ? "standard input" : o->data, s->n);
     if (s->table.dropped) say("               incomplete rows dropped: %zu", s->table.dropped);
     say("steps          %td, %s", fit->steps, ending(o, fit));
     say("gradient       %.2g   (the largest |d loss / d log h|)", fit->gradient);

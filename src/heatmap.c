@@ -6,6 +6,7 @@
 #include "file.h"
 #include "gnuplot.h"
 #include "heatmap.h"
+#include "plot_digits.h"
 #include "resample.h"
 #include "size.h"
 
@@ -115,6 +116,14 @@ static void set_text_tics(qkv_sheet *s, const char *axis, const double *range, c
     }
 }
 
+static void set_format(qkv_sheet *s, const char *axis, const double *range, bool shared)
+{
+    if (shared)
+        fprintf(s->script, "set format %s ''\n", axis);
+    else
+        fprintf(s->script, "set format %s '%%.%dg'\n", axis, qkv_plot_digits(range[0], range[1]));
+}
+
 /* Numbers or texts only where the axis is not shared with a panel further out. */
 static void set_tics(qkv_sheet *s, const qkv_heatmaps *h, bool bottom, bool first)
 {
@@ -131,8 +140,8 @@ static void set_tics(qkv_sheet *s, const qkv_heatmaps *h, bool bottom, bool firs
     else
         fprintf(s->script, "set ytics %g\n",
                 qkv_heatmap_tic_step(h->y_range, h->n_q, h->at.cell_h, 0.28));
-    fprintf(s->script, "set format x '%s'\nset format y '%s'\n", bottom ? "%g" : "",
-            first ? "%g" : "");
+    set_format(s, "x", h->x_range, !bottom);
+    set_format(s, "y", h->y_range, !first);
 }
 
 static void set_colour_bar(qkv_sheet *s, const qkv_heatmaps *h)

@@ -4,6 +4,7 @@
 #include "fail.h"
 #include "heatmap.h"
 #include "label.h"
+#include "plot_digits.h"
 
 enum { LONGEST = 20 }; /* a matrix, against its width: then its cells stretch */
 
@@ -121,8 +122,12 @@ double qkv_heatmap_number_inches(const double range[2])
     double inches = 0;
     for (int i = 0; i < 2; i++) {
         char text[32];
+        int digits = qkv_plot_digits(range[0], range[1]);
         bool whole = range[1] - range[0] >= 10 && fabs(range[i]) < 1e6;
-        snprintf(text, sizeof text, whole ? "%.0f" : "%.3g", range[i]);
+        if (whole)
+            snprintf(text, sizeof text, "%.0f", range[i]);
+        else
+            snprintf(text, sizeof text, "%.*g", digits > 6 ? digits : 3, range[i]);
         inches = fmax(inches, qkv_label_inches(text));
     }
     return inches;

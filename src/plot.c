@@ -8,6 +8,7 @@
 #include "figure.h"
 #include "gnuplot.h"
 #include "label.h"
+#include "plot_digits.h"
 
 static const char caller[] = "qkv_plot_panels";
 
@@ -176,9 +177,10 @@ static void add_series(qkv_sheet *sheet, const qkv_series *s, int index, size_t 
 static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
 {
     FILE *f = sheet->script;
-    fprintf(f, "set xrange [%.10g:%.10g]\nset yrange [%.10g:%.10g]\n%sset logscale y\n", b->low[0],
+    fprintf(f, "set xrange [%.15g:%.15g]\nset yrange [%.15g:%.15g]\n%sset logscale y\n", b->low[0],
             b->high[0], b->low[1], b->high[1], p->log_y ? "" : "un");
-    fputs("set xtics autofreq\n", f);
+    fprintf(f, "set format x '%%.%dg'\nset format y '%%.%dg'\nset xtics autofreq\n",
+            qkv_plot_digits(b->low[0], b->high[0]), qkv_plot_digits(b->low[1], b->high[1]));
     if (p->x_ticks) {
         fputs("set xtics (", f);
         for (size_t i = 0; i < p->n_x_ticks; i++) {
@@ -241,7 +243,7 @@ static void set_figure(qkv_sheet *sheet)
     fprintf(sheet->script,
             "set border 3 linecolor '#888888' linewidth 0.8\n"
             "set tics out nomirror scale 0.4 textcolor '#333333'\nset xtics offset 0,%g\n"
-            "set format '%%g'\nset samples 2\n"
+            "set samples 2\n"
             "set key noautotitle Left reverse samplen 1.6 spacing %g "
             "textcolor '#222222'\nset multiplot\n",
             sheet->raise, sheet->key_spacing);

@@ -210,7 +210,7 @@ static void names_do_not_steer_the_terminal(void **state)
         (const char *const[]){"--data", "-", "--x", "1", "--y", "2", "--plot", "", NULL}, csv);
     assert_int_equal(r.exit_code, 0);
     assert_non_null(strstr(r.out, "of \\x1b[31mx (started"));
-    assert_non_null(strstr(r.out, "y\\xff\\xc2\\x9b of -"));
+    assert_non_null(strstr(r.out, "y\\xff\\xc2\\x9b of standard input: 3 rows"));
     assert_null(strpbrk(r.out, "\033\xff\x9b"));
     ran_free(&r);
     r = regress((const char *const[]){"--data", "-", "--x", "1", "--y", "z\033", NULL}, csv);

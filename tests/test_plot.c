@@ -102,8 +102,8 @@ static void axes_are_shared_and_the_scale_is_common(void **state)
     char *script = heatmap_script(m, (ptrdiff_t[]){3, 2, 2, 2}, o);
     assert_int_equal(count(script, "set xlabel 'Keys'"), 2);
     assert_int_equal(count(script, "set ylabel 'Queries'"), 3);
-    assert_int_equal(count(script, "set format x '%g'"), 2);
-    assert_int_equal(count(script, "set format y '%g'"), 3);
+    assert_int_equal(count(script, "set format x '%.6g'"), 2);
+    assert_int_equal(count(script, "set format y '%.6g'"), 3);
     assert_int_equal(count(script, "set title 'left'"), 1);
     assert_int_equal(count(script, "set title 'right'"), 1);
     assert_int_equal(count(script, "\nplot "), 6);
@@ -414,9 +414,11 @@ static void panels_have_their_ranges_labels_and_series(void **state)
     assert_contains(script, "set yrange [-106:26]"); /* -100 .. 20, and 5 % of it around */
     assert_contains(script, "title 'it'.\"\\047\".'s a band'");
     assert_contains(script, "notitle");
+    assert_int_equal(count(script, "set format x '%.6g'"), 4);
     assert_contains(script, "'#123456'");
     assert_int_equal(count(script, "\nset logscale y"), 1);
-    assert_contains(script, "set yrange [0.8912509381:11.22018454]"); /* -100 has no logarithm */
+    assert_contains(script,
+                    "set yrange [0.891250938133746:11.2201845430196]"); /* -100 has no logarithm */
     assert_contains(script, "'a%%d' 0, 'b' 1");
     assert_contains(script, "set yrange [0:21]"); /* bars stand on zero */
     free(script);
@@ -470,6 +472,25 @@ static void the_legend_hides_no_data(void **state)
     p.n_series = 1;
     find_legend(&p, &key, &axes, &columns);
     assert_close(axes - alone, 0.18, 1e-3); /* no labels, no room */
+}
+
+static void numbers_far_from_zero_stay_apart(void **state)
+{
+    (void)state;
+    const double x[] = {1000000.125, 1000000.5}, y[] = {-2e-9, -1e-9};
+    const qkv_series s = {.n = 2, .x = x, .y = y};
+    const qkv_panel p = {.series = &s, .n_series = 1};
+    qkv_figure figure = {.path = scratch("far.svg"), .keep_script = true};
+    assert_ok(qkv_plot_panels(&p, 1, 1, &figure));
+    char *script = read_file(scratch("far.svg.gp"), NULL), *svg = read_file(figure.path, NULL);
+    assert_contains(script, "set format x '%.10g'");
+    assert_contains(script, "set format y '%.6g'");
+    assert_contains(svg, "1000000.2");
+    free(script), free(svg);
+    script = heatmap_script(eye, eye_shape, (qkv_heatmap_options){.y_range = {2e6, 2e6 + 1}});
+    assert_contains(script, "set format y '%.10g'");
+    assert_contains(script, "set format x '%.6g'");
+    free(script);
 }
 
 static void equal_aspect_makes_units_equally_long(void **state)
@@ -528,6 +549,7 @@ int main(void)
         cmocka_unit_test(without_a_file_the_figure_is_text),
         cmocka_unit_test(panels_have_their_ranges_labels_and_series),
         cmocka_unit_test(the_legend_hides_no_data),
+        cmocka_unit_test(numbers_far_from_zero_stay_apart),
         cmocka_unit_test(equal_aspect_makes_units_equally_long),
         cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
