@@ -61,12 +61,12 @@ _Noreturn static void print_help(const command *c)
 
 static char unfinished[32]; /* what src/file.c puts into the name of a file until it is whole */
 
-/* Only what POSIX allows in a handler. The files are those that are open: nobody has a list. */
+/* Only what POSIX allows in a handler: the half-written files are found among those open. */
 static void clean_up(int number)
 {
     enum { FILES = 100 };
     char link[] = "/proc/self/fd/00", path[PATH_MAX];
-    for (int file = 3; file < FILES; file++) {
+    for (int file = 0; file < FILES; file++) {
         char *digit = link + sizeof link - 3;
         if (file >= 10) *digit++ = (char)('0' + file / 10);
         *digit++ = (char)('0' + file % 10);

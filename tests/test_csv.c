@@ -103,8 +103,12 @@ static void a_row_without_end_is_refused(void **state)
     for (int i = 100; i < BYTES; i += 100) text[i] = '\n';
     text[4] = '"';
     assert_refused(text, BYTES, NULL, "line 3: the row has more than 16 MiB");
-    text[4] = 'x';
-    assert_refused(text, BYTES, NULL, "line 3, column 1 (x): 'xxx");
+    memset(text, '1', BYTES); /* many rows are no long row */
+    for (int i = 1; i < BYTES; i += 100) text[i] = '\n';
+    text[0] = 'x';
+    assert_ok(load(&t, text, BYTES, NULL, NULL));
+    assert_int_equal(t.rows, (BYTES - 2) / 100 + 1);
+    qkv_csv_free(&t);
     free(text);
 }
 
