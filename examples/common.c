@@ -2,7 +2,9 @@
 
 #include <errno.h>
 #include <getopt.h>
+#include <limits.h>
 #include <math.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdbool.h>
 #include <stdio.h>
@@ -10,6 +12,8 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#include "src/label.h"
 
 enum { MAX_OPTIONS = 32, HELP_COLUMN = 28, HELP_WIDTH = 80 };
 
@@ -55,6 +59,37 @@ _Noreturn static void print_help(const command *c)
     exit(fflush(stdout) == 0 ? EXIT_SUCCESS : EXIT_FAILED);
 }
 
+static char unfinished[32]; /* what src/file.c puts into the name of a file until it is whole */
+
+/* Only what POSIX allows in a handler: the half-written files are found among those open. */
+static void clean_up(int number)
+{
+    enum { FILES = 100 };
+    char link[] = "/proc/self/fd/00", path[PATH_MAX];
+    for (int file = 0; file < FILES; file++) {
+        char *digit = link + sizeof link - 3;
+        if (file >= 10) *digit++ = (char)('0' + file / 10);
+        *digit++ = (char)('0' + file % 10);
+        *digit = '\0';
+        ssize_t n = readlink(link, path, sizeof path - 1);
+        path[n < 0 ? 0 : n] = '\0';
+        if (n > 4 && strcmp(path + n - 4, ".tmp") == 0 && strstr(path, unfinished)) unlink(path);
+    }
+    raise(number); /* ends the program: the handler was for one time */
+}
+
+void clean_up_on_signals(void)
+{
+    static const int signals[] = {SIGINT, SIGTERM, SIGHUP};
+    snprintf(unfinished, sizeof unfinished, ".%ld-", (long)getpid());
+    for (size_t i = 0; i < sizeof signals / sizeof *signals; i++) {
+        struct sigaction action;
+        if (sigaction(signals[i], NULL, &action) != 0 || action.sa_handler == SIG_IGN) continue;
+        action = (struct sigaction){.sa_handler = clean_up, .sa_flags = (int)SA_RESETHAND};
+        sigaction(signals[i], &action, NULL);
+    }
+}
+
 int command_next(const command *c, int argc, char **argv)
 {
     enum { HELP = 1000, VERSION, FIRST };
@@ -79,12 +114,40 @@ int command_next(const command *c, int argc, char **argv)
     return found < 0 ? -1 : found - FIRST;
 }
 
+static void print_plain(FILE *to, const char *format, va_list arguments)
+{
+    char *text;
+    if (vasprintf(&text, format, arguments) < 0) {
+        fputs("out of memory\n", to);
+        return;
+    }
+    for (const char *s = text; *s;) {
+        int n = qkv_utf8_length(s);
+        bool control = n == 1 ? *s < ' ' || *s == 0x7f
+                              : n == 2 && memcmp(s, "\u00a0", 2) < 0; /* U+0080 to U+009F */
+        if (n > 0 && !control)
+            fwrite(s, 1, (size_t)n, to);
+        else /* of two bytes the second is none by itself */
+            n = fprintf(to, "\\x%02x", (unsigned char)*s) / 4;
+        s += n;
+    }
+    fputc('\n', to);
+    free(text);
+}
+
+void say(const char *format, ...)
+{
+    va_list arguments;
+    va_start(arguments, format);
+    print_plain(stdout, format, arguments);
+    va_end(arguments);
+}
+
 static void print_error(const char *format, va_list arguments)
 {
     fflush(stdout);
     fprintf(stderr, "%s: ", program_invocation_short_name);
-    vfprintf(stderr, format, arguments);
-    fputc('\n', stderr);
+    print_plain(stderr, format, arguments);
 }
 
 _Noreturn void usage_error(const char *format, ...)
@@ -114,7 +177,9 @@ int finish(void)
 
 void check(qkv_status status)
 {
-    if (status != QKV_OK) fail_with("%s", qkv_last_error());
+    if (status == QKV_OK) return;
+    const char *message = qkv_last_error(), *colon = strstr(message, ": ");
+    fail_with("%s", strncmp(message, "qkv_", 4) == 0 && colon ? colon + 2 : message);
 }
 
 void *allocate(size_t n, size_t size)
@@ -145,12 +210,18 @@ long integer_argument(const char *option, const char *text, long lower, long upp
     return value;
 }
 
+const char *text_argument(const char *option, const char *text)
+{
+    if (!*text) usage_error("--%s: the argument or a part of it is empty", option);
+    return text;
+}
+
 const char *format_argument(const char *option, const char *text)
 {
     static const char *const formats[] = {"svg", "png", "pdf"};
     for (int i = 0; i < 3; i++)
         if (!strcmp(text, formats[i])) return formats[i];
-    usage_error("--%s is '%s', expected svg, png or pdf", option, text);
+    usage_error("--%s: '%s' is none of svg, png, pdf", option, text);
 }
 
 void make_directories(const char *path)

@@ -25,16 +25,26 @@ typedef struct command {
     const command_option *options;
 } command;
 
+/* For main to begin with: a signal that ends the program (Ctrl-C) takes half-written files with it.
+ */
+void clean_up_on_signals(void);
+
 /* The index in the table of the next option of argv, its argument in getopt's optarg; -1 when there
  * are no more (what is left begins at argv[optind]). Prints and exits for --help and --version, and
  * exits with EXIT_USAGE for what the table does not have. */
 int command_next(const command *c, int argc, char **argv);
 
-/* Prints "program: message" and exits: with EXIT_USAGE and a hint at --help, with EXIT_FAILED. */
+/* One line on stdout, as printf would print it, with its end. Control characters, and bytes that
+ * are not UTF-8, show as \x1b: names come from files, and must not steer the terminal. */
+void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* Prints "program: message", as say does, and exits: with EXIT_USAGE and a hint at --help, with
+ * EXIT_FAILED. */
 _Noreturn void usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void fail_with(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* Exits through fail_with(qkv_last_error()) unless status is QKV_OK. */
+/* Exits through fail_with unless status is QKV_OK, with what qkv_last_error says behind the name of
+ * the function. */
 void check(qkv_status status);
 
 /* What main returns: EXIT_SUCCESS if all that was printed has arrived; exits through fail_with
@@ -47,6 +57,9 @@ void *allocate(size_t n, size_t size);
 /* The number that text spells, in [lower, upper]; a usage_error naming --option otherwise. */
 double number_argument(const char *option, const char *text, double lower, double upper);
 long integer_argument(const char *option, const char *text, long lower, long upper);
+
+/* text, which must not be empty; a usage_error naming --option otherwise. */
+const char *text_argument(const char *option, const char *text);
 
 /* "svg", "png" or "pdf", whichever text is; a usage_error naming --option otherwise. */
 const char *format_argument(const char *option, const char *text);

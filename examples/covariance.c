@@ -133,14 +133,13 @@ static void print_matrices(const double *const matrix[3], ptrdiff_t d)
 {
     static const char *const title[] = {"tape", "finite differences", "scale * Cov_p[k]"};
     ptrdiff_t shown = d < 4 ? d : 4;
-    for (int m = 0; m < 3; m++) printf("%-*s", (int)(11 * shown + 3), title[m]);
+    for (int m = 0; m < 3; m++) printf("%-*s", m < 2 ? (int)(11 * shown + 3) : 0, title[m]);
     putchar('\n');
     for (ptrdiff_t r = 0; r < shown; r++) {
         for (int m = 0; m < 3; m++) {
             for (ptrdiff_t c = 0; c < shown; c++) printf("%11.7f", matrix[m][r * d + c]);
-            printf("   ");
+            fputs(m < 2 ? "   " : "\n", stdout);
         }
-        putchar('\n');
     }
     if (shown < d) printf("(the first %td rows and columns of %td)\n", shown, d);
 }
@@ -148,8 +147,8 @@ static void print_matrices(const double *const matrix[3], ptrdiff_t d)
 static void print_result(exercise *e, const double *const matrix[3])
 {
     ptrdiff_t d = e->a.d_k, n = d * d;
-    printf("a(q, k) = %g q'k, %td keys in %td dimensions, values = keys\n\n", e->scale, e->a.n_k,
-           d);
+    printf("a(q, k) = %g q'k, %td key%s in %td dimensions, values = keys\n\n", e->scale, e->a.n_k,
+           e->a.n_k == 1 ? "" : "s", d);
     print_matrices(matrix, d);
     printf("\nlargest difference   tape and covariance         %.2e\n",
            largest_difference(matrix[0], matrix[2], n));
@@ -183,20 +182,19 @@ static void draw(exercise *e, const double *cov, const settings *s)
 {
     size_t n = (size_t)e->a.n_k;
     double *x = allocate(n, sizeof *x), *y = allocate(n, sizeof *y), *size = allocate(n, sizeof *x);
-    double greatest = 0;
+    double greatest = 0, largest = 24 * sqrt(fmin(1, 20 / (double)n)); /* many discs need room */
     for (size_t j = 0; j < n; j++) greatest = fmax(greatest, e->weights[j]);
     for (size_t j = 0; j < n; j++) {
         x[j] = e->k[j * (size_t)s->d];
         y[j] = e->k[j * (size_t)s->d + 1];
-        size[j] = fmax(1.5, 24 * sqrt(e->weights[j] / greatest)); /* the area is the weight */
+        size[j] = fmax(1.5, largest * sqrt(e->weights[j] / greatest)); /* the area is the weight */
     }
     double curve[2][2][ELLIPSE];
     for (int i = 0; i < 2; i++) ellipse(e->output, cov, s->d, i + 1, curve[i][0], curve[i][1]);
     const qkv_series series[] = {
-        {QKV_LINE, "covariance, 1 and 2 \u03c3", ELLIPSE, curve[0][0], curve[0][1],
-         .colour = "#0072b2"},
-        {QKV_LINE, NULL, ELLIPSE, curve[1][0], curve[1][1], .colour = "#56b4e9"},
         {QKV_POINTS, "keys, area = weight", n, x, y, .sizes = size, .colour = "#999999"},
+        {QKV_LINE, "covariance, 1 \u03c3", ELLIPSE, curve[0][0], curve[0][1], .colour = "#0072b2"},
+        {QKV_LINE, "covariance, 2 \u03c3", ELLIPSE, curve[1][0], curve[1][1], .colour = "#56b4e9"},
         {QKV_POINTS, "query", 1, e->q, e->q + 1, .size = 9, .colour = "#d55e00"},
         {QKV_POINTS, "attention", 1, e->output, e->output + 1, .size = 9, .colour = "#0072b2"}};
     const qkv_panel panel = {.title = "Keys, their weights, and their covariance under them",
@@ -210,29 +208,31 @@ static void draw(exercise *e, const double *cov, const settings *s)
     make_directories(s->plot);
     char *path = join_path(s->plot, name);
     check(qkv_plot_panels(&panel, 1, 1, &(qkv_figure){.path = path, .width = 6.5, .height = 5.5}));
-    printf("\nfigure  %s\n", path);
+    putchar('\n');
+    say("wrote %s", path);
     free(path), free(x), free(y), free(size);
 }
 
-/* ---- The command line
- * ------------------------------------------------------------------------------ */
+/* ---- The command line --------------------------------------------------------------------------
+ */
 
 static settings read_settings(int argc, char **argv)
 {
     static const command_option options[] = {
-        {"keys", "N", "number of keys (default 12)"},
-        {"dim", "D", "their dimension, 2 or more (default 2)"},
-        {"scale", "S", "scale of the score (default 1)"},
-        {"seed", "N", "seed of the random keys and query (default 1)"},
+        {"keys", "N", "Number of keys (default: 12)."},
+        {"dim", "D", "Their dimension, 2 or more (default: 2)."},
+        {"scale", "S", "Scale of the score (default: 1)."},
+        {"seed", "N", "Seed of the random keys and query (default: 1)."},
         {"plot", "DIR",
-         "where to draw keys, weights and the covariance ellipse (default figures; '' for none)"},
-        {"format", "svg|png|pdf", "format of the figure (default svg)"},
-        {0}};
+         "Draw keys, weights and the covariance ellipses into DIR (default: figures; '' for "
+         "none)."},
+        {"format", "FORMAT", "Format of the figure: svg (default), png or pdf."},
+        {NULL, NULL, NULL}};
     static const command c = {
         .usage = "",
         .summary =
-            "The Jacobian of attention with respect to its query is the covariance of the keys "
-            "under the attention weights: computed three ways, and drawn.",
+            "Computes three ways, and draws, what the Jacobian of attention with respect to its "
+            "query is: the covariance of the keys under the attention weights.",
         .options = options};
     settings s = {.keys = 12, .d = 2, .seed = 1, .scale = 1, .plot = "figures", .format = "svg"};
     for (int o; (o = command_next(&c, argc, argv)) >= 0;) switch (o) {
@@ -261,6 +261,7 @@ static settings read_settings(int argc, char **argv)
 
 int main(int argc, char **argv)
 {
+    clean_up_on_signals();
     settings s = read_settings(argc, argv);
     exercise e = make_exercise(&s);
     e.a.score = QKV_SCORE_DOT;
@@ -270,7 +271,7 @@ int main(int argc, char **argv)
     by_tape(&e, matrix[0]);
     by_differences(&e, matrix[1]);
     covariance(&e, cov);
-    for (size_t x = 0; x < n; x++) matrix[2][x] = e.scale * cov[x];
+    for (size_t x = 0; x < n; x++) matrix[2][x] = e.scale * cov[x] + 0.0; /* not -0 */
     print_result(&e, (const double *const *)matrix);
     if (s.plot) draw(&e, cov, &s);
     for (int m = 0; m < 3; m++) free(matrix[m]);

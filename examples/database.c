@@ -90,26 +90,29 @@ typedef struct lookup {
     double *shared;         /* [n_q, PEOPLE] leading letters in common, the end included */
 } lookup;
 
-/* One call of the layer: its weights, for keys and queries of d coordinates. */
+/* One call of the layer: its weights, for keys and queries of d coordinates. visible [n_q, PEOPLE]:
+ * other records are as if absent; NULL: all of the database. */
 static void attend(const lookup *l, qkv_attention a, double *q, double *k, double scale,
-                   double *weights)
+                   const double *visible, double *weights)
 {
     double values[PEOPLE] = {0}, bandwidth = 0.5;
-    uint8_t mask[PEOPLE];
-    for (int i = 0; i < PEOPLE; i++) mask[i] = l->present[i];
+    uint8_t *mask = allocate((size_t)l->n_q * PEOPLE, 1);
+    for (ptrdiff_t i = 0; i < l->n_q * PEOPLE; i++)
+        mask[i] = l->present[i % PEOPLE] && (!visible || visible[i] > 0);
     double *o = allocate((size_t)l->n_q, sizeof *o);
     a.batch = a.heads = a.d_v = 1;
     a.n_q = l->n_q;
     a.n_k = PEOPLE;
     qkv_operands_f64 in = {.q.data = q, .k.data = k, .v.data = values, .scale.data = &scale};
     if (a.score == QKV_SCORE_GAUSSIAN) in.bandwidth.data = &bandwidth;
-    in.mask = (qkv_slot_bool){.data = mask, .strided = true, .stride = {0, 0, 0, 1}};
+    in.mask.data = mask;
     qkv_results_f64 out = {.o.data = o, .weights.data = weights};
     size_t bytes;
     check(qkv_attention_workspace(&a, QKV_FORWARD, QKV_F64, &bytes));
     void *workspace = allocate(bytes, 1);
     check(qkv_attention_forward_f64(&a, &in, &out, workspace, bytes));
     free(workspace);
+    free(mask);
     free(o);
 }
 
@@ -132,12 +135,14 @@ static void ask(lookup *l)
     a.d_k = (ptrdiff_t)v.n;
     size_t cells = (size_t)l->n_q * PEOPLE;
     l->shared = allocate(cells, sizeof *l->shared);
-    attend(l, a, x, keys, 1, l->shared);
+    attend(l, a, x, keys, 1, NULL, l->shared);
     for (int mode = 0; mode < MODES; mode++) {
         a = modes[mode];
         a.d_k = (ptrdiff_t)v.n;
         l->weights[mode] = allocate(cells, sizeof **l->weights);
-        attend(l, a, x, keys, mode == SOFT ? 1 / l->temperature : 1, l->weights[mode]);
+        /* Who has nothing in common with the query is not near, even if nobody is nearer. */
+        attend(l, a, x, keys, mode == SOFT ? 1 / l->temperature : 1,
+               mode == NEAREST ? l->shared : NULL, l->weights[mode]);
     }
     free(x);
     free(v.prefix);
@@ -154,15 +159,14 @@ static void forget(lookup *l)
 /* ---- Telling -----------------------------------------------------------------------------------
  */
 
-/* Who has the largest weight for a query; -1 if nobody has any, or has nothing in common with it.
- */
+/* Who has the largest weight for a query; -1 if nobody has any. */
 static int answer(const lookup *l, int mode, ptrdiff_t query)
 {
     const double *w = l->weights[mode] + query * PEOPLE;
     int best = 0;
     for (int i = 1; i < PEOPLE; i++)
         if (w[i] > w[best]) best = i;
-    return w[best] > 0 && l->shared[query * PEOPLE + best] > 0 ? best : -1;
+    return w[best] > 0 ? best : -1;
 }
 
 static void print_answer(const lookup *l, int mode, ptrdiff_t query, const char *label)
@@ -178,7 +182,8 @@ static void print_query(const lookup *l, ptrdiff_t query)
 {
     enum { BAR = 36 };
     static const char full[] = "####################################";
-    printf("\nQuery \"%s\"\n", l->queries[query]);
+    putchar('\n');
+    say("Query \"%s\"", l->queries[query]);
     print_answer(l, EXACT, query, "exact:");
     print_answer(l, NEAREST, query, "approximate:");
     printf("  softmax weights at temperature %g, by shared leading letters (and end):\n",
@@ -206,13 +211,37 @@ static void print_database(const lookup *l)
 /* ---- Figures -----------------------------------------------------------------------------------
  */
 
+/* Whom a database asks: "all records", or "all but" those it lacks; to be freed. */
+static char *name_records(const lookup *l)
+{
+    char *name = print_text("all records");
+    for (int i = 0, n = 0; i < PEOPLE; i++) {
+        if (l->present[i]) continue;
+        char *longer =
+            print_text("%s%s%s", n ? name : "all but ", n ? ", " : "", everybody[i].last);
+        n++;
+        free(name);
+        name = longer;
+    }
+    return name;
+}
+
 /* One row of the figure for each database, one column for each way of asking it. */
 static void draw_weights(const char *directory, const lookup *lookups, int n)
 {
     ptrdiff_t shape[4] = {n, MODES, lookups->n_q, PEOPLE}, cells = lookups->n_q * PEOPLE;
     double *all = allocate((size_t)(n * MODES * cells), sizeof *all);
-    const char *keys[PEOPLE];
-    for (int i = 0; i < PEOPLE; i++) keys[i] = everybody[i].last;
+    const char *keys[PEOPLE], *x_label = "Keys";
+    char *rows[2];
+    for (int d = 0; d < n; d++) {
+        char *records = name_records(&lookups[d]);
+        rows[d] = print_text("Queries to %s", records);
+        free(records);
+    }
+    for (int i = 0; i < PEOPLE; i++) {
+        keys[i] = everybody[i].last;
+        if (!lookups[n - 1].present[i]) x_label = "Keys (grey: removed)";
+    }
     for (ptrdiff_t at = 0; at < n * MODES * cells; at++) {
         const lookup *l = &lookups[at / (MODES * cells)];
         double w = l->weights[at / cells % MODES][at % cells];
@@ -220,14 +249,15 @@ static void draw_weights(const char *directory, const lookup *lookups, int n)
     }
     char *path = join_path(directory, "database_weights.svg");
     qkv_heatmap_options options = {.figure.path = path,
-                                   .x_label = "Keys",
-                                   .y_label = "Queries",
+                                   .x_label = x_label,
+                                   .y_labels = (const char *const *)rows,
                                    .titles = mode_names,
                                    .x_ticks = keys,
                                    .y_ticks = lookups->queries,
                                    .upper = 1};
     check(qkv_show_heatmaps(all, shape, &options));
-    printf("wrote %s\n", path);
+    say("wrote %s", path);
+    for (int d = 0; d < n; d++) free(rows[d]);
     free(path);
     free(all);
 }
@@ -242,13 +272,11 @@ typedef struct bars {
 static qkv_panel fill_bars(bars *b, const lookup *l, ptrdiff_t query, const char *const *keys)
 {
     static const double x[PEOPLE] = {0, 1, 2, 3, 4, 5};
-    bool whole = true;
-    for (int i = 0; i < PEOPLE; i++) {
+    for (int i = 0; i < PEOPLE; i++)
         b->weight[i] = l->present[i] ? l->weights[SOFT][query * PEOPLE + i] : NAN;
-        whole = whole && l->present[i];
-    }
-    snprintf(b->title, sizeof b->title, "\"%.150s\" asked of %s", l->queries[query],
-             whole ? "all records" : "the records left");
+    char *records = name_records(l);
+    snprintf(b->title, sizeof b->title, "\"%.100s\" asked of %s", l->queries[query], records);
+    free(records);
     b->series = (qkv_series){.mark = QKV_BARS, .n = PEOPLE, .x = x, .y = b->weight};
     return (qkv_panel){.title = b->title,
                        .y_label = "softmax weight",
@@ -272,7 +300,7 @@ static void draw_bars(const char *directory, const lookup *lookups, int n, ptrdi
     for (int i = 0; i < count; i++) panels[i] = fill_bars(&all[i], &lookups[i % n], i / n, keys);
     char *path = join_path(directory, "database_bars.svg");
     check(qkv_plot_panels(panels, rows, cols, &(qkv_figure){.path = path, .height = 2.9 * rows}));
-    printf("wrote %s\n", path);
+    say("wrote %s", path);
     free(path);
     free(panels);
     free(all);
@@ -286,16 +314,14 @@ enum { QUERY, WITHOUT, TEMPERATURE, PLOT };
 static const command database = {
     "",
     "Looks up first names by last names, as attention: exactly, and approximately by shared "
-    "leading "
-    "letters. Without --query and --without it tells the chapter's story: \"Li\" is found; then "
-    "its "
-    "record is removed and \"Li\" is asked again.",
+    "leading letters. Without --query and --without it tells the chapter's story: \"Li\" is found; "
+    "then its record is removed and \"Li\" is asked again.",
     (const command_option[]){
         [QUERY] = {"query", "NAME", "Last name to look up; may be repeated (default: Li)."},
         [WITHOUT] = {"without", "NAME", "Leave this last name's record out; may be repeated."},
         [TEMPERATURE] = {"temperature", "T",
                          "Softmax of shared letters divided by T (default: 0.5)."},
-        [PLOT] = {"plot", "DIR", "Draw the weights into DIR: a heatmap and bars."},
+        [PLOT] = {"plot", "DIR", "Draw the weights into DIR, a heatmap and bars (default: none)."},
         {NULL, NULL, NULL}}};
 
 static void remove_record(lookup *l, const char *last)
@@ -311,6 +337,7 @@ static void remove_record(lookup *l, const char *last)
 
 int main(int argc, char **argv)
 {
+    clean_up_on_signals();
     /* The figure also asks for every name there is, behind the queries of the command line. */
     const char **queries = allocate((size_t)argc + 1 + PEOPLE, sizeof *queries), *plot = NULL;
     ptrdiff_t asked = 0;
@@ -324,7 +351,7 @@ int main(int argc, char **argv)
         if (option == WITHOUT) remove_record(lookups, optarg);
         if (option == TEMPERATURE)
             lookups[0].temperature = number_argument("temperature", optarg, 1e-3, 1e3);
-        if (option == PLOT) plot = optarg;
+        if (option == PLOT) plot = *optarg ? optarg : NULL;
     }
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
     if (asked == 0) queries[asked++] = "Li";

@@ -53,9 +53,14 @@ static double *load_matrices(const char *path, ptrdiff_t shape[4])
     qkv_npy array;
     check(qkv_npy_load(&array, path));
     if (array.rank < 2 || array.rank > 4)
-        fail_with("%s has %d axes, expected 2 to 4", path, array.rank);
+        fail_with("%s has %d ax%s, expected 2 to 4", path, array.rank,
+                  array.rank == 1 ? "is" : "es");
     for (int i = 0; i < 4; i++) shape[i] = i < 4 - array.rank ? 1 : array.dim[i - (4 - array.rank)];
     size_t n = qkv_npy_size(&array);
+    for (int i = 0; i < array.rank; i++)
+        if (array.dim[i] == 0)
+            fail_with("%s: axis %d of %d has size 0: there is nothing to draw", path, i,
+                      array.rank);
     double *matrices = allocate(n, sizeof *matrices);
     for (size_t i = 0; i < n; i++) matrices[i] = qkv_npy_element(&array, i);
     qkv_npy_free(&array);
@@ -73,11 +78,15 @@ static double *identity(ptrdiff_t n, ptrdiff_t shape[4])
 
 int main(int argc, char **argv)
 {
+    clean_up_on_signals();
     qkv_heatmap_options options = {.x_label = "Keys", .y_label = "Queries"};
+    const char *figure = NULL; /* an option that text has no use for */
     const char **titles = allocate((size_t)argc, sizeof *titles);
     ptrdiff_t n_titles = 0, shape[4];
     for (int option; (option = command_next(&heatmap, argc, argv)) >= 0;) {
-        if (option == OUTPUT) options.figure.path = optarg;
+        if (option == OUTPUT) options.figure.path = text_argument("output", optarg);
+        if (option == PALETTE || option == SIZE || option == KEEP_SCRIPT)
+            figure = heatmap.options[option].name;
         if (option == PALETTE) options.palette = parse_palette(optarg);
         if (option == TITLE) titles[n_titles++] = optarg;
         if (option == XLABEL) options.x_label = optarg;
@@ -90,11 +99,12 @@ int main(int argc, char **argv)
         if (option == KEEP_SCRIPT) options.figure.keep_script = true;
     }
     if (argc - optind > 1) usage_error("more than one file: %s", argv[optind + 1]);
-    if (options.figure.keep_script && !options.figure.path)
-        usage_error("--keep-script needs --output");
+    if (figure && !options.figure.path) usage_error("--%s needs --output", figure);
 
     double *matrices = optind < argc ? load_matrices(argv[optind], shape) : identity(10, shape);
-    if (n_titles > shape[1]) usage_error("%td titles for %td columns", n_titles, shape[1]);
+    if (n_titles > shape[1])
+        usage_error("--title: %td titles for %td column%s", n_titles, shape[1],
+                    shape[1] == 1 ? "" : "s");
     if (n_titles > 0) {
         titles = realloc(titles, (size_t)shape[1] * sizeof *titles);
         if (!titles) fail_with("out of memory");
@@ -102,6 +112,7 @@ int main(int argc, char **argv)
         options.titles = titles;
     }
     check(qkv_show_heatmaps(matrices, shape, &options));
+    if (options.figure.path) say("wrote %s", options.figure.path);
     free(matrices);
     free(titles);
     return finish();

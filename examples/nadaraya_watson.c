@@ -69,15 +69,22 @@ static data_set make_toy(const settings *o)
     return s;
 }
 
+static void column_range(const double *x, ptrdiff_t n, ptrdiff_t stride, double *low, double *high)
+{
+    *low = INFINITY;
+    *high = -INFINITY;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        *low = fmin(*low, x[i * stride]);
+        *high = fmax(*high, x[i * stride]);
+    }
+}
+
 /* A column that never changes would pass through the fit in silence, and so would distances whose
  * squares overflow or vanish. */
 static void check_column(const settings *o, const qkv_table *t, size_t column)
 {
-    double low = INFINITY, high = -INFINITY;
-    for (size_t i = 0; i < t->rows; i++) {
-        low = fmin(low, t->data[i * t->columns + column]);
-        high = fmax(high, t->data[i * t->columns + column]);
-    }
+    double low, high;
+    column_range(t->data + column, (ptrdiff_t)t->rows, (ptrdiff_t)t->columns, &low, &high);
     if (low == high)
         fail_with("%s: '%s' is %g in all %zu rows: there is nothing to %s", o->data,
                   t->names[column], low, t->rows,
@@ -111,12 +118,19 @@ static data_set load_data(const settings *o)
 /* As asked for, for all columns or each; otherwise wide for the toy data and by rule for others. */
 static void choose_start(const settings *o, learned *l)
 {
+    static const double most = 1e12; /* squares of it are still far from the ends of a double */
     ptrdiff_t d = l->data.d;
     if (o->n_start > 1 && o->n_start != d)
         usage_error("--start gives %ld bandwidths, expected 1 or %td", o->n_start, d);
     check(qkv_regression_silverman(&l->r, l->start));
     if (l->data.toy) l->start[0] = toy_start;
-    for (ptrdiff_t c = 0; o->n_start && c < d; c++) l->start[c] = o->start[o->n_start > 1 ? c : 0];
+    for (ptrdiff_t c = 0; o->n_start && c < d; c++) {
+        double h = l->start[c] = o->start[o->n_start > 1 ? c : 0], low, high;
+        column_range(l->data.x + c, l->data.n, d, &low, &high);
+        if (!(h >= (high - low) / most && h <= most * (high - low)))
+            usage_error("--start: %g is not between %g and %g, for values of '%s' from %g to %g", h,
+                        (high - low) / most, most * (high - low), l->data.x_name[c], low, high);
+    }
 }
 
 static bool observe(void *context, const qkv_regression_step *s)
@@ -182,22 +196,22 @@ static void print_report(const settings *o, const learned *l, const qkv_regressi
     const data_set *s = &l->data;
     double *fitted = allocate((size_t)s->n, sizeof *fitted);
     if (s->toy)
-        printf("data           y = 2 sin x + x + noise: %td rows\n", s->n);
+        say("data           y = 2 sin x + x + noise: %td rows", s->n);
     else
-        printf("data           %s of %s: %td rows\n", s->y_name, o->data, s->n);
-    if (s->table.dropped) printf("               %zu incomplete rows dropped\n", s->table.dropped);
-    printf("steps          %td, %s\n", fit->steps, ending(o, fit));
-    printf("gradient       %.2g   (the largest |d loss / d log h|)\n", fit->gradient);
-    printf("loss before    %.6g   (leave-one-out mean squared error)\n", fit->loss_before);
-    printf("loss after     %.6g   (%.3g %% less)\n", fit->loss_after,
-           fit->loss_before > 0 ? 100 * (1 - fit->loss_after / fit->loss_before) : 0);
+        say("data           %s of %s: %td rows", s->y_name,
+            strcmp(o->data, "-") == 0 ? "standard input" : o->data, s->n);
+    if (s->table.dropped) say("               incomplete rows dropped: %zu", s->table.dropped);
+    say("steps          %td, %s", fit->steps, ending(o, fit));
+    say("gradient       %.2g   (the largest |d loss / d log h|)", fit->gradient);
+    say("loss before    %.6g   (leave-one-out mean squared error)", fit->loss_before);
+    say("loss after     %.6g   (%.3g %% less)", fit->loss_after,
+        fit->loss_before > 0 ? 100 * (1 - fit->loss_after / fit->loss_before) : 0);
     for (ptrdiff_t c = 0; c < s->d; c++)
-        printf("bandwidth      %.6g   of %s (started at %.6g)\n", l->h[c], s->x_name[c],
-               l->start[c]);
+        say("bandwidth      %.6g   of %s (started at %.6g)", l->h[c], s->x_name[c], l->start[c]);
     check(qkv_regression_leave_one_out(&l->r, l->h, fitted));
-    printf("R^2            %.4f   leave-one-out\n", r_squared(s->y, fitted, s->n));
+    say("R^2            %.4f   leave-one-out", r_squared(s->y, fitted, s->n));
     check(qkv_regression_predict(&l->r, l->h, s->x, s->n, fitted, NULL));
-    printf("               %.4f   in sample\n", r_squared(s->y, fitted, s->n));
+    say("               %.4f   in sample", r_squared(s->y, fitted, s->n));
     free(fitted);
 }
 
@@ -251,11 +265,10 @@ static void save_predictions(const learned *l, const char *path)
 static long split(const char *option, char *text, const char **parts)
 {
     long n = 0;
-    for (char *part = strtok(text, ","); part; part = strtok(NULL, ",")) {
+    for (char *part; (part = strsep(&text, ","));) {
         if (n == MAX_X) usage_error("--%s has more than %d parts", option, MAX_X);
-        parts[n++] = part;
+        parts[n++] = text_argument(option, part);
     }
-    if (n == 0) usage_error("--%s is empty", option);
     return n;
 }
 
@@ -270,30 +283,31 @@ static long read_start(char *text, double *start)
 static settings read_settings(int argc, char **argv)
 {
     static const command_option options[] = {
-        {"data", "FILE",
-         "a CSV to learn from, - for standard input (default: the chapter's toy data)"},
-        {"x", "COL[,COL]", "the column or columns to regress on, by name or number from 1"},
-        {"y", "COL", "the column to predict"},
-        {"n", "N", "rows of the toy data (default 40)"},
-        {"seed", "N", "seed of the toy data (default 1)"},
+        {"data", "FILE", "CSV to learn from, - for standard input (default: the toy data)."},
+        {"x", "COL[,COL]", "Column or columns to regress on, by name or number from 1."},
+        {"y", "COL", "Column to predict."},
+        {"n", "N", "Rows of the toy data (default: 40)."},
+        {"seed", "N", "Seed of the toy data (default: 1)."},
         {"start", "H[,H]",
-         "the bandwidth to start at, one for all columns or one each (default: Silverman's rule of "
-         "thumb; 3 for the toy data, too wide on purpose)"},
-        {"steps", "N", "at most so many steps of Adam (default 300)"},
-        {"rate", "R", "its learning rate, on log h (default 0.1)"},
-        {"grid", "N", "points of the predicted curve (default 200)"},
+         "Bandwidth to start at, one for all columns or one each (default: Silverman's rule of "
+         "thumb; 3 for the toy data, too wide on purpose)."},
+        {"steps", "N", "At most so many steps of Adam (default: 300)."},
+        {"rate", "R", "Its learning rate, on log h (default: 0.1)."},
+        {"grid", "N", "Points of the predicted curve (default: 200)."},
         {"plot", "DIR",
-         "where to write the figures fit, weights, kernels and loss, and predictions.csv (default "
-         "figures; '' for none)"},
-        {"format", "svg|png|pdf", "format of the figures (default svg)"},
-        {"predict", "FILE", "write the predictions to FILE instead"},
-        {"threads", "N", "threads of the attention layer (default: all)"},
-        {0}};
-    static const command c = {.usage = "",
-                              .summary = "Nadaraya-Watson kernel regression that learns its "
-                                         "bandwidth: the leave-one-out loss is "
-                                         "descended by Adam on log h.",
-                              .options = options};
+         "Draw fit, weights, kernels and loss into DIR, and write predictions.csv there "
+         "(default: figures; '' for none)."},
+        {"format", "FORMAT", "Format of the figures: svg (default), png or pdf."},
+        {"predict", "FILE", "Write the predictions to FILE instead."},
+        {"threads", "N", "Threads of the attention layer (default: all)."},
+        {NULL, NULL, NULL}};
+    static const command c = {
+        .usage = "",
+        .summary = "Learns the bandwidth of Nadaraya-Watson kernel regression: the leave-one-out "
+                   "loss is descended by Adam on log h. Without --data: the chapter's toy data, "
+                   "y = 2 sin x + x + noise.",
+        .options = options};
+    const char *toy = NULL, *curve = NULL; /* options that not all data have a use for */
     settings o = {.n = 40,
                   .seed = 1,
                   .steps = 300,
@@ -303,19 +317,19 @@ static settings read_settings(int argc, char **argv)
                   .format = "svg"};
     for (int i; (i = command_next(&c, argc, argv)) >= 0;) switch (i) {
         case 0:
-            o.data = optarg;
+            o.data = text_argument("data", optarg);
             break;
         case 1:
             o.n_x = split("x", optarg, o.x);
             break;
         case 2:
-            o.y = optarg;
+            o.y = text_argument("y", optarg);
             break;
         case 3:
-            o.n = integer_argument("n", optarg, 3, 1000000);
+            o.n = integer_argument(toy = "n", optarg, 3, 1000000);
             break;
         case 4:
-            o.seed = integer_argument("seed", optarg, 0, 1L << 62);
+            o.seed = integer_argument(toy = "seed", optarg, 0, 1L << 62);
             break;
         case 5:
             o.n_start = read_start(optarg, o.start);
@@ -327,7 +341,7 @@ static settings read_settings(int argc, char **argv)
             o.rate = number_argument("rate", optarg, 1e-9, 1e3);
             break;
         case 8:
-            o.grid = integer_argument("grid", optarg, 2, 10000000);
+            o.grid = integer_argument(curve = "grid", optarg, 2, 10000000);
             break;
         case 9:
             o.plot = *optarg ? optarg : NULL;
@@ -336,7 +350,7 @@ static settings read_settings(int argc, char **argv)
             o.format = format_argument("format", optarg);
             break;
         case 11:
-            o.predict = optarg;
+            o.predict = text_argument("predict", optarg);
             break;
         case 12:
             check(qkv_set_num_threads((int)integer_argument("threads", optarg, 1, 4096)));
@@ -345,6 +359,11 @@ static settings read_settings(int argc, char **argv)
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
     if (o.data && (!o.n_x || !o.y)) usage_error("--data needs --x and --y");
     if (!o.data && (o.n_x || o.y)) usage_error("--x and --y need --data");
+    if (o.data && toy)
+        usage_error("--%s and --data do not go together: it is for the toy data", toy);
+    if (o.n_x > 1 && curve)
+        usage_error("--%s and several columns in --x do not go together: they have no curve",
+                    curve);
     return o;
 }
 
@@ -357,6 +376,7 @@ static void free_learned(learned *l)
 
 int main(int argc, char **argv)
 {
+    clean_up_on_signals();
     settings o = read_settings(argc, argv);
     learned l = {.data = o.data ? load_data(&o) : make_toy(&o), .n_grid = o.grid};
     const data_set *s = &l.data;
@@ -369,13 +389,10 @@ int main(int argc, char **argv)
     const char *csv = o.predict ? o.predict : path;
     if (csv) {
         save_predictions(&l, csv);
-        printf("predictions    %s\n", csv);
+        putchar('\n');
+        say("wrote %s", csv);
     }
-    if (o.plot) { /* last: the numbers need no gnuplot */
-        draw_figures(&l, o.plot, o.format);
-        printf("figures        %s/{fit,weights%s,loss}.%s\n", o.plot, s->d == 1 ? ",kernels" : "",
-               o.format);
-    }
+    if (o.plot) draw_figures(&l, o.plot, o.format); /* last: the numbers need no gnuplot */
     free(path);
     free_learned(&l);
     return finish();

@@ -37,6 +37,7 @@ static void draw_panels(const sheet *to, const char *name, const qkv_panel *pane
     char *path = figure_path(to, name);
     check(qkv_plot_panels(panels, rows, cols,
                           &(qkv_figure){.path = path, .width = width, .height = height}));
+    say("wrote %s", path);
     free(path);
 }
 
@@ -88,26 +89,31 @@ static void draw_predicted(const sheet *to, const learned *l)
     free(mean), free(observed), free(predicted);
 }
 
-/* The row of n that is number i of m evenly chosen ones. */
-static ptrdiff_t chosen(ptrdiff_t i, ptrdiff_t m, ptrdiff_t n)
+/* The query that is number i of rows evenly chosen ones of n. */
+static ptrdiff_t chosen(ptrdiff_t i, ptrdiff_t rows, ptrdiff_t n)
 {
-    return m > 1 ? i * (n - 1) / (m - 1) : 0;
+    return i * (n - 1) / (rows - 1);
 }
 
-static char *axis_label(const char *what, ptrdiff_t shown, ptrdiff_t n)
+/* Adds up the weights of neighbouring keys, so many a bin: a row still adds to 1. to: [rows, n over
+ * bin, rounded up]. */
+static void add_neighbours(const double *weights, ptrdiff_t rows, ptrdiff_t n, ptrdiff_t bin,
+                           double *to)
 {
-    return shown < n ? print_text("%s (%td of %td)", what, shown, n) : print_text("%s", what);
+    ptrdiff_t cols = (n + bin - 1) / bin;
+    for (ptrdiff_t i = 0; i < rows; i++)
+        for (ptrdiff_t j = 0; j < n; j++) to[i * cols + j / bin] += weights[i * n + j];
 }
 
-/* Queries over keys: at most 50 of one and 80 of the other, evenly chosen, in the order of x. Few
- * keys get few queries, or the figure would be a strip. */
+/* Queries over keys, in the order of x: at most 50 queries, evenly chosen, and at most 80 bins of
+ * keys. Few keys get few queries, or the figure would be a strip. */
 static void draw_weights(const sheet *to, const learned *l)
 {
     const data_set *s = &l->data;
     const double *queries = s->d == 1 ? l->grid : s->x;
     ptrdiff_t n_q = s->d == 1 ? l->n_grid : s->n;
     ptrdiff_t rows = (ptrdiff_t)fmin(fmin((double)n_q, 50), 2 * (double)s->n);
-    ptrdiff_t cols = s->n < 80 ? s->n : 80;
+    ptrdiff_t bin = (s->n + 79) / 80, cols = (s->n + bin - 1) / bin;
     double *q = allocate((size_t)(rows * s->d), sizeof *q);
     double *all = allocate((size_t)(rows * s->n), sizeof *all);
     double *mean = allocate((size_t)rows, sizeof *mean);
@@ -115,20 +121,24 @@ static void draw_weights(const sheet *to, const learned *l)
     for (ptrdiff_t i = 0; i < rows; i++)
         memcpy(q + i * s->d, queries + chosen(i, rows, n_q) * s->d, (size_t)s->d * sizeof *q);
     check(qkv_regression_predict(&l->r, l->h, q, rows, mean, all));
-    for (ptrdiff_t i = 0; i < rows; i++)
-        for (ptrdiff_t j = 0; j < cols; j++)
-            shown[i * cols + j] = all[i * s->n + chosen(j, cols, s->n)];
+    add_neighbours(all, rows, s->n, bin, shown);
+    double first = s->d == 1 ? q[0] : 0, last = s->d == 1 ? q[rows - 1] : (double)(s->n - 1);
+    double half = (last - first) / (double)(rows - 1) / 2; /* of a cell */
     char *path = figure_path(to, "weights");
-    char *keys = axis_label("Keys", cols, s->n);
-    char *query = axis_label("Queries", rows, s->d == 1 ? rows : s->n);
-    char *title = print_text("Attention weights, in order of %s", s->x_name[0]);
+    char *keys = bin > 1 ? print_text("Keys, in order of %s, %td in a cell", s->x_name[0], bin)
+                         : print_text("Keys, in order of %s", s->x_name[0]);
+    char *query = s->d == 1 ? print_text("Queries, by %s", s->x_name[0])
+                            : print_text("Queries, in order of %s", s->x_name[0]);
     const ptrdiff_t shape[4] = {1, 1, rows, cols};
     const qkv_heatmap_options options = {.figure.path = path,
                                          .x_label = keys,
                                          .y_label = query,
-                                         .titles = (const char *const[]){title}};
+                                         .x_range = {-0.5, (double)(bin * cols) - 0.5},
+                                         .y_range = {first - half, last + half},
+                                         .titles = (const char *const[]){"Attention weights"}};
     check(qkv_show_heatmaps(shown, shape, &options));
-    free(path), free(keys), free(query), free(title);
+    say("wrote %s", path);
+    free(path), free(keys), free(query);
     free(q), free(all), free(mean), free(shown);
 }
 
@@ -177,11 +187,13 @@ static void draw_loss(const sheet *to, const learned *l)
 {
     const data_set *s = &l->data;
     const trace *t = &l->way;
-    const qkv_series loss = {QKV_LINE, NULL, t->n, t->step, t->loss, .colour = "#0072b2"};
+    qkv_mark mark = t->n > 1 ? QKV_LINE : QKV_POINTS; /* a line needs two points */
+    const qkv_series loss = {mark, NULL, t->n, t->step, t->loss, .colour = "#0072b2"};
     qkv_series bandwidths[MAX_X];
     double least = INFINITY, most = 0;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        bandwidths[c] = (qkv_series){.label = s->d == 1 ? NULL : s->x_name[c],
+        bandwidths[c] = (qkv_series){.mark = mark,
+                                     .label = s->d == 1 ? NULL : s->x_name[c],
                                      .n = t->n,
                                      .x = t->step,
                                      .y = t->bandwidth[c],

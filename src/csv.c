@@ -14,6 +14,8 @@
 
 static const char caller[] = "qkv_csv_load";
 
+enum { MAX_RECORD = 16 << 20 }; /* bytes: what has no end of line must end */
+
 /* One record's fields, terminated, one after the other in text. */
 typedef struct record {
     char *text;
@@ -29,6 +31,7 @@ typedef struct reader {
     size_t *index; /* of the columns asked for, in the file */
     size_t width;  /* fields in every record; 0 before the first */
     size_t line, record_line;
+    size_t record_bytes; /* of the lines of this record so far */
     size_t data_capacity;
     record record;
     qkv_table *table;
@@ -86,6 +89,29 @@ static bool is_header(const record *r)
 
 /* ---- Which columns --------------------------------------------------------------------------- */
 
+/* What can be asked for: as many names as there is room for, or numbers. */
+static void list_columns(const record *r, bool header, char *text, size_t room)
+{
+    if (!header) {
+        snprintf(text, room,
+                 r->fields > 1 ? "1 to %zu (the file has no header)"
+                               : "%zu (the file has no header)",
+                 r->fields);
+        return;
+    }
+    size_t n = 0;
+    *text = '\0';
+    for (size_t i = 0; i < r->fields; i++) {
+        const char *end = i + 1 < r->fields ? ", ..." : "";
+        size_t needed = strlen(field(r, i)) + strlen("'', ") + strlen(end);
+        if (n + needed >= room) {
+            snprintf(text + n, room - n, "%s...", i ? ", " : "");
+            return;
+        }
+        n += (size_t)snprintf(text + n, room - n, "%s'%s'", i ? ", " : "", field(r, i));
+    }
+}
+
 /* By name if there is a header and it has that name, otherwise by number from 1. */
 static qkv_status find_column(const reader *d, bool header, const char *wanted, size_t *index)
 {
@@ -108,9 +134,10 @@ static qkv_status find_column(const reader *d, bool header, const char *wanted, 
     }
     *index = found;
     if (found < r->fields) return QKV_OK;
-    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%s'%s", caller, d->path,
-                    d->record_line, wanted,
-                    header ? "" : " (the file has no header: expected a number)");
+    char there[200];
+    list_columns(r, header, there, sizeof there);
+    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%.60s': expected %s", caller,
+                    d->path, d->record_line, wanted, there);
 }
 
 /* The header's name, or one by position that no reader takes for a number. */
@@ -188,8 +215,7 @@ static qkv_status take_record(reader *d)
     }
     if (fields != d->width)
         return qkv_fail(QKV_E_FORMAT,
-                        "%s: %s, line %zu, column %zu: the row has %zu fields, "
-                        "the first has %zu",
+                        "%s: %s, line %zu, column %zu: fields in the row: %zu, in the first: %zu",
                         caller, d->path, d->record_line,
                         fields < d->width ? fields + 1 : d->width + 1, fields, d->width);
     return add_row(d);
@@ -217,7 +243,7 @@ static void on_record(int terminator, void *context)
     reader *d = context;
     bool blank = d->record.fields == 0;
     if (!d->status && !blank) d->status = take_record(d);
-    d->record.fields = d->record.used = 0;
+    d->record.fields = d->record.used = d->record_bytes = 0;
     d->record_line = d->line + 1;
 }
 
@@ -261,6 +287,7 @@ static qkv_status parse_line(reader *d, struct csv_parser *parser, const char *l
     if (nul)
         return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu: a NUL byte", caller, d->path,
                         d->line, d->record.fields + 1);
+    d->record_bytes += length;
     bool parsed = csv_parse(parser, line, length, on_field, on_record, d) == length;
     return parsed && !d->status ? QKV_OK : parse_error(d, parser);
 }
@@ -271,13 +298,26 @@ static qkv_status read_lines(reader *d, FILE *file)
     struct csv_parser parser;
     if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI | CSV_REPALL_NL) != 0) return no_memory();
     char *line = NULL;
-    size_t capacity = 0;
-    ssize_t length;
+    size_t capacity = 0, length = 0;
     qkv_status status = QKV_OK;
     errno = 0;
-    while (!status && (length = getline(&line, &capacity, file)) >= 0)
-        status = parse_line(d, &parser, line, (size_t)length);
-    if (!status && !feof(file))
+    for (int c = 0; !status && c != EOF;) {
+        c = getc_unlocked(file);
+        if (c != EOF) {
+            if (!reserve(&line, &capacity, length + 1, 1)) status = no_memory();
+            if (!status) line[length++] = (char)c;
+        }
+        /* What no text has ends the line too: a device or a binary file may have no other end. */
+        bool ended = c == '\n' || c == '\0' || (c == EOF && length > 0);
+        if (!status && ended) {
+            status = parse_line(d, &parser, line, length);
+            length = 0;
+        }
+        if (!status && d->record_bytes + length > MAX_RECORD)
+            status = qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: the row has more than %d MiB",
+                              caller, d->path, d->record_line, MAX_RECORD >> 20);
+    }
+    if (!status && ferror(file))
         status = qkv_fail(errno == ENOMEM ? QKV_E_NOMEM : QKV_E_IO, "%s: cannot read %s: %s",
                           caller, d->path, strerror(errno));
     if (!status && (csv_fini(&parser, on_field, on_record, d) != 0 || d->status))

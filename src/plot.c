@@ -8,6 +8,7 @@
 #include "figure.h"
 #include "gnuplot.h"
 #include "label.h"
+#include "plot_digits.h"
 
 static const char caller[] = "qkv_plot_panels";
 
@@ -19,6 +20,7 @@ enum { CYCLE = sizeof cycle / sizeof *cycle };
 /* Inches, for a panel and what stands around it. */
 static const double panel_w = 3.4, panel_h = 2.4, left = 0.78, right = 0.18, bottom = 0.58,
                     top = 0.36;
+static const double legend_line = 0.18, sample_w = 0.55;
 
 typedef struct box {
     double low[2], high[2]; /* of x and y */
@@ -100,42 +102,27 @@ static box find_ranges(const qkv_panel *p, double aspect)
     return b;
 }
 
-/* ---- The legend goes to the corner with the least data in it --------------------------------- */
+/* ---- The legend stands between title and axes, where it can hide no data ---------------------
+ */
 
-static double unit(double x, double low, double high, bool log_scale)
-{
-    return log_scale ? log(x / low) / log(high / low) : (x - low) / (high - low);
-}
+typedef struct legend {
+    int columns, lines; /* 0 without labels */
+} legend;
 
-static void count_point(const qkv_panel *p, const box *b, double x, double y, double *corner)
+/* As many columns as are as wide as the widest label, with its sample, in a panel of width w. */
+static legend fit_legend(const qkv_panel *p, double w)
 {
-    if (!visible(p, x, y)) return;
-    double u = unit(x, b->low[0], b->high[0], false), v = unit(y, b->low[1], b->high[1], p->log_y);
-    bool at_left = u<0.45, at_right = u> 0.55, at_top = v > 0.62, at_bottom = v < 0.38;
-    corner[0] += at_top && at_right;
-    corner[1] += at_top && at_left;
-    corner[2] += at_bottom && at_right;
-    corner[3] += at_bottom && at_left;
-}
-
-static const char *legend_corner(const qkv_panel *p, const box *b)
-{
-    static const char *const names[] = {"top right", "top left", "bottom right", "bottom left"};
-    double total[4] = {0};
+    double widest = 0;
+    int n = 0;
     for (size_t i = 0; i < p->n_series; i++) {
-        const qkv_series *s = &p->series[i];
-        double corner[4] = {0};
-        for (size_t j = 0; j < s->n; j++) {
-            count_point(p, b, s->x[j], s->y[j], corner);
-            if (s->mark == QKV_BAND) count_point(p, b, s->x[j], s->y2[j], corner);
-        }
-        /* Every series counts the same, however finely it is sampled. */
-        for (int c = 0; c < 4; c++) total[c] += corner[c] / (double)(s->n ? s->n : 1);
+        if (!p->series[i].label) continue;
+        widest = fmax(widest, qkv_label_inches(p->series[i].label));
+        n++;
     }
-    int best = 0;
-    for (int c = 1; c < 4; c++)
-        if (total[c] < total[best]) best = c;
-    return names[best];
+    if (n == 0) return (legend){0};
+    int columns = (int)fmin(n, fmax(1, floor(w / (widest + sample_w))));
+    int lines = (n + columns - 1) / columns;
+    return (legend){(n + lines - 1) / lines, lines}; /* even lines */
 }
 
 /* ---- Drawing --------------------------------------------------------------------------------- */
@@ -190,9 +177,10 @@ static void add_series(qkv_sheet *sheet, const qkv_series *s, int index, size_t 
 static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
 {
     FILE *f = sheet->script;
-    fprintf(f, "set xrange [%.10g:%.10g]\nset yrange [%.10g:%.10g]\n%sset logscale y\n", b->low[0],
+    fprintf(f, "set xrange [%.15g:%.15g]\nset yrange [%.15g:%.15g]\n%sset logscale y\n", b->low[0],
             b->high[0], b->low[1], b->high[1], p->log_y ? "" : "un");
-    fputs("set xtics autofreq\n", f);
+    fprintf(f, "set format x '%%.%dg'\nset format y '%%.%dg'\nset xtics autofreq\n",
+            qkv_plot_digits(b->low[0], b->high[0]), qkv_plot_digits(b->low[1], b->high[1]));
     if (p->x_ticks) {
         fputs("set xtics (", f);
         for (size_t i = 0; i < p->n_x_ticks; i++) {
@@ -203,7 +191,14 @@ static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
     }
     fprintf(f, "set grid %s linetype 1 linecolor '#e4e4e4' linewidth 0.6 back\n",
             p->x_ticks ? "noxtics ytics" : "xtics ytics");
-    fprintf(f, "set key %s\n", legend_corner(p, b));
+}
+
+/* Above axes whose upper left corner is at (x, y) of a figure that high and wide. */
+static void set_legend(qkv_sheet *sheet, legend l, double x, double y)
+{
+    fprintf(sheet->script, "set key at screen %.5f,%.5f left top horizontal maxcols %d\n",
+            x / sheet->width, (y + legend_line * l.lines + 0.06) / sheet->height,
+            l.columns > 0 ? l.columns : 1);
 }
 
 static bool is_blank(const qkv_panel *p)
@@ -211,15 +206,24 @@ static bool is_blank(const qkv_panel *p)
     return p->n_series == 0 && !p->title && !p->x_label && !p->y_label;
 }
 
-/* false: no memory. */
-static bool add_panel(qkv_sheet *sheet, const qkv_panel *p, double w, double h, int *index)
+/* In the rectangle of width w and height h with its lower left corner at (x, y), legend and all.
+ * false: no memory. */
+static bool add_panel(qkv_sheet *sheet, const qkv_panel *p, double x, double y, double w, double h,
+                      int *index)
 {
     if (is_blank(p)) return true;
     char *title = qkv_label_fit(p->title ? p->title : "", w + 2 * right - 0.08, 1);
     if (!title) return false;
+    legend l = fit_legend(p, w);
+    h = fmax(h / 3, h - legend_line * l.lines);
     box b = find_ranges(p, h / w);
+    qkv_sheet_place(sheet, x, y, x + w, y + h);
     set_axes(sheet, p, &b);
+    set_legend(sheet, l, x, y + h);
     qkv_sheet_labels(sheet, title, p->x_label, p->y_label);
+    if (*title) /* above the legend */
+        fprintf(sheet->script, "set title offset 0,screen %.5f\n",
+                (legend_line * l.lines - (l.lines ? 0.03 : 0.06)) / sheet->height);
     free(title);
     fputs("plot ", sheet->script);
     if (p->n_series == 0) fputs("NaN notitle", sheet->script);
@@ -239,8 +243,8 @@ static void set_figure(qkv_sheet *sheet)
     fprintf(sheet->script,
             "set border 3 linecolor '#888888' linewidth 0.8\n"
             "set tics out nomirror scale 0.4 textcolor '#333333'\nset xtics offset 0,%g\n"
-            "set format '%%g'\nset samples 2\n"
-            "set key opaque fillcolor '#ffffff' noautotitle Left reverse samplen 1.6 spacing %g "
+            "set samples 2\n"
+            "set key noautotitle Left reverse samplen 1.6 spacing %g "
             "textcolor '#222222'\nset multiplot\n",
             sheet->raise, sheet->key_spacing);
 }
@@ -292,6 +296,9 @@ qkv_status qkv_plot_panels(const qkv_panel *panels, int rows, int cols, const qk
         qkv_status status = check_panel(&panels[i], i);
         if (status) return status;
     }
+    if (!(figure->width >= 0) || !(figure->height >= 0))
+        return qkv_fail(QKV_E_ARG, "%s: the figure is %g x %g inches, expected 0 or more", caller,
+                        figure->width, figure->height);
     double frame_w = left + right, frame_h = bottom + top;
     double width = figure->width > 0 ? figure->width : cols * (panel_w + frame_w);
     double height = figure->height > 0 ? figure->height : rows * (panel_h + frame_h);
@@ -307,8 +314,7 @@ qkv_status qkv_plot_panels(const qkv_panel *panels, int rows, int cols, const qk
     for (int i = 0; i < rows * cols; i++) {
         double x = i % cols * (w + frame_w) + left,
                y = (rows - 1 - i / cols) * (h + frame_h) + bottom;
-        qkv_sheet_place(&sheet, x, y, x + w, y + h);
-        if (add_panel(&sheet, &panels[i], w, h, &index)) continue;
+        if (add_panel(&sheet, &panels[i], x, y, w, h, &index)) continue;
         qkv_sheet_drop(&sheet);
         return qkv_fail(QKV_E_NOMEM, "%s: no memory for a title", caller);
     }

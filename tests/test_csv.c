@@ -78,6 +78,53 @@ static void every_common_dialect_reads_the_same(void **state)
     assert_table("\"x, \"\"y\"\"; or\nz\",y\n1,2\n", "x, \"y\"; or\nz", NULL, (double[]){1}, 1, 1);
 }
 
+/* Rounding, which ends in 0 for the smallest; what is beyond the largest is refused. */
+static void a_number_is_the_nearest_double(void **state)
+{
+    (void)state;
+    assert_table(
+        "x\n1e-400\n-1e-400\n3e-324\n2.2250738585072011e-308\n0.1\n1.7976931348623157e308\n", NULL,
+        NULL, (double[]){0, 0, 5e-324, 2.2250738585072011e-308, 0.1, 1.7976931348623157e308}, 6, 1);
+    assert_refused("x\n-1e309\n", 9, NULL, "'-1e309' is beyond the range of a double");
+}
+
+/* What has no end of line: a device, a binary file, a quote that nobody closed. */
+static void a_row_without_end_is_refused(void **state)
+{
+    (void)state;
+    enum { BYTES = 17 << 20 };
+    qkv_table t;
+    assert_status(qkv_csv_load(&t, "/dev/zero", NULL, 0), QKV_E_FORMAT);
+    assert_message("/dev/zero, line 1, column 1: a NUL byte");
+    char *text = malloc(BYTES);
+    memset(text, 'x', BYTES);
+    memcpy(text, "x\n1\n", 4);
+    assert_refused(text, BYTES, NULL, "line 3: the row has more than 16 MiB");
+    for (int i = 100; i < BYTES; i += 100) text[i] = '\n';
+    text[4] = '"';
+    assert_refused(text, BYTES, NULL, "line 3: the row has more than 16 MiB");
+    memset(text, '1', BYTES); /* many rows are no long row */
+    for (int i = 1; i < BYTES; i += 100) text[i] = '\n';
+    text[0] = 'x';
+    assert_ok(load(&t, text, BYTES, NULL, NULL));
+    assert_int_equal(t.rows, (BYTES - 2) / 100 + 1);
+    qkv_csv_free(&t);
+    free(text);
+}
+
+static void many_columns_are_listed_as_far_as_there_is_room(void **state)
+{
+    (void)state;
+    char text[1000] = "first";
+    for (int i = 0; i < 90; i++) strcat(text, ",column");
+    assert_refused(text, strlen(text), "x", "no column 'x': expected 'first', 'column', 'column'");
+    const char *message = qkv_last_error(), *end = strstr(message, "'column', ...");
+    assert_non_null(end);
+    assert_string_equal(end, "'column', ...");
+    assert_refused("a,b\n", 4, "x", "expected 'a', 'b'");
+    assert_null(strstr(qkv_last_error(), "..."));
+}
+
 static void rows_with_missing_cells_are_dropped_and_counted(void **state)
 {
     (void)state;
@@ -100,7 +147,7 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
     } cases[] = {{"", NULL, "line 1, column 1: expected a complete row, found an empty file"},
                  {"x,y\n", NULL, "line 2, column 1: expected a complete row, found only a header"},
                  {"x\nNA\n", NULL, "only incomplete ones"},
-                 {"x,y\n1,2\n3\n", NULL, "line 3, column 2: the row has 1 fields, the first has 2"},
+                 {"x,y\n1,2\n3\n", NULL, "line 3, column 2: fields in the row: 1, in the first: 2"},
                  {"x,y\n1,2,3\n", NULL, "line 2, column 3"},
                  {"x,y\n1,2\n\n\n3,four\n", NULL, "line 5, column 2 (y): 'four' is not a number"},
                  {"x,y\r\n1,2\r\n3,four\r\n", NULL, "line 3, column 2 (y)"},
@@ -110,11 +157,12 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
                  {"x\n0x10\n", NULL, "'0x10' is not a number"},
                  {"x\n1 2\n", NULL, "'1 2' is not a number"},
                  {"x\n1,5\n", NULL, "line 2"},
-                 {"x,y\n1,2\n", "z", "line 1: no column 'z'"},
+                 {"x,y\n1,2\n", "z", "line 1: no column 'z': expected 'x', 'y'"},
                  {"x,y\n1,2\n", "3", "no column '3'"},
                  {"y,x,x\n1,2,3\n", "x", "line 1: columns 2 and 3 are both 'x'"},
                  {"x,y\n1,2\n", "0", "no column '0'"},
-                 {"1,2\n", "x", "no header"},
+                 {"1,2\n", "x", "no column 'x': expected 1 to 2 (the file has no header)"},
+                 {"1\n", "2", "no column '2': expected 1 (the file has no header)"},
                  {"x,y\n1,\"2\n", NULL, "line 2, column 2: a misplaced or unclosed quote"},
                  {"x,y\n1,2\"3\n", NULL, "line 2"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
@@ -244,6 +292,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(columns_are_found_by_name_and_by_number),
         cmocka_unit_test(every_common_dialect_reads_the_same),
+        cmocka_unit_test(a_number_is_the_nearest_double),
+        cmocka_unit_test(a_row_without_end_is_refused),
+        cmocka_unit_test(many_columns_are_listed_as_far_as_there_is_room),
         cmocka_unit_test(rows_with_missing_cells_are_dropped_and_counted),
         cmocka_unit_test(malformed_files_are_refused_with_line_and_column),
         cmocka_unit_test(what_is_written_reads_back_to_the_bit),

@@ -1,10 +1,12 @@
 /* The programs a person runs: their answers, their figures, their exit codes. */
 #include "support.h"
 
+#include <signal.h>
 #include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "process.h"
 #include "qkv/npy.h"
@@ -103,9 +105,12 @@ static void heatmap_draws_any_npy_of_two_to_four_axes(void **state)
         }
     }
     save(npy, QKV_NPY_F64, 1, f8);
-    assert_run(ARGV(HEATMAP, npy), 1, "", "has 1 axes, expected 2 to 4");
+    assert_run(ARGV(HEATMAP, npy), 1, "", "in.npy has 1 axis, expected 2 to 4");
     save(npy, QKV_NPY_F64, 5, f8);
     assert_run(ARGV(HEATMAP, npy), 1, "", "has 5 axes");
+    const qkv_npy none = {.type = QKV_NPY_F64, .rank = 2, .dim = {3, 0}, .data = f8};
+    assert_ok(qkv_npy_save(&none, npy));
+    assert_run(ARGV(HEATMAP, npy), 1, "", "in.npy: axis 1 of 2 has size 0");
 }
 
 static void heatmap_tells_wrong_usage_from_failure(void **state)
@@ -123,8 +128,11 @@ static void heatmap_tells_wrong_usage_from_failure(void **state)
     assert_run(ARGV(HEATMAP, "--size", "3,0"), 2, "", "not between");
     assert_run(ARGV(HEATMAP, "--scale", "0"), 2, "", "LOW,HIGH");
     assert_run(ARGV(HEATMAP, "--scale", "2,1"), 1, "", "from 2 to 1");
-    assert_run(ARGV(HEATMAP, "--title", "a", "--title", "b"), 2, "", "2 titles for 1 columns");
+    assert_run(ARGV(HEATMAP, "--title", "a", "--title", "b"), 2, "", "2 titles for 1 column\n");
     assert_run(ARGV(HEATMAP, "--keep-script"), 2, "", "--keep-script needs --output");
+    assert_run(ARGV(HEATMAP, "--size", "3,3"), 2, "", "--size needs --output");
+    assert_run(ARGV(HEATMAP, "--palette", "Reds"), 2, "", "--palette needs --output");
+    assert_run(ARGV(HEATMAP, "--output", ""), 2, "", "--output: the argument");
     setenv("QKV_GNUPLOT", "/no/such/gnuplot", 1);
     assert_run(ARGV(HEATMAP, "--output", scratch("none.svg")), 1, "", "/no/such/gnuplot");
     unsetenv("QKV_GNUPLOT");
@@ -179,12 +187,40 @@ static void the_database_draws_its_weights(void **state)
         ARGV(DATABASE, "--plot", directory, "--query", "Li", "--query", "Hu", "--query", "Zoe"), 0,
         "", "");
     svg = read_file(scratch("made/by/the/program/database_bars.svg"), NULL);
-    static const char *const titles[] = {"\"Li\" asked of all", "\"Hu\" asked of all",
-                                         "\"Zoe\" asked of all"};
+    static const char *const titles[] = {"\"Li\" asked of all records",
+                                         "\"Hu\" asked of all records",
+                                         "\"Zoe\" asked of all records"};
     for (int i = 0; i < 3; i++) assert_non_null(strstr(svg, titles[i]));
     free(svg);
     write_file(scratch("file"), "", 0);
     assert_run(ARGV(DATABASE, "--plot", scratch("file")), 1, "", "is not a directory");
+}
+
+/* A stand-in for gnuplot that ends the program it draws for, and says what it had left by then. */
+static void a_signal_leaves_no_half_written_file(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"INT", "TERM", "HUP"};
+    static const int numbers[] = {SIGINT, SIGTERM, SIGHUP};
+    const char *svg = scratch("killed.svg"), *killer = scratch("killer");
+    for (int i = 0; i < 3; i++) {
+        char script[600];
+        int n = snprintf(script, sizeof script,
+                         "#!/bin/sh\nls %s.*.tmp >%s\nkill -%s $PPID\n"
+                         "exec sleep 1\n",
+                         svg, scratch("seen"), names[i]);
+        write_file(killer, script, (size_t)n);
+        assert_int_equal(chmod(killer, 0700), 0);
+        setenv("QKV_GNUPLOT", killer, 1);
+        ran r = run(ARGV(HEATMAP, "--output", svg), NULL);
+        unsetenv("QKV_GNUPLOT");
+        assert_int_equal(r.exit_code, 128 + numbers[i]);
+        ran_free(&r);
+        char *seen = read_file(scratch("seen"), NULL);
+        assert_non_null(strstr(seen, "killed.svg."));
+        free(seen);
+        assert_int_equal(scratch_count("killed.svg"), 0);
+    }
 }
 
 int main(void)
@@ -196,6 +232,7 @@ int main(void)
         cmocka_unit_test(heatmap_tells_wrong_usage_from_failure),
         cmocka_unit_test(the_database_tells_the_chapters_story),
         cmocka_unit_test(the_database_weighs_by_shared_leading_letters),
-        cmocka_unit_test(the_database_draws_its_weights)};
+        cmocka_unit_test(the_database_draws_its_weights),
+        cmocka_unit_test(a_signal_leaves_no_half_written_file)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -233,6 +233,12 @@ static void the_kernels_figure_smooths_alike(void **state)
     free(figure);
 }
 
+static void assert_range(const char *figure, const char *name, double first, double last)
+{
+    assert_near(number_after(figure, name), first);
+    assert_near(strtod(strchr(strstr(figure, name), ':') + 1, NULL), last);
+}
+
 static void the_weights_figure_is_queries_over_keys(void **state)
 {
     (void)state;
@@ -245,9 +251,12 @@ static void the_weights_figure_is_queries_over_keys(void **state)
     double *shown = read_block(figure, 0, &rows, CARS);
     assert_int_equal(rows, QUERIES);
     for (int i = 0; i < QUERIES * CARS; i++) assert_near(shown[i], weights[i]);
-    assert_non_null(strstr(figure, "set title 'Attention weights, in order of speed'"));
-    assert_non_null(strstr(figure, "set xlabel 'Keys'"));
-    assert_non_null(strstr(figure, "set ylabel 'Queries'"));
+    assert_non_null(strstr(figure, "set title 'Attention weights'"));
+    assert_non_null(strstr(figure, "set xlabel 'Keys, in order of speed'"));
+    assert_non_null(strstr(figure, "set ylabel 'Queries, by speed'"));
+    assert_non_null(strstr(figure, "set xrange [-0.5:49.5]"));
+    double half = (q[QUERIES - 1] - q[0]) / (QUERIES - 1) / 2;
+    assert_range(figure, "set yrange [", q[QUERIES - 1] + half, q[0] - half);
     free(shown), free(figure);
 }
 
@@ -332,17 +341,18 @@ static void two_columns_are_drawn_and_saved_row_by_row(void **state)
     assert_non_null(strstr(figure, "'z, predicted'"));
     free(figure);
 
-    figure = read_figure("ab", "weights"); /* the corners: first and last row, among 160 */
+    figure = read_figure("ab", "weights"); /* 50 of the queries, all of the keys */
     double weights[ROWS];
     size_t n;
     double *shown = read_block(figure, 0, &n, 80);
     assert_int_equal(n, 50);
     assert_ok(qkv_regression_predict(&two, learned, pairs + 2 * (ROWS - 1), 1, mean, weights));
-    assert_near(shown[49 * 80], weights[0]);
-    assert_near(shown[49 * 80 + 79], weights[ROWS - 1]);
-    assert_near(shown[49 * 80 + 50], weights[50 * 159 / 79]);
-    assert_non_null(strstr(figure, "'Keys (80 of 160)'"));
-    assert_non_null(strstr(figure, "'Queries (50 of 160)'"));
+    for (int j = 0; j < 80; j++)
+        assert_near(shown[49 * 80 + j], weights[2 * j] + weights[2 * j + 1]);
+    assert_non_null(strstr(figure, "'Keys, in order of a, 2 in a cell'"));
+    assert_non_null(strstr(figure, "'Queries, in order of a'"));
+    assert_range(figure, "set xrange [", -0.5, ROWS - 0.5);
+    assert_range(figure, "set yrange [", ROWS - 1 + 159 / 98.0, -159 / 98.0);
     free(shown), free(figure), free(text);
     qkv_csv_free(&t);
 }
@@ -365,6 +375,26 @@ static void the_toy_run_starts_wide_and_finds_the_curve(void **state)
     free(read_block(figure, 0, &n, 3));
     assert_int_equal(n, 6);
     free(figure), free(text);
+
+    text = regress("toy", (const char *const[]){"--start", "1e-9", NULL});
+    figure = read_figure("toy", "loss"); /* no step was taken, which shows as one point */
+    free(read_block(figure, 0, &n, 4));
+    assert_int_equal(n, 1);
+    assert_non_null(strstr(figure, "with points"));
+    assert_null(strstr(figure, "with lines"));
+    free(figure), free(text);
+
+    text = regress("toy", (const char *const[]){"--n", "201", NULL});
+    figure = read_figure("toy", "weights"); /* 3 keys a cell: none is lost */
+    double *cells = read_block(figure, 0, &n, 67);
+    assert_int_equal(n, 50);
+    for (size_t i = 0; i < n; i++) {
+        double sum = 0;
+        for (int j = 0; j < 67; j++) sum += cells[67 * i + (size_t)j];
+        assert_near(sum, 1);
+    }
+    assert_range(figure, "set xrange [", -0.5, 200.5);
+    free(cells), free(figure), free(text);
 
     text =
         regress("toy", (const char *const[]){"--n", "1500", "--grid", "30", "--seed", "7", NULL});
@@ -407,10 +437,10 @@ static void the_ellipses_are_the_covariance_of_the_keys(void **state)
 
     char *figure = read_figure("cov", "covariance");
     size_t n[5];
-    double *block[5]; /* the ellipses, the keys, the query, the attention */
+    double *block[5]; /* the keys, the ellipses, the query, the attention */
     for (int i = 0; i < 5; i++) block[i] = read_block(figure, i, &n[i], 4);
-    assert_int_equal(n[2], KEYS);
-    const double *q = block[3], *k = block[2];
+    assert_int_equal(n[0], KEYS);
+    const double *q = block[3], *k = block[0];
     double p[KEYS], sum = 0, most = 0, mean[2] = {0}, a = 0, b = 0, c = 0;
     for (int j = 0; j < KEYS; j++) sum += p[j] = exp(1.5 * (q[0] * k[4 * j] + q[1] * k[4 * j + 1]));
     for (int j = 0; j < KEYS; j++) {
@@ -425,9 +455,9 @@ static void the_ellipses_are_the_covariance_of_the_keys(void **state)
     }
     for (int i = 0; i < 2; i++) assert_near(block[4][i], mean[i]);
     for (int radius = 1; radius <= 2; radius++) {
-        const double *curve = block[radius - 1];
+        const double *curve = block[radius];
         double widest = 0, highest = 0; /* of the whole curve: radius standard deviations */
-        for (size_t i = 0; i < n[radius - 1]; i++) {
+        for (size_t i = 0; i < n[radius]; i++) {
             double u = curve[4 * i] - mean[0], v = curve[4 * i + 1] - mean[1];
             double square = (c * u * u - 2 * b * u * v + a * v * v) / (a * c - b * b);
             assert_close(square, radius * radius, 1e-5);
@@ -436,6 +466,8 @@ static void the_ellipses_are_the_covariance_of_the_keys(void **state)
         assert_close(widest, radius * sqrt(a), 1e-2);
         assert_close(highest, radius * sqrt(c), 1e-2);
     }
+    assert_non_null(strstr(figure, "title 'covariance, 1 \u03c3'"));
+    assert_non_null(strstr(figure, "title 'covariance, 2 \u03c3'"));
     double printed[2]; /* the covariance, scaled, is the last matrix of the first row */
     const char *row = strstr(text, "Cov_p[k]");
     row = strchr(row, '\n');
@@ -475,6 +507,44 @@ static void the_weights_of_the_names_are_grey_where_a_record_is_gone(void **stat
     free(figure);
 }
 
+/* The chapter's story: two databases, the second without Li. */
+static void each_row_of_the_names_says_whom_it_asks(void **state)
+{
+    (void)state;
+    free(draw(QKV_BIN_DIR "/database", "story", (const char *const[]){NULL}));
+    char *figure = read_figure("story", "database_weights");
+    const char *first = strstr(figure, "set ylabel 'Queries to all records'");
+    assert_non_null(first);
+    assert_non_null(strstr(first, "set ylabel 'Queries to all but Li'"));
+    assert_non_null(strstr(first, "set xlabel 'Keys (grey: removed)'"));
+    /* Ticks, blank or not, stand at every name of every panel. */
+    int panels = 0;
+    for (char *at = figure; (at = strstr(at, "set xtics ")); at++) {
+        if (strncmp(at, "set xtics offset", 16) == 0) continue;
+        assert_non_null(memmem(at, strcspn(at, "\n"), " 5)", 3));
+        panels++;
+    }
+    assert_int_equal(panels, 6);
+    free(figure);
+    figure = read_figure("story", "database_bars");
+    assert_non_null(strstr(figure, "\"Li\" asked of all but Li"));
+    free(figure);
+}
+
+/* Who shares no letter with anybody is nearest to nobody, in the figure as in the text. */
+static void the_nearest_name_to_none_is_none(void **state)
+{
+    (void)state;
+    char *text = draw(QKV_BIN_DIR "/database", "none", (const char *const[]){"--query", "Q", NULL});
+    assert_non_null(strstr(text, "approximate: no answer"));
+    char *figure = read_figure("none", "database_weights");
+    size_t rows;
+    double *w = read_block(figure, 1, &rows, 6);
+    for (int i = 0; i < 6; i++) assert_close(w[i], 0, 0);
+    assert_close(w[6], 1, 0); /* Zhang is nearest to Zhang */
+    free(w), free(figure), free(text);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -487,6 +557,8 @@ int main(void)
         cmocka_unit_test(two_columns_are_drawn_and_saved_row_by_row),
         cmocka_unit_test(the_toy_run_starts_wide_and_finds_the_curve),
         cmocka_unit_test(the_ellipses_are_the_covariance_of_the_keys),
+        cmocka_unit_test(each_row_of_the_names_says_whom_it_asks),
+        cmocka_unit_test(the_nearest_name_to_none_is_none),
         cmocka_unit_test(the_weights_of_the_names_are_grey_where_a_record_is_gone),
     };
     return cmocka_run_group_tests(tests, fit_cars, drop_cars);

@@ -261,6 +261,99 @@ static void a_large_matrix_fits_a_terminal(void **state)
     free(text);
 }
 
+static void a_long_matrix_is_no_hairline(void **state)
+{
+    (void)state;
+    static double m[6000];
+    for (int i = 0; i < 6000; i++) m[i] = i % 7;
+    static const ptrdiff_t shapes[][4] = {{1, 1, 2, 3000}, {1, 1, 3000, 2}, {1, 1, 1, 19}};
+    static const double ratios[] = {20, 0.05, 19}; /* the last has square cells still */
+    for (int i = 0; i < 3; i++) {
+        char *script = script_of(m, shapes[i], (qkv_heatmap_options){0}), *end;
+        double w = strtod(strstr(script, "size ") + 5, &end), h = strtod(end + 1, NULL);
+        w *= margin(script, "rmargin", 0) - margin(script, "lmargin", 0);
+        h *= margin(script, "tmargin", 0) - margin(script, "bmargin", 0);
+        assert_close(w / h, ratios[i], 0.02 * ratios[i]);
+        assert_true(fmin(w, h) > 0.15 * 96);
+        free(script);
+    }
+}
+
+static void assert_scale(double element, double other, double lower, double upper)
+{
+    const double m[] = {element, other, element, element};
+    char *script = script_of(m, (ptrdiff_t[]){1, 1, 2, 2}, (qkv_heatmap_options){0});
+    double scale[2];
+    assert_int_equal(
+        sscanf(strstr(script, "set cbrange"), "set cbrange [%lf:%lf]", scale, scale + 1), 2);
+    assert_close(scale[0], lower, 0);
+    assert_close(scale[1], upper, 0);
+    free(script);
+}
+
+static void a_constant_matrix_has_zero_at_the_other_end_of_its_scale(void **state)
+{
+    (void)state;
+    assert_scale(7, 7, 0, 7);
+    assert_scale(-3, -3, -3, 0);
+    assert_scale(0, 0, 0, 1);
+    assert_scale(NAN, NAN, 0, 1);
+    assert_scale(7, 7 + 1e-15, 0, 7); /* rounding is no variation */
+    assert_scale(5e-324, 0, 0, 1);
+    assert_scale(1e307, -1e307, -1e307, 1e307);
+}
+
+static void a_scale_beyond_double_is_refused(void **state)
+{
+    (void)state;
+    const double m[] = {1e308, -1e308, 0, 1};
+    qkv_heatmap_options o = {.figure.path = scratch("far.svg")};
+    assert_status(qkv_show_heatmaps(m, (ptrdiff_t[]){1, 1, 2, 2}, &o), QKV_E_DOMAIN);
+    assert_message("from -1e+308 to 1e+308");
+    assert_int_equal(scratch_count("far.svg"), 0);
+    o.upper = 1; /* elements beyond a scale that is given are its ends */
+    assert_ok(qkv_show_heatmaps(m, (ptrdiff_t[]){1, 1, 2, 2}, &o));
+}
+
+static void axes_count_what_they_are_told_to(void **state)
+{
+    (void)state;
+    const double m[32] = {1};
+    const qkv_heatmap_options o = {.x_range = {100, 500},
+                                   .y_range = {-0.5, 0.5},
+                                   .y_labels = (const char *[]){"first row", "second row"}};
+    char *script = script_of(m, (ptrdiff_t[]){2, 1, 4, 4}, o);
+    assert_non_null(strstr(script, "set xrange [100:500] noextend"));
+    assert_non_null(strstr(script, "set yrange [0.5:-0.5] noextend"));
+    assert_non_null(strstr(script, "using (($1+0.5)*100+100):"));
+    assert_non_null(strstr(script, "set xtics norotate 100\n"));
+    const char *first = strstr(script, "set ylabel 'first row'");
+    assert_non_null(first);
+    assert_non_null(strstr(first, "set ylabel 'second row'"));
+    free(script);
+}
+
+static void a_title_does_not_steer_the_terminal(void **state)
+{
+    (void)state;
+    char *text = NULL;
+    size_t n;
+    FILE *f = open_memstream(&text, &n);
+    const double m[4] = {1};
+    const char *hostile[] = {"a\033[2J\xc2\x9b\xff\nb\u00e9", "\a"};
+    const qkv_heatmap_options o = {.figure.text = f,
+                                   .titles = hostile,
+                                   .y_ticks = hostile,
+                                   .y_labels = hostile,
+                                   .x_label = hostile[0],
+                                   .y_label = hostile[0]};
+    assert_ok(qkv_show_heatmaps(m, (ptrdiff_t[]){1, 1, 2, 2}, &o));
+    fclose(f);
+    assert_non_null(strstr(text, "a?[2J??\nb\u00e9\n"));
+    assert_null(strpbrk(text, "\033\a\xff\x9b"));
+    free(text);
+}
+
 static void a_closed_standard_input_is_no_obstacle(void **state)
 {
     (void)state;
@@ -288,6 +381,11 @@ int main(void)
         cmocka_unit_test(a_large_matrix_is_a_small_file),
         cmocka_unit_test(a_large_matrix_keeps_its_mean_scale_and_axes),
         cmocka_unit_test(a_large_matrix_fits_a_terminal),
+        cmocka_unit_test(a_long_matrix_is_no_hairline),
+        cmocka_unit_test(a_constant_matrix_has_zero_at_the_other_end_of_its_scale),
+        cmocka_unit_test(a_scale_beyond_double_is_refused),
+        cmocka_unit_test(axes_count_what_they_are_told_to),
+        cmocka_unit_test(a_title_does_not_steer_the_terminal),
         cmocka_unit_test(a_closed_standard_input_is_no_obstacle)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

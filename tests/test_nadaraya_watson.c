@@ -61,7 +61,7 @@ static void several_columns_have_a_bandwidth_each(void **state)
     ran r = regress(
         (const char *const[]){"--data", "-", "--x", "a,b", "--y", "y", "--plot", "", NULL}, csv);
     assert_int_equal(r.exit_code, 0);
-    assert_non_null(strstr(r.out, "7 rows\n               1 incomplete rows dropped"));
+    assert_non_null(strstr(r.out, "7 rows\n               incomplete rows dropped: 1"));
     assert_non_null(strstr(r.out, "of a (started"));
     assert_non_null(strstr(r.out, "of b (started"));
     ran_free(&r);
@@ -143,14 +143,14 @@ static void bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing(void
         const char *content, *x, *message;
     } bad[] = {
         {"x,y\n1,2\n2,three\n3,4\n", "x", "bad.csv, line 3, column 2 (y): 'three'"},
-        {"x,y\n1,2\n2\n3,4\n", "x", "line 3, column 2: the row has 1"},
+        {"x,y\n1,2\n2\n3,4\n", "x", "line 3, column 2: fields in the row: 1, in the first: 2"},
         {"x,y\n1,2\n2,1e999\n3,4\n", "x", "line 3, column 2"},
         {"", "x", "bad.csv, line 1, column 1: expected a complete row, found an empty file"},
         {"x,y\n", "x", "found only a header"},
         {"x,y\n1,2\n", "x", "complete rows: 1, expected at least 3"},
         {"x,y\n1,2\n2,3\n3,NA\n", "x",
          "complete rows: 2, expected at least 3 (incomplete, so dropped: 1)"},
-        {"x,z\n1,2\n2,3\n3,4\n", "x", "no column 'y'"},
+        {"x,z\n1,2\n2,3\n3,4\n", "x", "line 1: no column 'y': expected 'x', 'z'\n"},
         {"x,b,y\n1,7,2\n2,7,3\n3,7,4\n", "x,b", "bad.csv: 'b' is 7 in all 3 rows"},
         {"x,y\n1,5\n2,5\n3,5\n", "x", "'y' is 5 in all 3 rows: there is nothing to predict\n"},
         {"x,y\n1,5\n2,6\n3,5\n", "x,1", "column 1 (x): asked for twice, as 'x' and as '1'"},
@@ -169,6 +169,56 @@ static void bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing(void
         assert_int_equal(scratch_count("nothing"), 0);
         ran_free(&r);
     }
+}
+
+static void assert_refused(const char *const *arguments, int exit_code, const char *message)
+{
+    ran r = regress(arguments, NULL);
+    assert_int_equal(r.exit_code, exit_code);
+    if (!strstr(r.err, message)) fail_msg("expected %s in: %s", message, r.err);
+    ran_free(&r);
+}
+
+static void options_without_effect_are_refused(void **state)
+{
+    (void)state;
+    write_file(scratch("abc.csv"), "a,b,c\n1,2,4\n2,1,3\n3,3,5\n", 24);
+    const char *csv = scratch("abc.csv");
+    assert_refused((const char *const[]){"--data", csv, "--x", "a", "--y", "c", "--n", "9", NULL},
+                   2, "--n and --data do not go together");
+    assert_refused(
+        (const char *const[]){"--seed", "9", "--data", csv, "--x", "a", "--y", "c", NULL}, 2,
+        "--seed and --data do not go together");
+    assert_refused(
+        (const char *const[]){"--data", csv, "--x", "a,b", "--y", "c", "--grid", "9", NULL}, 2,
+        "--grid and several columns in --x do not go together");
+    assert_refused((const char *const[]){"--predict", "", NULL}, 2, "--predict: the argument ");
+    assert_refused((const char *const[]){"--data", csv, "--x", "a,", "--y", "c", NULL}, 2,
+                   "--x: the argument or a part of it is empty");
+    assert_refused((const char *const[]){"--start", "1e-300", "--plot", "", NULL}, 2,
+                   "--start: 1e-300 is not between ");
+    assert_refused((const char *const[]){"--start", "1e300", "--plot", "", NULL}, 2,
+                   "for values of 'x' from ");
+}
+
+/* Names from a file reach the terminal as text, and messages name no function of the library. */
+static void names_do_not_steer_the_terminal(void **state)
+{
+    (void)state;
+    static const char csv[] = "\033[31mx,y\xff\xc2\x9b\n1,2\n2,1\n3,4\n";
+    ran r = regress(
+        (const char *const[]){"--data", "-", "--x", "1", "--y", "2", "--plot", "", NULL}, csv);
+    assert_int_equal(r.exit_code, 0);
+    assert_non_null(strstr(r.out, "of \\x1b[31mx (started"));
+    assert_non_null(strstr(r.out, "y\\xff\\xc2\\x9b of standard input: 3 rows"));
+    assert_null(strpbrk(r.out, "\033\xff\x9b"));
+    ran_free(&r);
+    r = regress((const char *const[]){"--data", "-", "--x", "1", "--y", "z\033", NULL}, csv);
+    assert_int_equal(r.exit_code, 1);
+    assert_non_null(strstr(r.err, "nadaraya_watson: standard input, line 1: no column 'z\\x1b': "
+                                  "expected '\\x1b[31mx', 'y\\xff\\xc2\\x9b'\n"));
+    assert_null(strpbrk(r.err, "\033\xff\x9b"));
+    ran_free(&r);
 }
 
 static void columns_without_a_name_are_numbered(void **state)
@@ -252,6 +302,8 @@ int main(void)
         cmocka_unit_test(the_rate_is_the_length_of_the_first_step),
         cmocka_unit_test(a_wrong_command_line_is_exit_2),
         cmocka_unit_test(bad_data_is_exit_1_with_file_line_and_column_and_writes_nothing),
+        cmocka_unit_test(options_without_effect_are_refused),
+        cmocka_unit_test(names_do_not_steer_the_terminal),
         cmocka_unit_test(columns_without_a_name_are_numbered),
         cmocka_unit_test(what_cannot_be_written_is_exit_1),
         cmocka_unit_test(without_gnuplot_the_predictions_are_written_all_the_same),

@@ -102,8 +102,8 @@ static void axes_are_shared_and_the_scale_is_common(void **state)
     char *script = heatmap_script(m, (ptrdiff_t[]){3, 2, 2, 2}, o);
     assert_int_equal(count(script, "set xlabel 'Keys'"), 2);
     assert_int_equal(count(script, "set ylabel 'Queries'"), 3);
-    assert_int_equal(count(script, "set format x '%g'"), 2);
-    assert_int_equal(count(script, "set format y '%g'"), 3);
+    assert_int_equal(count(script, "set format x '%.6g'"), 2);
+    assert_int_equal(count(script, "set format y '%.6g'"), 3);
     assert_int_equal(count(script, "set title 'left'"), 1);
     assert_int_equal(count(script, "set title 'right'"), 1);
     assert_int_equal(count(script, "\nplot "), 6);
@@ -340,6 +340,24 @@ static void wrong_arguments_are_refused(void **state)
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
     o = (qkv_heatmap_options){.lower = 2, .upper = 1};
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+    o = (qkv_heatmap_options){.lower = 1, .upper = INFINITY};
+    assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+    o = (qkv_heatmap_options){.y_range = {2, 1}};
+    assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+    assert_message("y_range 2 to 1");
+    o = (qkv_heatmap_options){.lower = -1e308, .upper = 1e308};
+    assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_DOMAIN);
+    static const double sizes[][2] = {{-1, 0}, {0, -1}, {NAN, 0}, {0, NAN}, {101, 0}, {0, 101}};
+    const qkv_panel blank = {.title = "blank"};
+    for (int i = 0; i < 6; i++) {
+        o = to("size.svg");
+        o.figure.width = sizes[i][0];
+        o.figure.height = sizes[i][1];
+        assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
+        assert_message(i < 4 ? "expected 0 or more" : "expected above 0, to 100");
+        assert_status(qkv_plot_panels(&blank, 1, 1, &o.figure), QKV_E_ARG);
+        assert_message(i < 4 ? "expected 0 or more" : "expected above 0, to 100");
+    }
     qkv_series s = {.n = 1};
     qkv_panel p = {.series = &s, .n_series = 1};
     assert_status(qkv_plot_panels(&p, 1, 1, NULL), QKV_E_ARG);
@@ -396,9 +414,11 @@ static void panels_have_their_ranges_labels_and_series(void **state)
     assert_contains(script, "set yrange [-106:26]"); /* -100 .. 20, and 5 % of it around */
     assert_contains(script, "title 'it'.\"\\047\".'s a band'");
     assert_contains(script, "notitle");
+    assert_int_equal(count(script, "set format x '%.6g'"), 4);
     assert_contains(script, "'#123456'");
     assert_int_equal(count(script, "\nset logscale y"), 1);
-    assert_contains(script, "set yrange [0.8912509381:11.22018454]"); /* -100 has no logarithm */
+    assert_contains(script,
+                    "set yrange [0.891250938133746:11.2201845430196]"); /* -100 has no logarithm */
     assert_contains(script, "'a%%d' 0, 'b' 1");
     assert_contains(script, "set yrange [0:21]"); /* bars stand on zero */
     free(script);
@@ -409,6 +429,67 @@ static void panels_have_their_ranges_labels_and_series(void **state)
     assert_ok(qkv_plot_panels(rest, 1, 2, &figure));
     script = read_file(scratch("panels.svg.gp"), NULL);
     assert_int_equal(count(script, "\nplot "), 1); /* nothing is drawn of nothing */
+    free(script);
+}
+
+/* The legend's upper left corner, and the margin above the axes, in inches from the bottom. */
+static void find_legend(const qkv_panel *p, double *key, double *axes, int *columns)
+{
+    qkv_figure figure = {.path = scratch("legend.svg"), .keep_script = true, .height = 4};
+    assert_ok(qkv_plot_panels(p, 1, 1, &figure));
+    char *script = read_file(scratch("legend.svg.gp"), NULL);
+    const char *at = strstr(script, "\nset key at ");
+    assert_non_null(at);
+    assert_int_equal(
+        sscanf(at, "\nset key at screen %*f,%lf left top horizontal maxcols %d", key, columns), 2);
+    *key *= 4;
+    *axes = 4 * margin(script, "tmargin");
+    free(script);
+}
+
+static void the_legend_hides_no_data(void **state)
+{
+    (void)state;
+    const double x[] = {0, 1, 0, 1}, y[] = {0, 0, 1, 1}; /* in every corner */
+    qkv_series s[] = {
+        {QKV_POINTS, "one", 4, x, y, .size = 2},
+        {QKV_POINTS, NULL, 4, x, y, .size = 2},
+        {QKV_LINE, "another", 4, x, y, .size = 2},
+        {QKV_LINE, "a third with a name that has a line to itself, no less", 4, x, y, .size = 2}};
+    qkv_panel p = {.title = "title", .series = s, .n_series = 3};
+    double key, axes, alone;
+    int columns;
+    find_legend(&p, &key, &axes, &columns);
+    assert_int_equal(columns, 2);
+    assert_true(key - axes > 0.18); /* a line */
+    alone = axes;
+    p.n_series = 4;
+    find_legend(&p, &key, &axes, &columns);
+    assert_int_equal(columns, 1);
+    assert_true(key - axes > 3 * 0.18);
+    assert_close(alone - axes, 2 * 0.18, 1e-3);
+    p.series = &s[1];
+    p.n_series = 1;
+    find_legend(&p, &key, &axes, &columns);
+    assert_close(axes - alone, 0.18, 1e-3); /* no labels, no room */
+}
+
+static void numbers_far_from_zero_stay_apart(void **state)
+{
+    (void)state;
+    const double x[] = {1000000.125, 1000000.5}, y[] = {-2e-9, -1e-9};
+    const qkv_series s = {.n = 2, .x = x, .y = y};
+    const qkv_panel p = {.series = &s, .n_series = 1};
+    qkv_figure figure = {.path = scratch("far.svg"), .keep_script = true};
+    assert_ok(qkv_plot_panels(&p, 1, 1, &figure));
+    char *script = read_file(scratch("far.svg.gp"), NULL), *svg = read_file(figure.path, NULL);
+    assert_contains(script, "set format x '%.10g'");
+    assert_contains(script, "set format y '%.6g'");
+    assert_contains(svg, "1000000.2");
+    free(script), free(svg);
+    script = heatmap_script(eye, eye_shape, (qkv_heatmap_options){.y_range = {2e6, 2e6 + 1}});
+    assert_contains(script, "set format y '%.10g'");
+    assert_contains(script, "set format x '%.6g'");
     free(script);
 }
 
@@ -467,6 +548,8 @@ int main(void)
         cmocka_unit_test(wrong_arguments_are_refused),
         cmocka_unit_test(without_a_file_the_figure_is_text),
         cmocka_unit_test(panels_have_their_ranges_labels_and_series),
+        cmocka_unit_test(the_legend_hides_no_data),
+        cmocka_unit_test(numbers_far_from_zero_stay_apart),
         cmocka_unit_test(equal_aspect_makes_units_equally_long),
         cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -37,19 +37,25 @@ typedef enum qkv_palette { QKV_REDS = 0, QKV_VIRIDIS, QKV_BLUES, QKV_GREYS } qkv
 typedef struct qkv_heatmap_options {
     qkv_figure figure;
     const char *x_label, *y_label; /* "Keys", "Queries"; NULL: none */
+    const char *const *y_labels;   /* one for each row of the figure, instead of y_label */
     const char *const *titles;     /* one for each column of the figure, broken into lines as wide
                                       as the column, 4 at most; NULL: none */
     const char *const *x_ticks;    /* one for each key, instead of numbers; NULL: numbers */
     const char *const *y_ticks;    /* one for each query */
+    double x_range[2], y_range[2]; /* what the numbers along an axis count, from its first edge to
+                                      its last; both 0: keys or queries, -0.5 to n - 0.5 */
     qkv_palette palette;
-    double lower, upper; /* the colour scale; both 0: the least and greatest finite element */
+    double lower, upper; /* the colour scale; both 0: the least and greatest finite element, of a
+                            constant matrix 0 and its element, of zeros 0 and 1. No further than
+                            1e307 from 0: numbers this large are an error (QKV_E_DOMAIN) */
 } qkv_heatmap_options;
 
 /* The chapter's show_heatmaps. matrices: [rows, cols, queries, keys] = shape, packed, each size at
- * least 1. Each of the rows x cols panels is one matrix, query 0 at the top, cells square, all on
- * one colour scale with one colour bar. Panels share their axes: numbers and x_label stand below
- * the bottom row only, those of y beside the first column only. NaN is drawn in light grey,
- * infinities as the ends of the scale. options NULL: all zero.
+ * least 1. Each of the rows x cols panels is one matrix, query 0 at the top, cells square (unless
+ * that made a matrix over 20 times as long as it is wide), all on one colour scale with one colour
+ * bar. Panels share their axes: numbers and x_label stand below the bottom row only, those of y
+ * beside the first column only. NaN is drawn in light grey, infinities as the ends of the scale.
+ * options NULL: all zero.
  *
  * A figure of more than 4096 cells is an image: 144 samples an inch (PNG: 192), at most 2048 across
  * or down the figure, each the mean of the elements in its area, NaN left out. As text, a matrix
