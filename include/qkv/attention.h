@@ -135,7 +135,9 @@ typedef struct qkv_operands_f32 {
     qkv_slot_f32 k; /* [batch, kv_heads, n_k, d_k] */
     qkv_slot_f32 v; /* [batch, kv_heads, n_k, d_v] */
 
-    /* [batch, heads, n_q, n_k]. Absent: 0. -inf hides the key, with a gradient of exactly 0. */
+    /* [batch, heads, n_q, n_k]. Absent: 0. -inf hides the key, with a gradient of exactly 0. Of
+     * softmax, finite exponents s + bias beyond +-FLT_MAX / log2(e) = 2.4e38 (DBL_MAX / log2(e))
+     * count as that. */
     qkv_slot_f32 bias;
 
     /* One number; strided: [batch, heads] by the strides 0 and 1. Absent: see qkv_score. */
