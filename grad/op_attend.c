@@ -233,11 +233,8 @@ const qkv_op FN(qkv_op_attend) = {shape, forward, backward};
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in)
 {
-    if (tape && (!a || !in)) {
-        qkv_tape_fail(tape, QKV_E_ARG, "attend: %s is NULL", a ? "in" : "a");
-        return (qkv_var){0};
-    }
-    if (!tape) return (qkv_var){0};
+    if (!tape || !a || !in)
+        return qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "%s is NULL", a ? "in" : "a");
     const qkv_var all[INPUTS] = {in->q, in->k, in->v, in->bias, in->scale, in->bandwidth};
     call arguments = {.attention = a, .mask = in->mask};
     qkv_var inputs[INPUTS];

@@ -72,10 +72,10 @@ const qkv_op FN(qkv_op_concat) = {shape, forward, backward};
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis)
 {
-    if (tape && (n < 1 || n > UINT16_MAX || !xs)) {
-        qkv_tape_fail(tape, QKV_E_ARG, "concat: n is %d, expected 1 to %d arrays", n, UINT16_MAX);
-        return (qkv_var){0};
-    }
+    if (!xs) return qkv_refuse(tape, QKV_OP_concat, QKV_E_ARG, "xs is NULL");
+    if (n < 1 || n > UINT16_MAX)
+        return qkv_refuse(tape, QKV_OP_concat, QKV_E_ARG, "n is %d, expected 1 to %d arrays", n,
+                          UINT16_MAX);
     return qkv_record(tape, QKV_OP_concat, xs, n, &axis);
 }
 

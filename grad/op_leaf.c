@@ -32,11 +32,9 @@ const qkv_op FN(qkv_op_leaf) = {shape, NULL, NULL};
 
 qkv_var FN(qkv_leaf)(qkv_tape *tape, qkv_shape shape_of_x, const real *data, real *grad)
 {
-    if (tape && tape->dtype != REAL_DTYPE) {
-        qkv_tape_fail(tape, QKV_E_DTYPE, "leaf: the tape carries %s",
-                      tape->dtype == QKV_F32 ? "float" : "double");
-        return (qkv_var){0};
-    }
+    if (tape && tape->dtype != REAL_DTYPE)
+        return qkv_refuse(tape, QKV_OP_leaf, QKV_E_DTYPE, "the tape carries %s",
+                          tape->dtype == QKV_F32 ? "float" : "double");
     return qkv_record(tape, QKV_OP_leaf, NULL, 0,
                       &(call){.shape = shape_of_x, .data = data, .gradient = grad});
 }

@@ -71,11 +71,14 @@ const qkv_op FN(qkv_op_user) = {shape, forward, backward};
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_apply(qkv_tape *tape, const qkv_user_op *op, const qkv_var *xs, int n, qkv_shape shape)
 {
-    if (tape && (!op || !op->forward || !op->backward || n < 0 || n > UINT16_MAX || (n && !xs))) {
-        qkv_tape_fail(tape, QKV_E_ARG,
-                      "apply: op, its forward or backward, or xs is NULL, or n = %d", n);
-        return (qkv_var){0};
-    }
+    if (!op || !op->forward || !op->backward || (n && !xs))
+        return qkv_refuse(tape, QKV_OP_user, QKV_E_ARG, "%s is NULL",
+                          !op             ? "op"
+                          : !op->forward  ? "op's forward"
+                          : !op->backward ? "op's backward"
+                                          : "xs");
+    if (n < 0 || n > UINT16_MAX)
+        return qkv_refuse(tape, QKV_OP_user, QKV_E_ARG, "n is %d, expected 0 to %d", n, UINT16_MAX);
     return qkv_record(tape, QKV_OP_user, xs, n, &(call){.op = op, .shape = shape});
 }
 

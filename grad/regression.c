@@ -118,7 +118,7 @@ static qkv_status evaluate(descent *d, bool *admissible)
     ptrdiff_t undefined;
     qkv_status status =
         qkv_regression_cv_gradient(d->r, d->tried, &d->tried_loss, &undefined, d->tried_gradient);
-    *admissible = undefined == 0 && isfinite(d->tried_loss);
+    *admissible = !status && undefined == 0 && isfinite(d->tried_loss);
     return status;
 }
 

@@ -70,16 +70,17 @@ const char *qkv_tape_error(const qkv_tape *tape)
 
 qkv_dtype qkv_tape_dtype(const qkv_tape *tape)
 {
-    return tape->dtype;
+    return tape ? tape->dtype : QKV_F32;
 }
 
 size_t qkv_tape_nodes(const qkv_tape *tape)
 {
-    return tape->n_nodes;
+    return tape ? tape->n_nodes : 0;
 }
 
 size_t qkv_tape_bytes(const qkv_tape *tape)
 {
+    if (!tape) return 0;
     return tape->values.bytes + tape->sweep.bytes + tape->workspace_bytes +
            tape->capacity * sizeof(qkv_node) + sizeof *tape;
 }
@@ -133,6 +134,18 @@ qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status
     status = stick(tape, status, where, format, arguments);
     va_end(arguments);
     return status;
+}
+
+qkv_var qkv_refuse(qkv_tape *tape, qkv_op_id op, qkv_status status, const char *format, ...)
+{
+    if (!tape) return (qkv_var){0};
+    char where[64];
+    snprintf(where, sizeof where, "%%%u = %s(): ", (unsigned)tape->n_nodes, qkv_registry[op].name);
+    va_list arguments;
+    va_start(arguments, format);
+    stick(tape, status, where, format, arguments);
+    va_end(arguments);
+    return (qkv_var){0};
 }
 
 /* ---- Nodes ----------------------------------------------------------------------------------- */
@@ -211,10 +224,7 @@ static bool reserve_node(qkv_tape *tape)
     uint32_t capacity = tape->capacity ? 2 * tape->capacity : 64;
     qkv_node *nodes = NULL;
     if (capacity > tape->capacity) nodes = realloc(tape->nodes, capacity * sizeof *nodes);
-    if (!nodes) {
-        qkv_tape_fail(tape, QKV_E_NOMEM, "%%%u: no memory for the node", (unsigned)tape->n_nodes);
-        return false;
-    }
+    if (!nodes) return false;
     tape->nodes = nodes;
     tape->capacity = capacity;
     return true;
@@ -260,13 +270,11 @@ qkv_var qkv_record(qkv_tape *tape, qkv_op_id id, const qkv_var *inputs, int n_in
 {
     const qkv_var invalid = {0};
     if (!tape || tape->status) return invalid;
-    if (!reserve_node(tape)) return invalid;
+    if (tape->busy)
+        return qkv_refuse(tape, id, QKV_E_STATE, "recorded from inside an operation of this tape");
+    if (!reserve_node(tape)) return qkv_refuse(tape, id, QKV_E_NOMEM, "no memory for the node");
     qkv_node *node = &tape->nodes[tape->n_nodes];
     *node = (qkv_node){.op = (uint16_t)id};
-    if (tape->busy) {
-        qkv_node_fail(tape, node, QKV_E_STATE, "recorded from inside an operation of this tape");
-        return invalid;
-    }
     if (connect(tape, node, inputs, n_inputs)) return invalid;
     if (compute(tape, node, arguments)) return invalid;
     return (qkv_var){.node = tape->n_nodes++, .generation = tape->generation};
@@ -276,13 +284,11 @@ qkv_var qkv_record(qkv_tape *tape, qkv_op_id id, const qkv_var *inputs, int n_in
 
 static const qkv_node *typed(qkv_tape *tape, qkv_var x, qkv_dtype dtype, const char *who)
 {
-    if (!tape || tape->status) return NULL;
-    if (tape->dtype != dtype) {
-        qkv_tape_fail(tape, QKV_E_DTYPE, "%s: the tape carries %s", who,
-                      tape->dtype == QKV_F32 ? "float" : "double");
-        return NULL;
-    }
-    return qkv_node_of(tape, x, who);
+    const qkv_node *node = tape ? qkv_node_of(tape, x, who) : NULL;
+    if (!node || tape->dtype == dtype) return node;
+    qkv_node_fail(tape, node, QKV_E_DTYPE, "%s: the tape carries %s", who,
+                  tape->dtype == QKV_F32 ? "float" : "double");
+    return NULL;
 }
 
 const float *qkv_value_f32(qkv_tape *tape, qkv_var x)

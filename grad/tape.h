@@ -136,6 +136,9 @@ void *qkv_node_workspace(qkv_tape *tape, const qkv_node *node, size_t bytes);
 /* Sets the sticky error, "%7 = matmul(%3,%5): ...". Returns the status. */
 qkv_status qkv_node_fail(qkv_tape *tape, const qkv_node *node, qkv_status status,
                          const char *format, ...) __attribute__((format(printf, 4, 5)));
+/* The same for the node that would come next, and cannot be recorded. The invalid handle. */
+qkv_var qkv_refuse(qkv_tape *tape, qkv_op_id op, qkv_status status, const char *format, ...)
+    __attribute__((format(printf, 4, 5)));
 /* The same without a node. */
 qkv_status qkv_tape_fail(qkv_tape *tape, qkv_status status, const char *format, ...)
     __attribute__((format(printf, 3, 4)));

@@ -1,5 +1,5 @@
-# Does tests/setup tell an old tool from a new one, and half a set of libraries from a whole one? The
-# tools are fakes, first in PATH:
+# Does tests/setup tell an old tool from a new one, and half a set of libraries from a whole one, and
+# how many jobs does it build with? The tools are fakes, first in PATH:
 # cmake -DSOURCE=.. -DDIR=.. -P setup.cmake
 cmake_minimum_required(VERSION 3.25)
 
@@ -35,6 +35,17 @@ expect(clang 3.9.2 12.2.0 14.0.6 "cmake is version '3.9.2', expected 3.25 or new
 expect(gcc 3.25.0 9.5.0 14.0.6 "gcc is version '9.5.0', expected 12 or newer")
 expect(gcc 3.25.0 11.4.0 14.0.6 "gcc is version '11.4.0', expected 12 or newer")
 expect(clang 3.25.0 12.2.0 13.0.1 "clang is version '13.0.1', expected 14 or newer")
+
+# The build runs a job for each processor: without a number, make would start all of them at once.
+fake(nproc 7)
+fake(cmake "'\"$*\"'") # prints its arguments
+execute_process(COMMAND env PATH=${DIR}:$ENV{PATH} sh -c ". tests/setup; build '${DIR}/built'" run
+    WORKING_DIRECTORY ${SOURCE} OUTPUT_QUIET COMMAND_ERROR_IS_FATAL ANY)
+file(STRINGS ${DIR}/built/build.log said)
+set(expected "-S . -B ${DIR}/built;--build ${DIR}/built --parallel 7")
+if(NOT said STREQUAL expected)
+    message(SEND_ERROR "cmake was called with '${said}', expected '${expected}'")
+endif()
 
 # aarch64_libraries, with tools that do this, has this exit status and leaves libraries or nothing.
 function(expect_libraries apt dpkg expected)

@@ -220,6 +220,55 @@ static void the_largest_finite_biases_are_numbers_not_sentinels(void **state)
         }
 }
 
+/* Scores and biases at six tenths of the range: finite, also times log2(e) in base 2, but their sum
+ * is not. The key numbered moderate, if any, has logit 0. */
+static problem problem_beyond_the_range(qkv_score score, int sign, ptrdiff_t moderate)
+{
+    qkv_attention a = {.batch = 1, .heads = 1, .n_q = 21, .n_k = 150, .d_k = 1, .d_v = 2};
+    a.score = score;
+    problem p = problem_of(a, WITH_BIAS);
+    double large = REAL_MAX * 0.6, far = sqrt(REAL_MAX) * 0.95;
+    for (ptrdiff_t i = 0; i < a.n_q; i++) p.in[Q][i] = score == QKV_SCORE_GAUSSIAN ? 0 : 1;
+    for (ptrdiff_t j = 0; j < a.n_k; j++) {
+        double key = score == QKV_SCORE_GAUSSIAN ? far : sign * large;
+        p.in[K][j] = j == moderate ? 0 : (double)(real)key;
+        for (ptrdiff_t i = 0; i < a.n_q; i++)
+            p.in[BIAS][i * a.n_k + j] = j == moderate ? 0 : sign * large;
+    }
+    return p;
+}
+
+static void a_score_and_a_bias_whose_sum_overflows_are_as_large_as_can_be(void **state)
+{
+    (void)state;
+    static const struct {
+        qkv_score score;
+        int sign;
+    } all[] = {{QKV_SCORE_DOT, 1}, {QKV_SCORE_DOT, -1}, {QKV_SCORE_GAUSSIAN, -1}};
+    for (int c = 0; c < 3; c++)
+        for (ptrdiff_t moderate = -1; moderate < 150; moderate += 75) {
+            problem p = problem_beyond_the_range(all[c].score, all[c].sign, moderate);
+            answer y = solve(&p), expected = answer_new(&p);
+            double others = moderate < 0       ? 1.0 / 150
+                            : all[c].sign > 0 ? 1.0 / 149
+                                              : 0;
+            double largest = REAL_MAX / 1.4426950408889634; /* that softmax counts in */
+            double lse = moderate < 0 || all[c].sign > 0 ? all[c].sign * largest : 0;
+            for (ptrdiff_t i = 0; i < p.a.n_q; i++) {
+                assert_close(y.lse[i], lse, 4 * REAL_EPSILON * fabs(lse));
+                for (ptrdiff_t j = 0; j < p.a.n_k; j++) {
+                    double w = j != moderate ? others : all[c].sign > 0 ? 0 : 1;
+                    assert_close(y.weights[i * p.a.n_k + j], w, 4 * REAL_EPSILON * w);
+                }
+            }
+            for (operand x = Q; x <= BIAS; x++)
+                for (size_t i = 0; i < operand_size(&p, x); i++) assert_true(isfinite(y.d[x][i]));
+            answer_free(&expected);
+            answer_free(&y);
+            problem_free(&p);
+        }
+}
+
 /* ---- Logits -------------------------------------------------------------------------------- */
 
 /* s = q k with one coordinate, all keys the same. */
@@ -370,6 +419,7 @@ int main(void)
         cmocka_unit_test(a_nan_value_spoils_only_its_column_of_the_rows_that_see_it),
         cmocka_unit_test(a_bias_of_minus_infinity_is_a_mask_to_the_bit),
         cmocka_unit_test(the_largest_finite_biases_are_numbers_not_sentinels),
+        cmocka_unit_test(a_score_and_a_bias_whose_sum_overflows_are_as_large_as_can_be),
         cmocka_unit_test(a_large_bias_outside_the_support_weighs_nothing),
         cmocka_unit_test(equal_logits_weigh_the_same_however_large),
         cmocka_unit_test(logits_far_below_the_maximum_weigh_nothing_and_are_no_nan),

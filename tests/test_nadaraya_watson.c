@@ -102,7 +102,7 @@ static void progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere(void **sta
     ran_free(&r);
 
     char command[512];
-    snprintf(command, sizeof command, "%s --plot '' --rate 0.0001", program);
+    snprintf(command, sizeof command, "'%s' --plot '' --rate 0.0001", program);
     r = run((const char *const[]){"script", "-qec", command, "/dev/null", NULL}, "");
     if (r.exit_code == 127) skip();
     assert_non_null(strstr(r.out, "\rfit [###############...............]  50%  loss "));
@@ -270,11 +270,11 @@ static void without_gnuplot_the_predictions_are_written_all_the_same(void **stat
 static void output_that_does_not_arrive_is_exit_1(void **state)
 {
     (void)state;
-    static const char *const programs[] = {"nadaraya_watson --plot ''", "covariance --plot ''",
-                                           "database", "heatmap"};
+    static const char *const programs[] = {"nadaraya_watson' --plot ''", "covariance' --plot ''",
+                                           "database'", "heatmap'"};
     for (int i = 0; i < 4; i++) {
         char line[512];
-        snprintf(line, sizeof line, "exec " QKV_BIN_DIR "/%s >/dev/full", programs[i]);
+        snprintf(line, sizeof line, "exec '" QKV_BIN_DIR "/%s >/dev/full", programs[i]);
         ran r = run((const char *const[]){"sh", "-c", line, NULL}, NULL);
         assert_int_equal(r.exit_code, 1);
         assert_non_null(strstr(r.err, "standard output"));

@@ -142,7 +142,10 @@ static void attention_over_sizes_that_differ(void **state)
         "kv_heads, "
         "2");
     qkv_attend(tape, NULL, &more);
-    assert_refused((qkv_var){0}, QKV_E_ARG, "attend: a is NULL");
+    assert_refused((qkv_var){0}, QKV_E_ARG, "%0 = attend(): a is NULL");
+    leaf(three_two);
+    assert_refused(qkv_attend(tape, &(qkv_attention){0}, NULL), QKV_E_ARG,
+                   "%1 = attend(): in is NULL");
 }
 
 /* ---- The caller's own ------------------------------------------------------------------------ */
@@ -207,12 +210,28 @@ static void operation_that_records_on_its_own_tape(void **state)
                    "%0 = leaf(): recorded from inside an operation of this tape");
 }
 
-static void operation_without_a_function(void **state)
+static void lists_that_are_not_there(void **state)
 {
     (void)state;
-    const qkv_user_op op = {"mine", fine, NULL, NULL};
-    qkv_apply(tape, &op, NULL, 0, qkv_scalar());
-    assert_status(qkv_tape_status(tape), QKV_E_ARG);
+    const qkv_user_op whole = {"mine", fine, refuse_backward, NULL};
+    const qkv_user_op no_forward = {.backward = refuse_backward}, no_backward = {.forward = fine};
+    const qkv_var x = {0};
+    const qkv_shape y = qkv_scalar();
+    assert_refused(qkv_concat(tape, NULL, 2, 0), QKV_E_ARG, "%0 = concat(): xs is NULL");
+    assert_refused(qkv_concat(tape, &x, 0, 0), QKV_E_ARG,
+                   "%0 = concat(): n is 0, expected 1 to 65535 arrays");
+    assert_refused(qkv_concat(tape, &x, 65536, 0), QKV_E_ARG,
+                   "%0 = concat(): n is 65536, expected 1 to 65535 arrays");
+    assert_refused(qkv_apply(tape, NULL, &x, 1, y), QKV_E_ARG, "%0 = user(): op is NULL");
+    assert_refused(qkv_apply(tape, &no_forward, &x, 1, y), QKV_E_ARG,
+                   "%0 = user(): op's forward is NULL");
+    assert_refused(qkv_apply(tape, &no_backward, &x, 1, y), QKV_E_ARG,
+                   "%0 = user(): op's backward is NULL");
+    assert_refused(qkv_apply(tape, &whole, NULL, 1, y), QKV_E_ARG, "%0 = user(): xs is NULL");
+    assert_refused(qkv_apply(tape, &whole, &x, -1, y), QKV_E_ARG,
+                   "%0 = user(): n is -1, expected 0 to 65535");
+    assert_refused(qkv_apply(tape, &whole, &x, 65536, y), QKV_E_ARG,
+                   "%0 = user(): n is 65536, expected 0 to 65535");
 }
 
 int main(void)
@@ -228,7 +247,7 @@ int main(void)
         TEST(operation_of_the_callers_that_fails),
         TEST(failed_backward_leaves_the_callers_gradients),
         TEST(operation_that_records_on_its_own_tape),
-        TEST(operation_without_a_function),
+        TEST(lists_that_are_not_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

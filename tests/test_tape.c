@@ -317,12 +317,18 @@ static void other_dtype_is_an_error(void **state)
     qkv_var bad = is_f32 ? qkv_leaf_f64(tape, qkv_scalar(), &x64, NULL)
                          : qkv_leaf_f32(tape, qkv_scalar(), &x32, NULL);
     assert_true(is_invalid(bad));
-    assert_error(QKV_E_DTYPE,
-                 is_f32 ? "leaf: the tape carries float" : "leaf: the tape carries double");
+    assert_error(QKV_E_DTYPE, is_f32 ? "%0 = leaf(): the tape carries float"
+                                     : "%0 = leaf(): the tape carries double");
     qkv_tape_reset(tape);
-    qkv_var good = qkv_constant(tape, 1);
+    qkv_var good = qkv_neg(tape, qkv_constant(tape, 1));
     assert_null(is_f32 ? (const void *)qkv_value_f64(tape, good) : qkv_value_f32(tape, good));
-    assert_status(qkv_tape_status(tape), QKV_E_DTYPE);
+    assert_error(QKV_E_DTYPE, is_f32 ? "%1 = neg(%0): qkv_value_f64: the tape carries float"
+                                     : "%1 = neg(%0): qkv_value_f32: the tape carries double");
+    qkv_tape_reset(tape);
+    good = qkv_constant(tape, 1);
+    assert_null(is_f32 ? (const void *)qkv_grad_f64(tape, good) : qkv_grad_f32(tape, good));
+    assert_error(QKV_E_DTYPE, is_f32 ? "%0 = leaf(): qkv_grad_f64: the tape carries float"
+                                     : "%0 = leaf(): qkv_grad_f32: the tape carries double");
 }
 
 static void bad_leaf_is_an_error(void **state)
@@ -349,14 +355,64 @@ static void result_too_large_for_memory_is_an_overflow(void **state)
     assert_status(qkv_tape_status(tape), QKV_E_OVERFLOW);
 }
 
+static void null_tape_records_nothing(void **state)
+{
+    (void)state;
+    const qkv_var none = {0};
+    const real one = 1;
+    const ptrdiff_t zero = 0;
+    qkv_var (*const unary[])(qkv_tape *, qkv_var) = {qkv_detach, qkv_neg,  qkv_exp,     qkv_log,
+                                                     qkv_sqrt,   qkv_tanh, qkv_sigmoid, qkv_relu};
+    qkv_var (*const binary[])(qkv_tape *, qkv_var, qkv_var) = {
+        qkv_add, qkv_sub, qkv_mul, qkv_div, qkv_pow, qkv_matmul, qkv_mse};
+    for (size_t i = 0; i < sizeof unary / sizeof *unary; i++)
+        assert_true(is_invalid(unary[i](NULL, none)));
+    for (size_t i = 0; i < sizeof binary / sizeof *binary; i++)
+        assert_true(is_invalid(binary[i](NULL, none, none)));
+    const qkv_var others[] = {FN(qkv_leaf)(NULL, qkv_shape1(1), &one, NULL),
+                              qkv_constant(NULL, 1),
+                              qkv_sum(NULL, none, NULL, 0, false),
+                              qkv_mean(NULL, none, NULL, 0, false),
+                              qkv_max(NULL, none, NULL, 0, false),
+                              qkv_transpose(NULL, none, NULL),
+                              qkv_reshape(NULL, none, qkv_scalar()),
+                              qkv_slice(NULL, none, 0, 0, 1, 1),
+                              qkv_concat(NULL, NULL, 1, 0),
+                              qkv_concat(NULL, &none, 0, 0),
+                              qkv_gather(NULL, none, 0, &zero, 1),
+                              qkv_softmax(NULL, none, 0),
+                              qkv_log_softmax(NULL, none, 0),
+                              qkv_cross_entropy(NULL, none, &zero, 1),
+                              qkv_attend(NULL, NULL, NULL),
+                              qkv_apply(NULL, NULL, &none, 1, qkv_scalar()),
+                              qkv_apply(NULL, NULL, NULL, -1, qkv_scalar())};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++) assert_true(is_invalid(others[i]));
+}
+
+static void null_tape_has_nothing_to_read(void **state)
+{
+    (void)state;
+    const qkv_var none = {0};
+    assert_int_equal(qkv_tape_dtype(NULL), QKV_F32);
+    assert_int_equal(qkv_tape_nodes(NULL), 0);
+    assert_int_equal(qkv_tape_bytes(NULL), 0);
+    assert_status(qkv_tape_status(NULL), QKV_E_ARG);
+    assert_string_equal(qkv_tape_error(NULL), "the tape is NULL");
+    assert_null(FN(qkv_value)(NULL, none));
+    assert_null(FN(qkv_grad)(NULL, none));
+    assert_true(isnan(qkv_item(NULL, none)));
+    assert_int_equal(qkv_shape_of(NULL, none).rank, -1);
+}
+
 static void null_tape_is_harmless(void **state)
 {
     (void)state;
-    assert_true(is_invalid(qkv_constant(NULL, 1)));
-    assert_true(is_invalid(qkv_exp(NULL, (qkv_var){0})));
     assert_status(qkv_backward(NULL, (qkv_var){0}), QKV_E_ARG);
-    assert_status(qkv_tape_status(NULL), QKV_E_ARG);
+    assert_status(qkv_backward_with(NULL, (qkv_var){0}, NULL), QKV_E_ARG);
+    assert_message("the tape is NULL");
     assert_status(qkv_tape_print(NULL, stdout), QKV_E_ARG);
+    assert_status(qkv_tape_print(tape, NULL), QKV_E_ARG);
+    assert_status(qkv_tape_dot(NULL, stdout), QKV_E_ARG);
     assert_status(qkv_tape_dot(tape, NULL), QKV_E_ARG);
     assert_status(qkv_tape_new(NULL, QKV_F32), QKV_E_ARG);
     qkv_tape_reset(NULL);
@@ -425,6 +481,8 @@ int main(void)
         TEST(other_dtype_is_an_error),
         TEST(bad_leaf_is_an_error),
         TEST(result_too_large_for_memory_is_an_overflow),
+        TEST(null_tape_records_nothing),
+        TEST(null_tape_has_nothing_to_read),
         TEST(null_tape_is_harmless),
         TEST(generations_are_unique_in_the_process),
         TEST(chain_of_a_million_nodes_works),

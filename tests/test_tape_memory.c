@@ -1,8 +1,9 @@
-/* test_tape_memory.c - every allocation a tape makes is counted, and made to fail. The linker sends
- * the library's calls here (tests/CMakeLists.txt). */
+/* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail. The
+ * linker sends the library's calls here (tests/CMakeLists.txt). */
 #include <stdbool.h>
 #include <stdlib.h>
 
+#include "qkv/regression.h"
 #include "qkv/tape.h"
 #include "support.h"
 
@@ -188,6 +189,27 @@ static void reset_survives_a_failing_allocation(void **state)
     assert_int_equal(live, before);
 }
 
+static void every_failing_allocation_of_a_fit_is_reported(void **state)
+{
+    (void)state;
+    const double key[] = {0, 1, 2, 3, 4}, value[] = {0, 2, 1, 3, 2}, start = 0.1;
+    const qkv_regression r = {.x = key, .y = value, .n = 5, .kernel = QKV_REGRESSION_EPANECHNIKOV};
+    const qkv_regression_fit_options options = {.start = &start, .steps = 3}; /* no key in reach */
+    long before = live, failures = 0;
+    for (;; failures++) {
+        double bandwidth = -1;
+        set_failing(failures);
+        qkv_status status = qkv_regression_fit(&r, &options, &bandwidth, NULL);
+        set_failing(-1);
+        assert_int_equal(live, before);
+        if (status == QKV_OK) break;
+        assert_status(status, QKV_E_NOMEM);
+        assert_message("no memory");
+        assert_close(bandwidth, -1, 0);
+    }
+    assert_true(failures > 20);
+}
+
 int main(void)
 {
     for (uint64_t i = 0; i < N * D; i++) x[i] = (float)uniform(1, i, -1, 1);
@@ -197,6 +219,7 @@ int main(void)
         cmocka_unit_test(steps_in_another_order_do_not_allocate_either),
         cmocka_unit_test(every_failing_allocation_is_reported_and_survived),
         cmocka_unit_test(reset_survives_a_failing_allocation),
+        cmocka_unit_test(every_failing_allocation_of_a_fit_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -71,8 +71,8 @@ QKV_API void qkv_tape_reset(qkv_tape *tape);
 QKV_API qkv_status qkv_tape_status(const qkv_tape *tape);
 QKV_API const char *qkv_tape_error(const qkv_tape *tape);
 
-/* Of a tape that is not NULL: its dtype, the nodes recorded since the last reset, and the bytes of
- * memory it holds, used or not. */
+/* The tape's dtype, the nodes recorded since the last reset, and the bytes of memory it holds, used
+ * or not. Of a NULL tape: QKV_F32, 0 and 0. */
 QKV_API qkv_dtype qkv_tape_dtype(const qkv_tape *tape);
 QKV_API size_t qkv_tape_nodes(const qkv_tape *tape);
 QKV_API size_t qkv_tape_bytes(const qkv_tape *tape);
