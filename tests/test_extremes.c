@@ -249,9 +249,7 @@ static void a_score_and_a_bias_whose_sum_overflows_are_as_large_as_can_be(void *
         for (ptrdiff_t moderate = -1; moderate < 150; moderate += 75) {
             problem p = problem_beyond_the_range(all[c].score, all[c].sign, moderate);
             answer y = solve(&p), expected = answer_new(&p);
-            double others = moderate < 0       ? 1.0 / 150
-                            : all[c].sign > 0 ? 1.0 / 149
-                                              : 0;
+            double others = moderate < 0 ? 1.0 / 150 : all[c].sign > 0 ? 1.0 / 149 : 0;
             double largest = REAL_MAX / 1.4426950408889634; /* that softmax counts in */
             double lse = moderate < 0 || all[c].sign > 0 ? all[c].sign * largest : 0;
             for (ptrdiff_t i = 0; i < p.a.n_q; i++) {
