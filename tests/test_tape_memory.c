@@ -1,5 +1,5 @@
-/* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail. The
- * linker sends the library's calls here (tests/CMakeLists.txt). */
+/* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail.
+ * The linker sends the library's calls here (tests/CMakeLists.txt). */
 #include <stdbool.h>
 #include <stdlib.h>
 

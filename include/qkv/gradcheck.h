@@ -89,8 +89,9 @@ QKV_API const char *qkv_op_name(int op);
 
 /* Runs every case of one operation in f64: random values in its domain from seed, a signed random
  * cotangent, every input, each with other uses recorded before and after the operation, so that a
- * backward that overwrites a gradient instead of adding to it is wrong. report, of the worst element over the cases, is overwritten; it may be
- * NULL. Stops at the first case that fails. Errors as above; an unknown op is QKV_E_ARG. */
+ * backward that overwrites a gradient instead of adding to it is wrong. report, of the worst
+ * element over the cases, is overwritten; it may be NULL. Stops at the first case that fails.
+ * Errors as above; an unknown op is QKV_E_ARG. */
 QKV_API qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report);
 
 #ifdef __cplusplus
