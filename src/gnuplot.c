@@ -131,6 +131,8 @@ static qkv_status judge(const char *program, pid_t child, int out, int err, cons
     if (ended == child && WIFSIGNALED(state))
         return qkv_fail(QKV_E_PROCESS, "%s: %s was ended by signal %d: %s", caller, program,
                         WTERMSIG(state), complaint);
+    if (ended == child && WEXITSTATUS(state) == 127 && !*complaint) /* as POSIX lets spawn fail */
+        return qkv_fail(QKV_E_PROCESS, "%s: %s: could not be started", caller, program);
     if (ended == child && WEXITSTATUS(state) != 0)
         return qkv_fail(QKV_E_PROCESS, "%s: %s failed with exit code %d: %s", caller, program,
                         WEXITSTATUS(state), complaint);

@@ -56,7 +56,8 @@ static void fitted_text_fits(void **state)
             line += *line == '\n';
             assert_true(qkv_label_inches(line) <= inches + 1e-9);
         }
-        for (const char *s = fitted; *s; s++) assert_true(qkv_utf8_length(s) || *s < 0);
+        for (const char *s = fitted; *s; s++)
+            assert_true(qkv_utf8_length(s) || *(const unsigned char *)s >= 0x80);
         if (!strstr(text, "\xff")) assert_null(strstr(fitted, "\xff"));
         free(fitted);
     }
