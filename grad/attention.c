@@ -266,7 +266,8 @@ static void add_keys(walk *w)
 static void backward_walk(plan *p, walk *w, ptrdiff_t item)
 {
     const qkv_attention *a = &p->in->a;
-    ptrdiff_t row = item / p->walks, first, end, last = 0;
+    ptrdiff_t row = item / p->walks, first, end;
+    IN(qkv_span) keys = {.first = PTRDIFF_MAX};          /* that some block may see */
     ptrdiff_t group = a->heads / a->kv_heads * p->walks; /* items that share dk and dv */
     qkv_turn turn = {
         .passed = p->in_turns ? p->passed : NULL, .item = item, .first = item % group == 0};
@@ -277,10 +278,12 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
     for (int i = 0; i < w->blocks; i++) {
         begin_block(w, i, row / a->heads, row % a->heads, first + i);
         w->g[i].partial = partial;
-        ptrdiff_t own = IN(qkv_mask_last)(&w->g[i].t);
-        last = own > last ? own : last;
+        IN(qkv_span) span = IN(qkv_mask_span)(&w->g[i].t);
+        keys.first = smaller(keys.first, span.first);
+        keys.end = span.end > keys.end ? span.end : keys.end;
     }
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_BACK_KEYS) {
+    for (ptrdiff_t k0 = keys.first / QKV_BACK_KEYS * QKV_BACK_KEYS; k0 < keys.end;
+         k0 += QKV_BACK_KEYS) {
         if (a->d_k) memset(w->g[0].dk, 0, sizeof(real) * (size_t)a->d_k * QKV_BACK_KEYS);
         for (int i = 0; i < w->blocks; i++) backward_tile(&w->g[i], k0);
         qkv_turn_wait(&turn, k0 + QKV_BACK_KEYS);

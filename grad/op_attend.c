@@ -10,6 +10,7 @@ enum { INPUTS = 6 };
 typedef struct call {
     const qkv_attention *attention;
     const qkv_slot_bool *mask;
+    const int64_t *lengths, *causal_offsets;
     /* Which of q, k, v, bias, scale, bandwidth the inputs are, in this order. */
     bool present[INPUTS];
 } call;
@@ -145,6 +146,8 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     s->in.k.data = x[K]->value;
     s->in.v.data = x[V]->value;
     if (given->mask) s->in.mask = *given->mask;
+    s->in.lengths = given->lengths;
+    s->in.causal_offsets = given->causal_offsets;
     if (x[BIAS] && bias_slot(tape, node, &s->a, x[BIAS], &s->in.bias)) return tape->status;
     if (parameter_slots(tape, node, s, x) || save_slots(tape, node, s)) return tape->status;
     ptrdiff_t dim[4];
@@ -236,7 +239,10 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
     if (!tape || !a || !in)
         return qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "%s is NULL", a ? "in" : "a");
     const qkv_var all[INPUTS] = {in->q, in->k, in->v, in->bias, in->scale, in->bandwidth};
-    call arguments = {.attention = a, .mask = in->mask};
+    call arguments = {.attention = a,
+                      .mask = in->mask,
+                      .lengths = in->lengths,
+                      .causal_offsets = in->causal_offsets};
     qkv_var inputs[INPUTS];
     int n = 0;
     for (int i = 0; i < INPUTS; i++) {
@@ -264,6 +270,15 @@ static qkv_var causal_bias(qkv_tape *tape, const qkv_var *x)
 {
     const qkv_attention a = {.mask = {.causal = true, .causal_offset = 1}};
     const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .bias = x[3], .scale = x[4]};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var window(qkv_tape *tape, const qkv_var *x)
+{
+    static const int64_t lengths[] = {7, 4}, offsets[] = {0, -1};
+    const qkv_attention a = {.mask = {.window = true, .window_left = 2, .window_right = 1}};
+    const qkv_attend_vars in = {
+        .q = x[0], .k = x[1], .v = x[2], .lengths = lengths, .causal_offsets = offsets};
     return qkv_attend(tape, &a, &in);
 }
 
@@ -361,6 +376,10 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 5,
      .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {3, {2, 1, 7}}, {1, {2}}},
      .apply = causal_bias},
+    {.label = "attend in a window, lengths and offsets",
+     .n_input = 3,
+     .input = {{3, {2, 5, 3}}, {3, {2, 7, 3}}, {3, {2, 7, 2}}},
+     .apply = window},
     {.label = "attend gaussian, one bandwidth, leave one out",
      .n_input = 4,
      .input = {{2, {6, 3}}, {2, {7, 3}}, {2, {7, 2}}, {0}},

@@ -153,7 +153,8 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
                               const FN(qkv_outputs) *out)
 {
     const FN(qkv_inputs) *in = w->t[0].in;
-    ptrdiff_t last = 0, empty = 0;
+    IN(qkv_span) keys = {.first = PTRDIFF_MAX}; /* that some block may see */
+    ptrdiff_t empty = 0;
     /* Rows that had to be packed are gone with the next tile. */
     bool packed = in->v.stride[3] != 1 && in->a.d_v > 1;
     for (int i = 0; i < w->blocks; i++) {
@@ -161,13 +162,18 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
         IN(qkv_block_begin)(t, batch, head, first + i);
         IN(qkv_block_scan)(t, QKV_KEYS);
         if (in->a.d_v) memset(t->o, 0, sizeof(real) * (size_t)in->a.d_v * QKV_LANES);
-        ptrdiff_t own = IN(qkv_mask_last)(t);
-        last = own > last ? own : last;
+        IN(qkv_span) span = IN(qkv_mask_span)(t);
+        keys.first = smaller(keys.first, span.first);
+        keys.end = span.end > keys.end ? span.end : keys.end;
     }
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS)
+    for (ptrdiff_t k0 = keys.first / QKV_KEYS * QKV_KEYS; k0 < keys.end; k0 += QKV_KEYS)
         for (int i = 0; i < w->blocks; i++) {
+            /* What is before the block's first key would only be hidden. */
+            ptrdiff_t seen = IN(qkv_mask_span)(&w->t[i]).first;
+            ptrdiff_t from = seen > k0 ? smaller(seen, k0 + QKV_KEYS) : k0;
             if (packed) pool_pending(w);
-            if (IN(qkv_block_tile)(&w->t[i], k0, QKV_KEYS)) forward_tile(w, &w->t[i]);
+            if (IN(qkv_block_tile)(&w->t[i], from, (int)(k0 + QKV_KEYS - from)))
+                forward_tile(w, &w->t[i]);
         }
     pool_pending(w);
     for (int i = 0; i < w->blocks; i++) {

@@ -108,11 +108,11 @@ static void load_rows(FN(qkv_rows) *rows, const FN(qkv_view) *from, const FN(qkv
 bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n)
 {
     const qkv_attention *a = &t->in->a;
-    ptrdiff_t left = IN(qkv_mask_last)(t) - k0;
+    IN(qkv_span) span = IN(qkv_mask_span)(t);
     t->k0 = k0;
-    t->n_k = left < n ? (int)left : n;
+    t->n_k = span.end - k0 < n ? (int)(span.end - k0) : n;
     t->coverage = QKV_SEES_NONE;
-    if (left <= 0) return false;
+    if (t->n_k <= 0 || k0 + t->n_k <= span.first) return false;
     IN(qkv_mask_tile)(t);
     if (t->coverage == QKV_SEES_NONE) return false;
     load_rows(&t->k, &t->in->k, t, a->d_k);
@@ -130,7 +130,7 @@ bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n)
 void IN(qkv_block_scan)(FN(qkv_block) *t, int keys)
 {
     if (!qkv_needs_scan(&t->in->a)) return;
-    ptrdiff_t last = IN(qkv_mask_last)(t);
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += keys)
+    IN(qkv_span) span = IN(qkv_mask_span)(t);
+    for (ptrdiff_t k0 = span.first / keys * keys; k0 < span.end; k0 += keys)
         if (IN(qkv_block_tile)(t, k0, keys)) IN(qkv_normalize_scan)(t);
 }

@@ -117,8 +117,9 @@ static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
     real weight[QKV_LANES] = {0};
     memset(x->lanes, 0, sizeof(real) * moments_size(a) * QKV_LANES);
     IN(qkv_block_scan)(t, QKV_KEYS);
-    ptrdiff_t last = IN(qkv_mask_last)(t), empty = 0;
-    for (ptrdiff_t k0 = 0; k0 < last; k0 += QKV_KEYS) {
+    IN(qkv_span) span = IN(qkv_mask_span)(t);
+    ptrdiff_t empty = 0;
+    for (ptrdiff_t k0 = span.first / QKV_KEYS * QKV_KEYS; k0 < span.end; k0 += QKV_KEYS) {
         if (!IN(qkv_block_tile)(t, k0, QKV_KEYS)) continue;
         IN(qkv_normalize_online)(t);
         for (int i = 0; i < t->n_q; i++) merge(x, i, &weight[i]);

@@ -21,7 +21,8 @@ enum {
 bool IN(qkv_decode_suits)(const qkv_attention *a)
 {
     return a->n_q <= FEW && a->n_k >= MANY && a->normalize == QKV_SOFTMAX &&
-           a->score != QKV_SCORE_GAUSSIAN && !a->mask.leave_one_out && a->d_k && a->d_v;
+           a->score != QKV_SCORE_GAUSSIAN && !a->mask.leave_one_out && !a->mask.window && a->d_k &&
+           a->d_v;
 }
 
 static ptrdiff_t chunks_of(const qkv_attention *a)
@@ -213,7 +214,8 @@ static void decode_chunk(decoder *x, ptrdiff_t batch, ptrdiff_t kv_head, ptrdiff
     }
     for (; k0 < end; k0 += STRETCH)
         for (ptrdiff_t r = 0; r < rows_of(a); r++) {
-            ptrdiff_t last = IN(qkv_causal_last)(a, r % a->n_q), left = smaller(last, end) - k0;
+            ptrdiff_t last = IN(qkv_span_of)(x->in, batch, r % a->n_q).end;
+            ptrdiff_t left = smaller(last, end) - k0;
             int n = left < STRETCH ? (int)left : STRETCH;
             real *part = parts + (size_t)r * size, rescale;
             if (n <= 0) continue;
@@ -230,16 +232,17 @@ static void write_row(const FN(qkv_view) *to, ptrdiff_t b, ptrdiff_t h, ptrdiff_
 }
 
 /* The chunks of one row, `step` apart, become its results. */
-static void merge(const qkv_attention *a, const FN(qkv_outputs) *out, const real *parts,
+static void merge(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const real *parts,
                   size_t step, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i)
 {
+    const qkv_attention *a = &in->a;
     ptrdiff_t chunks = chunks_of(a);
     real max = (real)-INFINITY, sum = 0, *o = FN(qkv_at)(&out->o, b, h, i);
     for (ptrdiff_t c = 0; c < chunks; c++) {
         real m = parts[(size_t)c * step];
         max = m > max ? m : max;
     }
-    bool sees = IN(qkv_causal_last)(a, i) > 0;
+    bool sees = IN(qkv_span_of)(in, b, i).end > 0;
     for (ptrdiff_t d = 0; d < a->d_v; d++) o[d * out->o.stride[3]] = 0;
     for (ptrdiff_t c = 0; c < chunks; c++) {
         const real *part = parts + (size_t)c * step;
@@ -284,6 +287,6 @@ void IN(qkv_decode)(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const 
     ptrdiff_t group = a->heads / a->kv_heads;
     for (ptrdiff_t g = 0; g < a->batch * a->kv_heads; g++)
         for (ptrdiff_t r = 0; r < rows_of(a); r++)
-            merge(a, out, x.parts + (size_t)(g * chunks_of(a)) * piece + (size_t)r * size, piece,
+            merge(in, out, x.parts + (size_t)(g * chunks_of(a)) * piece + (size_t)r * size, piece,
                   g / a->kv_heads, g % a->kv_heads * group + r / a->n_q, r % a->n_q);
 }

@@ -74,6 +74,25 @@ static qkv_status list_mask(const qkv_attention *a, const qkv_slot_bool *mask, q
     return qkv_slot_list_add(list, e);
 }
 
+/* lengths and causal_offsets: one number a batch item. */
+static qkv_status list_numbers(const qkv_attention *a, const FN(qkv_operands) *in,
+                               qkv_slot_list *list)
+{
+    qkv_extent e = {.element = sizeof(int64_t), .dim = {a->batch, 1, 1, 1}, .packed = true};
+    e.stride[0] = 1;
+    e.name = "lengths";
+    e.data = in->lengths;
+    qkv_status status = qkv_slot_list_add(list, e);
+    e.name = "causal_offsets";
+    e.data = in->causal_offsets;
+    if (!status) status = qkv_slot_list_add(list, e);
+    for (ptrdiff_t b = 0; !status && in->lengths && b < a->batch; b++)
+        if (in->lengths[b] < 0 || in->lengths[b] > a->n_k)
+            status = qkv_fail(QKV_E_SHAPE, "%s: lengths[%td] is %lld, expected 0 to n_k, %td",
+                              list->who, b, (long long)in->lengths[b], a->n_k);
+    return status;
+}
+
 static qkv_status require_operands(const char *who, const qkv_attention *a,
                                    const FN(qkv_operands) *in)
 {
@@ -111,6 +130,7 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     status = require_operands(who, a, in);
     if (!status) status = FN(qkv_operands_list)(a, in, false, list);
     if (!status) status = list_mask(a, &in->mask, list);
+    if (!status) status = list_numbers(a, in, list);
     if (status) return status;
     ptrdiff_t dims[6][4];
     FN(qkv_operand_dims)(a, in, dims);
@@ -120,6 +140,8 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     out->bias = FN(qkv_view_of)(&in->bias, dims[3]);
     out->scale = FN(qkv_parameter_view)(&in->scale, dims[4]);
     out->bandwidth = FN(qkv_parameter_view)(&in->bandwidth, dims[5]);
+    out->lengths = in->lengths;
+    out->causal_offsets = in->causal_offsets;
     out->mask = in->mask;
     qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
     return QKV_OK;

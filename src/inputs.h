@@ -36,6 +36,7 @@ typedef struct FN(qkv_inputs) {
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
     FN(qkv_view) q, k, v, bias, scale, bandwidth;
     qkv_slot_bool mask;
+    const int64_t *lengths, *causal_offsets;
 } FN(qkv_inputs);
 
 typedef struct FN(qkv_outputs) {

@@ -7,35 +7,68 @@ static ptrdiff_t between(ptrdiff_t lower, ptrdiff_t x, ptrdiff_t upper)
     return x < lower ? lower : smaller(x, upper);
 }
 
-ptrdiff_t IN(qkv_causal_last)(const qkv_attention *a, ptrdiff_t query)
+/* The key at which query 0 stands, within bounds beyond which nothing changes. */
+static ptrdiff_t origin(const FN(qkv_inputs) *in, ptrdiff_t batch)
 {
-    return a->mask.causal ? between(0, query + 1 + a->mask.causal_offset, a->n_k) : a->n_k;
+    const qkv_attention *a = &in->a;
+    ptrdiff_t offset =
+        in->causal_offsets ? (ptrdiff_t)in->causal_offsets[batch] : a->mask.causal_offset;
+    return between(-a->n_q, offset, a->n_k);
 }
 
-ptrdiff_t IN(qkv_mask_last)(const FN(qkv_block) *t)
+/* How many keys beyond its own a query sees. */
+static ptrdiff_t reach(const qkv_attention *a)
 {
-    return IN(qkv_causal_last)(&t->in->a, t->q0 + t->n_q - 1);
+    const qkv_mask *m = &a->mask;
+    ptrdiff_t most = a->n_q + a->n_k, right = most;
+    if (m->window && m->window_right >= 0) right = smaller(m->window_right, most);
+    return m->causal ? 0 : right;
+}
+
+static ptrdiff_t look_back(const qkv_attention *a)
+{
+    const qkv_mask *m = &a->mask;
+    ptrdiff_t most = a->n_q + a->n_k;
+    return m->window && m->window_left >= 0 ? smaller(m->window_left, most) : most;
+}
+
+IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query)
+{
+    ptrdiff_t n_k = in->lengths ? (ptrdiff_t)in->lengths[batch] : in->a.n_k;
+    ptrdiff_t own = query + origin(in, batch);
+    IN(qkv_span) span = {.end = between(0, own + reach(&in->a) + 1, n_k)};
+    span.first = between(0, own - look_back(&in->a), span.end);
+    return span;
+}
+
+IN(qkv_span) IN(qkv_mask_span)(const FN(qkv_block) *t)
+{
+    IN(qkv_span) first = IN(qkv_span_of)(t->in, t->batch, t->q0);
+    IN(qkv_span) last = IN(qkv_span_of)(t->in, t->batch, t->q0 + t->n_q - 1);
+    return (IN(qkv_span)){first.first, last.end};
 }
 
 /* Every pair of the tile is seen, by the rules alone. */
 static bool rules_hide_nothing(const FN(qkv_block) *t)
 {
-    const qkv_mask *m = &t->in->a.mask;
-    bool causal = m->causal && t->k0 + t->n_k - 1 > t->q0 + m->causal_offset;
-    bool diagonal = m->leave_one_out && t->k0 < t->q0 + t->n_q && t->q0 < t->k0 + t->n_k;
-    return !causal && !diagonal;
+    IN(qkv_span) first = IN(qkv_span_of)(t->in, t->batch, t->q0);
+    IN(qkv_span) last = IN(qkv_span_of)(t->in, t->batch, t->q0 + t->n_q - 1);
+    bool diagonal = t->in->a.mask.leave_one_out && t->k0 < t->q0 + t->n_q && t->q0 < t->k0 + t->n_k;
+    return t->k0 >= last.first && t->k0 + t->n_k <= first.end && !diagonal;
 }
 
 static void apply_rules(FN(qkv_block) *t)
 {
-    const qkv_mask *m = &t->in->a.mask;
+    const qkv_attention *a = &t->in->a;
+    ptrdiff_t start = origin(t->in, t->batch), left = look_back(a), right = reach(a);
     for (int j = 0; j < t->n_k; j++) {
         uint8_t *seen = t->seen + j * QKV_LANES;
         ptrdiff_t own = t->k0 + j - t->q0; /* the lane of the query with the key's number */
-        ptrdiff_t first = m->causal ? between(0, own - m->causal_offset, QKV_LANES) : 0;
-        memset(seen, 0, (size_t)first);
-        memset(seen + first, 1, (size_t)(QKV_LANES - first));
-        if (m->leave_one_out && own >= 0 && own < QKV_LANES) seen[own] = 0;
+        ptrdiff_t first = between(0, own - start - right, QKV_LANES);
+        ptrdiff_t end = between(first, own - start + left + 1, QKV_LANES);
+        memset(seen, 0, QKV_LANES);
+        memset(seen + first, 1, (size_t)(end - first));
+        if (a->mask.leave_one_out && own >= 0 && own < QKV_LANES) seen[own] = 0;
     }
 }
 

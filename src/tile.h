@@ -125,10 +125,14 @@ void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t
                       real *s, real *max);
 /* ---- mask.c ---- */
 void IN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
-/* Keys from here on are hidden from the block by rule. */
-ptrdiff_t IN(qkv_mask_last)(const FN(qkv_block) *t);
-/* The same for one query. */
-ptrdiff_t IN(qkv_causal_last)(const qkv_attention *a, ptrdiff_t query);
+/* The keys that the rules leave to a query, but for leave_one_out: from first on, before end. Both
+ * ascend with the query. */
+typedef struct IN(qkv_span) {
+    ptrdiff_t first, end;
+} IN(qkv_span);
+IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query);
+/* Of a block: all keys that the rules leave to any of its queries. */
+IN(qkv_span) IN(qkv_mask_span)(const FN(qkv_block) *t);
 /* ---- normalize.c ---- */
 void IN(qkv_normalize_begin)(FN(qkv_block) *t);  /* the rows, before the first tile */
 void IN(qkv_normalize_scan)(FN(qkv_block) *t);   /* s, b, seen -> best, winner */

@@ -165,6 +165,8 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
         *slots[x] = slot_of(&m.at[x], how, logical[x]);
     }
     m.slots.mask.data = p->mask;
+    m.slots.lengths = p->lengths;
+    m.slots.causal_offsets = p->causal_offsets;
     return m;
 }
 

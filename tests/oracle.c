@@ -90,7 +90,12 @@ static bool sees(const row *r, ptrdiff_t j)
 {
     const problem *p = r->p;
     const qkv_attention *a = &p->a;
-    if (a->mask.causal && j > r->i + a->mask.causal_offset) return false;
+    if (p->lengths && j >= p->lengths[r->b]) return false;
+    ptrdiff_t own = r->i + (p->causal_offsets ? p->causal_offsets[r->b] : a->mask.causal_offset);
+    ptrdiff_t left = a->mask.window_left, right = a->mask.window_right;
+    if (a->mask.causal && j > own) return false;
+    if (a->mask.window && ((left >= 0 && j < own - left) || (right >= 0 && j > own + right)))
+        return false;
     if (a->mask.leave_one_out && j == r->i) return false;
     if (p->mask && !p->mask[((r->b * a->heads + r->h) * a->n_q + r->i) * a->n_k + j]) return false;
     return !p->in[BIAS] || creall(element(r, BIAS, r->h, r->i, j)) != -INFINITY;

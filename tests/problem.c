@@ -96,6 +96,19 @@ static void add_mask(problem *p, uint64_t seed)
     }
 }
 
+/* [batch], from least to most; the first is most, the second least. */
+static int64_t *numbers(ptrdiff_t batch, ptrdiff_t least, ptrdiff_t most, uint64_t seed)
+{
+    int64_t *x = (int64_t *)new_array(batch);
+    for (ptrdiff_t b = 0; b < batch; b++) {
+        uint64_t range = (uint64_t)(most - least + 1);
+        x[b] = b == 0   ? most
+               : b == 1 ? least
+                        : least + (int64_t)(qkv_random_bits(seed, 5, (uint64_t)b) % range);
+    }
+    return x;
+}
+
 problem problem_random(qkv_attention a, qkv_dtype dtype, int with, uint64_t seed)
 {
     problem p = {.a = a, .dtype = dtype};
@@ -116,6 +129,8 @@ problem problem_random(qkv_attention a, qkv_dtype dtype, int with, uint64_t seed
         make_positive(&p, BANDWIDTH, sqrt(2 * (double)a.d_k));
     }
     if (with & WITH_MASK) add_mask(&p, seed);
+    if (with & WITH_LENGTHS) p.lengths = numbers(a.batch, 0, a.n_k, seed);
+    if (with & WITH_OFFSETS) p.causal_offsets = numbers(a.batch, -2, a.n_k / 2, seed + 1);
     p.d_o = normal_array(&p, problem_rows(&p) * a.d_v, seed, 3);
     if (with & WITH_D_LSE) p.d_lse = normal_array(&p, problem_rows(&p), seed, 4);
     return p;
@@ -125,6 +140,8 @@ void problem_free(problem *p)
 {
     for (int x = 0; x < OPERANDS; x++) free(p->in[x]);
     free(p->mask);
+    free(p->lengths);
+    free(p->causal_offsets);
     free(p->d_o);
     free(p->d_lse);
 }

@@ -13,10 +13,11 @@ typedef struct problem {
     qkv_attention a;
     qkv_dtype dtype; /* in and the cotangents hold numbers of this type exactly */
     ptrdiff_t dim[OPERANDS][4];
-    double *in[OPERANDS]; /* NULL: absent */
-    uint8_t *mask;        /* [batch, heads, n_q, n_k] or NULL */
-    double *d_o;          /* [batch, heads, n_q, d_v], the cotangents of o and lse */
-    double *d_lse;        /* [batch, heads, n_q] or NULL */
+    double *in[OPERANDS];              /* NULL: absent */
+    uint8_t *mask;                     /* [batch, heads, n_q, n_k] or NULL */
+    int64_t *lengths, *causal_offsets; /* [batch] or NULL */
+    double *d_o;                       /* [batch, heads, n_q, d_v], the cotangents of o and lse */
+    double *d_lse;                     /* [batch, heads, n_q] or NULL */
 } problem;
 
 /* What problem_random adds to q, k, v and the cotangent of o; combined with |. */
@@ -30,7 +31,9 @@ enum {
     WITH_HEAD_BANDWIDTH = 64,
     WITH_MASK = 128,        /* two keys in three seen; one row in seven sees none */
     WITH_HIDING_BIAS = 256, /* one bias in five is -inf */
-    WITH_D_LSE = 512
+    WITH_D_LSE = 512,
+    WITH_LENGTHS = 1024, /* the first batch item has all keys, the second none, others some */
+    WITH_OFFSETS = 2048
 };
 
 /* Normal q, k, v and cotangents, a function of a, dtype, with and seed alone. Bandwidths are such

@@ -26,6 +26,14 @@ static const struct {
     {WITH_BIAS | WITH_HIDING_BIAS | WITH_MASK | WITH_SCALE | WITH_D_LSE | WITH_HEAD_BANDWIDTH,
      {.causal = true, .causal_offset = 1, .leave_one_out = true},
      true},
+    {WITH_BANDWIDTH | WITH_D_LSE, {.window = true, .window_left = 2, .window_right = 1}, false},
+    {WITH_LENGTHS | WITH_BANDWIDTH | WITH_D_LSE, {0}, false},
+    {WITH_LENGTHS | WITH_OFFSETS | WITH_BIAS,
+     {.causal = true, .window = true, .window_left = 3, .window_right = -1},
+     false},
+    {WITH_OFFSETS | WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE,
+     {.leave_one_out = true, .window = true, .window_left = -1, .window_right = 40},
+     true},
 };
 
 enum { EXTRAS = sizeof extras / sizeof *extras };
@@ -58,6 +66,7 @@ static void every_choice_with_every_operand_and_mask_agrees_with_the_oracle(void
         {.batch = 2, .heads = 4, .kv_heads = 2, .n_q = 5, .n_k = 7, .d_k = 3, .d_v = 2},
         {.batch = 1, .heads = 2, .n_q = 9, .n_k = 6, .d_k = 1, .d_v = 1},
         {.batch = 2, .heads = 3, .kv_heads = 1, .n_q = 1, .n_k = 19, .d_k = 4, .d_v = 9},
+        {.batch = 3, .heads = 2, .kv_heads = 1, .n_q = 60, .n_k = 70, .d_k = 3, .d_v = 2},
     };
     uint64_t seed = 1;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)

@@ -215,6 +215,28 @@ static void negative_sizes_are_shape_errors(void **state)
     }
 }
 
+static void lengths_are_0_to_n_k(void **state)
+{
+    (void)state;
+    qkv_attention a = one;
+    a.batch = 2;
+    a.n_k = 3;
+    real some[64] = {0}, o[8] = {0};
+    char workspace[1 << 16];
+    int64_t lengths[2] = {3, 0};
+    const FN(qkv_operands) in = {
+        .q.data = some, .k.data = some, .v.data = some, .lengths = lengths};
+    const FN(qkv_results) out = {.o.data = o};
+    assert_ok(FN(qkv_attention_forward)(&a, &in, &out, workspace, sizeof workspace));
+    static const int64_t wrong[] = {4, -1, INT64_MAX, INT64_MIN};
+    for (int i = 0; i < 4; i++) {
+        lengths[1] = wrong[i];
+        assert_status(FN(qkv_attention_forward)(&a, &in, &out, workspace, sizeof workspace),
+                      QKV_E_SHAPE);
+        assert_message("lengths[1] is ");
+    }
+}
+
 static void bandwidths_are_one_or_one_a_coordinate(void **state)
 {
     (void)state;
@@ -343,6 +365,7 @@ int main(void)
         cmocka_unit_test(heads_that_no_key_head_divides_are_a_shape_error),
         cmocka_unit_test(the_default_scale_of_no_coordinates_is_a_shape_error),
         cmocka_unit_test(negative_sizes_are_shape_errors),
+        cmocka_unit_test(lengths_are_0_to_n_k),
         cmocka_unit_test(bandwidths_are_one_or_one_a_coordinate),
         cmocka_unit_test(size_products_that_overflow_are_refused_before_memory_is_touched),
         cmocka_unit_test(choices_that_exclude_each_other_are_argument_errors),

@@ -140,6 +140,9 @@ static void other_queries_change_no_bit(void **state)
     for (size_t c = 0; c < CHOICES; c++) {
         qkv_attention a = {.batch = 1, .heads = 1, .n_q = 67, .n_k = 150, .d_k = 5, .d_v = 6};
         a.mask = (qkv_mask){.causal = true, .causal_offset = 20};
+        if (c % 2)
+            a.mask = (qkv_mask){
+                .causal_offset = 30, .window = true, .window_left = 40, .window_right = 70};
         problem p = problem_of(with_choice(a, c), EVERYTHING, c);
         answer whole = answer_new(&p);
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &whole));

@@ -26,18 +26,27 @@ static answer solve(const problem *p)
 
 /* ---- Hidden keys --------------------------------------------------------------------------- */
 
-typedef enum hiding { BY_MASK, BY_BIAS, BY_CAUSE, HIDINGS } hiding;
+typedef enum hiding { BY_MASK, BY_BIAS, BY_CAUSE, BY_LENGTH, BY_WINDOW, HIDINGS } hiding;
 
-/* All rows are kept from the keys j with j % 3 == 1, or, by cause, from the last hundred. */
+/* All rows are kept from the keys j with j % 3 == 1; by cause or length, from the last hundred; by
+ * the window, from the first fifty. */
 static bool is_hidden(hiding how, ptrdiff_t j)
 {
-    return how == BY_CAUSE ? j >= 199 : j % 3 == 1;
+    if (how == BY_WINDOW) return j < 50;
+    return how == BY_CAUSE || how == BY_LENGTH ? j >= 199 : j % 3 == 1;
 }
 
 static problem problem_with_hidden_keys(qkv_attention a, hiding how)
 {
     if (how == BY_CAUSE) a.mask = (qkv_mask){.causal = true, .causal_offset = 198 - a.n_q + 1};
-    problem p = problem_of(a, WITH_BIAS | WITH_MASK | WITH_SCALE | WITH_BANDWIDTH | WITH_D_LSE);
+    if (how == BY_WINDOW)
+        a.mask = (qkv_mask){.window = true, .window_left = 50, .window_right = -1};
+    int with = WITH_BIAS | WITH_MASK | WITH_SCALE | WITH_BANDWIDTH | WITH_D_LSE;
+    problem p = problem_of(a, with | WITH_LENGTHS | WITH_OFFSETS);
+    for (ptrdiff_t b = 0; b < a.batch; b++) {
+        p.lengths[b] = how == BY_LENGTH ? 199 : a.n_k;
+        p.causal_offsets[b] = how == BY_WINDOW ? 100 : a.mask.causal_offset;
+    }
     for (ptrdiff_t i = 0; i < problem_rows(&p) * a.n_k; i++) {
         if (!is_hidden(how, i % a.n_k)) continue;
         if (how == BY_MASK) p.mask[i] = 0;

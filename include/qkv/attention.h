@@ -76,14 +76,21 @@ typedef enum qkv_empty {
     QKV_EMPTY_ERROR
 } qkv_empty;
 
-/* Who may see whom, by rule; all rules, operands.mask and a bias of -inf combine by "and". */
+/* Who may see whom, by rule; all rules, operands.mask, operands.lengths and a bias of -inf combine
+ * by "and". Query i stands at key i + causal_offset. */
 typedef struct qkv_mask {
     bool causal; /* query i sees keys j <= i + causal_offset */
 
-    /* 0 aligns top-left; n_k - n_q for a cache whose newest key belongs to the newest query. */
+    /* 0 aligns top-left; n_k - n_q for a cache whose newest key belongs to the newest query.
+     * operands.causal_offsets, if given, replaces it batch item by batch item. */
     ptrdiff_t causal_offset;
 
     bool leave_one_out; /* query i does not see key i */
+
+    /* A sliding window: query i sees only the keys from i + causal_offset - window_left to
+     * i + causal_offset + window_right, both included; a negative number sets no bound. */
+    bool window;
+    ptrdiff_t window_left, window_right;
 } qkv_mask;
 
 typedef struct qkv_attention {
@@ -129,7 +136,7 @@ typedef struct qkv_slot_bool {
 
 /* The inputs, which are never written (data is not const because the same struct carries the
  * gradients). q, k and v are required where they have elements. As d_in, a slot with data receives
- * += the gradient of that input; mask is ignored. */
+ * += the gradient of that input; mask, lengths and causal_offsets are ignored. */
 typedef struct qkv_operands_f32 {
     qkv_slot_f32 q; /* [batch, heads, n_q, d_k] */
     qkv_slot_f32 k; /* [batch, kv_heads, n_k, d_k] */
@@ -148,12 +155,19 @@ typedef struct qkv_operands_f32 {
     qkv_slot_f32 bandwidth;
 
     qkv_slot_bool mask; /* [batch, heads, n_q, n_k]. Absent: all seen */
+
+    /* [batch], packed: batch item b has only the keys j < lengths[b]; 0 to n_k. NULL: n_k each. */
+    const int64_t *lengths;
+
+    /* [batch], packed: mask.causal_offset of each batch item. NULL: the same for all. */
+    const int64_t *causal_offsets;
 } qkv_operands_f32;
 
 /* The same in double. */
 typedef struct qkv_operands_f64 {
     qkv_slot_f64 q, k, v, bias, scale, bandwidth;
     qkv_slot_bool mask;
+    const int64_t *lengths, *causal_offsets;
 } qkv_operands_f64;
 
 /* The outputs, overwritten. o is required, the others are computed if data is given. row_max and

@@ -225,10 +225,13 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *     scale      one element, or [heads]
  *     bandwidth  one element, or [d_k]; Gaussian score only
  *     mask       NULL, or a slot over [batch, heads, n_q, n_k] whose data (the slot itself is
- *                copied) stays unchanged until the reset */
+ *                copied) stays unchanged until the reset
+ *     lengths, causal_offsets
+ *                NULL, or [batch] numbers as in qkv_operands_f32, unchanged until the reset */
 typedef struct qkv_attend_vars {
     qkv_var q, k, v, bias, scale, bandwidth;
     const qkv_slot_bool *mask;
+    const int64_t *lengths, *causal_offsets;
 } qkv_attend_vars;
 
 /* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank. The choices

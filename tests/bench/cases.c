@@ -1,5 +1,6 @@
 #include "cases.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -12,6 +13,7 @@ static const struct {
     ptrdiff_t heads, n_q, n_k, d_k, d_v;
     bench_measure measure;
     bool causal, gaussian, tape;
+    ptrdiff_t window; /* keys seen on either side, 0: all */
 } lines[] = {
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 64, .d_v = 64},
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 128, .d_v = 128},
@@ -28,6 +30,7 @@ static const struct {
     {"unequal", F32, BOTH, 1, 1024, 1024, .d_k = 64, .d_v = 128},
     {"causal", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .causal = true},
     {"causal", F32, BOTH, 1, 4096, 4096, .d_k = 128, .d_v = 128, .causal = true},
+    {"window", F32, BOTH, 1, 16384, 16384, .d_k = 64, .d_v = 64, .window = 256},
     {"heads", F32, BOTH, 8, 1024, 1024, .d_k = 64, .d_v = 64},
     {"speedup", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .measure = SPEEDUP},
     {"decode_gbytes", F32, FORWARD, 1, 1, 1000000, .d_k = 64, .d_v = 64, .measure = GBYTES},
@@ -59,7 +62,10 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                         .d_k = lines[line].d_k,
                         .d_v = lines[line].d_v,
                         .score = lines[line].gaussian ? QKV_SCORE_GAUSSIAN : QKV_SCORE_SCALED_DOT,
-                        .mask.causal = lines[line].causal};
+                        .mask = {.causal = lines[line].causal,
+                                 .window = lines[line].window > 0,
+                                 .window_left = lines[line].window,
+                                 .window_right = lines[line].window}};
 }
 
 bool case_at(int i, bool quick, bench_case *c)
@@ -99,7 +105,9 @@ const char *case_label(const bench_case *c)
 double case_flops(const bench_case *c)
 {
     const qkv_attention *a = &c->a;
-    double pairs = (double)a->batch * (double)a->heads * (double)a->n_q * (double)a->n_k;
+    double keys = (double)a->n_k;
+    if (a->mask.window) keys = fmin(keys, (double)(2 * a->mask.window_left + 1));
+    double pairs = (double)a->batch * (double)a->heads * (double)a->n_q * keys;
     double forward = 2 * (double)(a->d_k + a->d_v),
            backward = 2 * (double)(3 * a->d_k + 2 * a->d_v);
     double each = c->tape || c->measure == MEBIBYTES ? forward + backward
