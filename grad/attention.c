@@ -24,7 +24,7 @@ typedef struct plan {
     const FN(qkv_gradients) *to;
     ptrdiff_t walks;   /* of a head */
     ptrdiff_t items;   /* of all heads */
-    real *partial;     /* [items][1 + bandwidths] */
+    real *partial;     /* [items][partials] */
     ptrdiff_t *passed; /* [items]: keys whose dk and dv the walk has added to */
     ptrdiff_t taken;   /* how many items threads have begun */
     bool in_turns;     /* more than one thread */
@@ -45,6 +45,7 @@ static size_t layout(walk *w, const qkv_attention *a, void *memory)
     real *dk = qkv_take(&c, r, a->d_k, QKV_BACK_KEYS);
     real *weights = qkv_take(&c, r, QKV_BACK_TILE, blocks);
     real *ds = qkv_take(&c, r, QKV_BACK_TILE, blocks);
+    real *slope = qkv_take(&c, r, a->softcap > 0 ? QKV_BACK_TILE : 0, 1);
     for (int i = 0; i < blocks; i++) {
         FN(qkv_grad_block) *g = &w->g[i];
         const FN(qkv_inputs) *in = g->t.in;
@@ -55,6 +56,7 @@ static size_t layout(walk *w, const qkv_attention *a, void *memory)
         g->ds = memory ? ds + i * QKV_BACK_TILE : NULL;
         g->dw = qkv_take(&c, r, QKV_BACK_TILE, 1);
         g->dk = dk;
+        g->slope = slope;
         g->d_o = qkv_take(&c, r, a->d_v, QKV_LANES);
         g->dq = qkv_take(&c, r, a->d_k, QKV_LANES);
         g->delta = qkv_take(&c, r, QKV_LANES, 1);
@@ -98,7 +100,7 @@ static size_t plan_layout(plan *p, const qkv_attention *a, void *memory)
     size_t partial = sizeof(real);
     p->walks = walks_of(a);
     p->items = a->batch * a->heads * p->walks;
-    if (!qkv_size_mul(&partial, 1 + a->bandwidths)) return SIZE_MAX;
+    if (!qkv_size_mul(&partial, IN(qkv_partials)(a))) return SIZE_MAX;
     p->partial = qkv_take(&c, partial, p->items, 1);
     p->passed = qkv_take(&c, sizeof *p->passed, p->items, 1);
     return c.overflow ? SIZE_MAX : c.used;
@@ -210,11 +212,14 @@ static void stages(FN(qkv_grad_block) *g)
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
     if (scores_move(a)) memcpy(g->ds, t->s, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
+    if (a->softcap > 0) IN(qkv_softcap_slope)(g, t->s, 0, t->n_k);
     IN(qkv_normalize_weights)(t); /* overwrites s */
     if (a->normalize == QKV_KERNEL_SUM) drop_strays(g);
     if (!scores_move(a)) return;
     IN(qkv_pool_backward)(g);
     IN(qkv_normalize_backward)(g);
+    for (int x = 0; x < t->n_k * QKV_LANES && a->softcap > 0; x++)
+        g->ds[x] = g->ds[x] == 0 ? 0 : g->ds[x] * g->slope[x]; /* hidden: 0, the slope NaN maybe */
 }
 
 /* One block against one tile of keys: all but dk and dv. */
@@ -228,10 +233,16 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
     if (fused) {
         IN(qkv_softmax_dot_backward)(g);
     } else {
-        if (a->normalize != QKV_UNIFORM) IN(qkv_score_tile)(t);
+        if (a->normalize != QKV_UNIFORM) {
+            IN(qkv_score_tile)(t);
+            IN(qkv_softcap)(t, t->s, t->n_k);
+        }
         stages(g);
     }
-    if (scores_move(a)) IN(qkv_score_backward)(g);
+    g->db = fused && a->softcap == 0 ? g->ds : g->dw;
+    if (!scores_move(a)) return;
+    IN(qkv_score_backward)(g);
+    if (g->to->slopes.data) IN(qkv_slopes_backward)(g);
 }
 
 /* dk, dv and dbias of the tile, in turn. A block that sees fewer of its keys than others of the
@@ -249,7 +260,7 @@ static void add_keys(walk *w)
         int at = g->t.n_k * QKV_LANES;
         memset(g->t.w + at, 0, sizeof(real) * (size_t)(n_k * QKV_LANES - at));
         memset(g->ds + at, 0, sizeof(real) * (size_t)(n_k * QKV_LANES - at));
-        if (scores_move(a)) IN(qkv_mask_backward)(g, a->normalize == QKV_SOFTMAX ? g->ds : g->dw);
+        if (scores_move(a)) IN(qkv_mask_backward)(g);
     }
     const FN(qkv_gradients) *to = w->g[0].to;
     const FN(qkv_block) *t = &w->g[last].t;
@@ -273,11 +284,12 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
         .passed = p->in_turns ? p->passed : NULL, .item = item, .first = item % group == 0};
     blocks_of_walk(a, p->walks - 1 - item % p->walks, &first, &end);
     w->blocks = (int)(end - first);
-    real *partial = p->partial + item * (1 + a->bandwidths);
-    memset(partial, 0, sizeof(real) * (size_t)(1 + a->bandwidths));
+    real *partial = p->partial + item * IN(qkv_partials)(a);
+    memset(partial, 0, sizeof(real) * (size_t)IN(qkv_partials)(a));
     for (int i = 0; i < w->blocks; i++) {
         begin_block(w, i, row / a->heads, row % a->heads, first + i);
         w->g[i].partial = partial;
+        if (p->to->sink.data) IN(qkv_sink_backward)(&w->g[i]);
         IN(qkv_span) span = IN(qkv_mask_span)(&w->g[i].t);
         keys.first = smaller(keys.first, span.first);
         keys.end = span.end > keys.end ? span.end : keys.end;
@@ -300,9 +312,11 @@ static void add_parameters(const plan *p)
     const qkv_attention *a = &p->in->a;
     const FN(qkv_gradients) *to = p->to;
     for (ptrdiff_t i = 0; i < p->items; i++) {
-        const real *partial = p->partial + i * (1 + a->bandwidths);
+        const real *partial = p->partial + i * IN(qkv_partials)(a);
         ptrdiff_t row = i / p->walks, b = row / a->heads, h = row % a->heads;
         if (to->scale.data) *FN(qkv_at)(&to->scale, b, h, 0) += partial[0];
+        if (to->slopes.data) *FN(qkv_at)(&to->slopes, b, h, 0) += partial[IN(qkv_at_slopes)(a)];
+        if (to->sink.data) *FN(qkv_at)(&to->sink, b, h, 0) += partial[IN(qkv_at_sink)(a)];
         if (!to->bandwidth.data) continue;
         real *dh = FN(qkv_at)(&to->bandwidth, b, h, 0);
         for (ptrdiff_t c = 0; c < a->bandwidths; c++)

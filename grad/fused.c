@@ -71,6 +71,32 @@ INLINE void add_rows_and_weights(accumulators c, const real *a, ptrdiff_t stride
     add_rows(c, a + r, stride, b + r * QKV_LANES, QKV_LANES, d - r, m, nv);
 }
 
+/* c becomes c tanh(c / c0), through w; its slope is kept. */
+INLINE void cap(FN(qkv_grad_block) *g, accumulators c, real *w, int j, const int m, const int nv)
+{
+    put(c, w, m, nv);
+    IN(qkv_softcap)(&g->t, w, m);
+    IN(qkv_softcap_slope)(g, w, j, m);
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        UNROLL
+        for (int v = 0; v < nv; v++) c[i][v] = load(w + i * QKV_LANES + v * QKV_VEC);
+    }
+}
+
+/* ds = slope db, but 0 stays 0 even if the slope comes from NaN. */
+INLINE void times_slope(accumulators c, const real *slope, const int m, const int nv)
+{
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            vec ds = c[i][v] * load(slope + i * QKV_LANES + v * QKV_VEC);
+            c[i][v] = choose(c[i][v] == 0, splat(0), ds);
+        }
+    }
+}
+
 /* Keys j .. j + m - 1. */
 INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
 {
@@ -82,7 +108,8 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
     accumulators c;
     set(c, m, nv, splat(0));
     add_rows(c, t->k.data + j * t->k.stride, t->k.stride, t->q, QKV_LANES, a->d_k, m, nv);
-    if (t->in->bias.data) add_bias(c, t->b + j * QKV_LANES, m, nv);
+    if (a->softcap > 0) cap(g, c, w, j, m, nv);
+    if (IN(qkv_biased)(t->in)) add_bias(c, t->b + j * QKV_LANES, m, nv);
     if (partial) hide(c, seen, m, nv);
     put(c, w, m, nv);
     set(c, m, nv, splat(0));
@@ -96,6 +123,10 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
                 load(w + i * QKV_LANES + v * QKV_VEC) * (c[i][v] - load(g->delta + v * QKV_VEC));
     }
     if (partial) clear_hidden(c, w, seen, m, nv);
+    if (a->softcap > 0) {
+        put(c, g->dw + j * QKV_LANES, m, nv);
+        times_slope(c, g->slope + j * QKV_LANES, m, nv);
+    }
     put(c, g->ds + j * QKV_LANES, m, nv);
 }
 

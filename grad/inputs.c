@@ -55,7 +55,7 @@ qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operan
     if (!d_in) return qkv_fail(QKV_E_ARG, "%s: d_in is NULL", list->who);
     if (d_in->bandwidth.data && a->score != QKV_SCORE_GAUSSIAN)
         return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", list->who);
-    ptrdiff_t dims[6][4];
+    ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, d_in, dims);
     to->q = FN(qkv_view_of)(&d_in->q, dims[0]);
     to->k = FN(qkv_view_of)(&d_in->k, dims[1]);
@@ -63,5 +63,7 @@ qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operan
     to->bias = FN(qkv_view_of)(&d_in->bias, dims[3]);
     to->scale = FN(qkv_parameter_view)(&d_in->scale, dims[4]);
     to->bandwidth = FN(qkv_parameter_view)(&d_in->bandwidth, dims[5]);
+    to->slopes = FN(qkv_head_view)(&d_in->slopes, dims[6]);
+    to->sink = FN(qkv_head_view)(&d_in->sink, dims[7]);
     return FN(qkv_operands_list)(a, d_in, true, list);
 }

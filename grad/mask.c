@@ -2,7 +2,20 @@
  * where hidden. */
 #include "grad/tile.h"
 
-void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g, const real *db)
+void IN(qkv_slopes_backward)(const FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    real lanes[QKV_LANES] = {0}, sum = 0;
+    for (int j = 0; j < t->n_k; j++) {
+        real distance = IN(qkv_distance_of)(t, j);
+        const real *db = g->db + j * QKV_LANES;
+        for (int i = 0; i < QKV_LANES; i++) lanes[i] += db[i] * (distance - (real)i);
+    }
+    for (int i = 0; i < t->n_q; i++) sum += lanes[i];
+    g->partial[IN(qkv_at_slopes)(&t->in->a)] += sum;
+}
+
+void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     const FN(qkv_view) *to = &g->to->bias;
@@ -10,5 +23,5 @@ void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g, const real *db)
     real *bias = FN(qkv_at)(to, t->batch, t->head, t->q0) + t->k0 * to->stride[3];
     for (int i = 0; i < t->n_q; i++)
         for (int j = 0; j < t->n_k; j++)
-            bias[i * to->stride[2] + j * to->stride[3]] += db[j * QKV_LANES + i];
+            bias[i * to->stride[2] + j * to->stride[3]] += g->db[j * QKV_LANES + i];
 }

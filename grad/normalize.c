@@ -81,6 +81,16 @@ static void unnormalized(FN(qkv_grad_block) *g)
     }
 }
 
+/* The sink's weight p loses what the others win: dsink = -sum p delta over the rows. */
+void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    real sink = *FN(qkv_at)(&t->in->sink, t->batch, t->head, 0) * (real)LOG2E, sum = 0;
+    for (int i = 0; i < t->n_q && sink != (real)-INFINITY; i++)
+        sum -= exp2(sink - t->max[i] - t->log_sum[i]) * g->delta[i];
+    g->partial[IN(qkv_at_sink)(&t->in->a)] += sum;
+}
+
 void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;

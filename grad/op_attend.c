@@ -5,17 +5,17 @@
 #include "grad/tape.h"
 #include "src/real.h"
 
-enum { INPUTS = 6 };
+enum { INPUTS = 8 };
 
 typedef struct call {
     const qkv_attention *attention;
     const qkv_slot_bool *mask;
     const int64_t *lengths, *causal_offsets;
-    /* Which of q, k, v, bias, scale, bandwidth the inputs are, in this order. */
+    /* Which of q, k, v, bias, scale, bandwidth, slopes, sink the inputs are, in this order. */
     bool present[INPUTS];
 } call;
 
-enum { Q, K, V, BIAS, SCALE, BANDWIDTH };
+enum { Q, K, V, BIAS, SCALE, BANDWIDTH, SLOPES, SINK };
 
 typedef struct attend_state {
     qkv_attention a;
@@ -92,20 +92,28 @@ static qkv_status bias_slot(qkv_tape *tape, const qkv_node *node, const qkv_atte
     return QKV_OK;
 }
 
+/* One number for all heads, or one each. */
+static qkv_status head_slot(qkv_tape *tape, const qkv_node *node, const qkv_node *x,
+                            const char *name, ptrdiff_t heads, FN(qkv_slot) *slot)
+{
+    if (!x) return QKV_OK;
+    bool per_head = x->rank == 1 && x->dim[0] == heads;
+    if (!per_head && x->size != 1)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE, "%s has %zu elements, expected 1 or [%td]",
+                             name, x->size, heads);
+    *slot = (FN(qkv_slot)){.data = x->value, .strided = true};
+    slot->stride[1] = per_head && heads > 1;
+    return QKV_OK;
+}
+
 static qkv_status parameter_slots(qkv_tape *tape, const qkv_node *node, attend_state *s,
                                   const qkv_node *const x[INPUTS])
 {
-    const qkv_node *scale = x[SCALE], *h = x[BANDWIDTH];
-    if (scale) {
-        bool per_head = scale->rank == 1 && scale->dim[0] == s->a.heads;
-        if (!per_head && scale->size != 1)
-            return qkv_node_fail(tape, node, QKV_E_SHAPE,
-                                 "scale has %zu elements, expected 1 or [%td]", scale->size,
-                                 s->a.heads);
-        s->in.scale.data = scale->value;
-        s->in.scale.strided = per_head;
-        s->in.scale.stride[1] = per_head && s->a.heads > 1;
-    }
+    const qkv_node *h = x[BANDWIDTH];
+    if (head_slot(tape, node, x[SCALE], "scale", s->a.heads, &s->in.scale) ||
+        head_slot(tape, node, x[SLOPES], "slopes", s->a.heads, &s->in.slopes) ||
+        head_slot(tape, node, x[SINK], "sink", s->a.heads, &s->in.sink))
+        return tape->status;
     if (h) {
         if (h->size != 1 && (h->rank != 1 || h->dim[0] != s->a.d_k))
             return qkv_node_fail(tape, node, QKV_E_SHAPE,
@@ -224,6 +232,8 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     d_in.bias.data = gradient[BIAS];
     d_in.scale.data = gradient[SCALE];
     d_in.bandwidth.data = gradient[BANDWIDTH];
+    d_in.slopes.data = gradient[SLOPES];
+    d_in.sink.data = gradient[SINK];
     const FN(qkv_results) d_out = {.o.data = node->gradient};
     qkv_status status =
         FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out, &d_in, memory, bytes);
@@ -238,7 +248,8 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
 {
     if (!tape || !a || !in)
         return qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "%s is NULL", a ? "in" : "a");
-    const qkv_var all[INPUTS] = {in->q, in->k, in->v, in->bias, in->scale, in->bandwidth};
+    const qkv_var all[INPUTS] = {in->q,     in->k,         in->v,      in->bias,
+                                 in->scale, in->bandwidth, in->slopes, in->sink};
     call arguments = {.attention = a,
                       .mask = in->mask,
                       .lengths = in->lengths,
@@ -279,6 +290,14 @@ static qkv_var window(qkv_tape *tape, const qkv_var *x)
     const qkv_attention a = {.mask = {.window = true, .window_left = 2, .window_right = 1}};
     const qkv_attend_vars in = {
         .q = x[0], .k = x[1], .v = x[2], .lengths = lengths, .causal_offsets = offsets};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var modified(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.softcap = 0.7, .mask = {.causal = true, .causal_offset = 1}};
+    const qkv_attend_vars in = {
+        .q = x[0], .k = x[1], .v = x[2], .bias = x[3], .slopes = x[4], .sink = x[5]};
     return qkv_attend(tape, &a, &in);
 }
 
@@ -380,6 +399,10 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 3,
      .input = {{3, {2, 5, 3}}, {3, {2, 7, 3}}, {3, {2, 7, 2}}},
      .apply = window},
+    {.label = "attend softcap, bias, slopes, sink",
+     .n_input = 6,
+     .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {2, {5, 7}}, {1, {2}}, {0}},
+     .apply = modified},
     {.label = "attend gaussian, one bandwidth, leave one out",
      .n_input = 4,
      .input = {{2, {6, 3}}, {2, {7, 3}}, {2, {7, 2}}, {0}},

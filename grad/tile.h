@@ -18,11 +18,13 @@ typedef struct FN(qkv_grad_block) {
     const real *d_o_rows; /* the same of d_o */
     real *delta;          /* QKV_LANES: d_o'o - d_lse, which every score of a row shares */
     /* Tiles, the block's own: */
-    real *dw;      /* d weight, then d exponent, which is d bias (fused.c leaves it in ds) */
-    real *ds;      /* the score, then d score */
-    real *dq;      /* d_k x QKV_LANES, before the factor scale */
-    real *dk;      /* distance scores: QKV_BACK_KEYS x d_k, of the walk */
-    real *partial; /* the walk's dscale and dbandwidth */
+    real *dw;       /* d weight, then d exponent, which is d bias */
+    real *ds;       /* the score, then d score */
+    real *dq;       /* d_k x QKV_LANES, before the factor scale */
+    const real *db; /* d exponent: dw, or ds where they are the same and fused.c writes one */
+    real *slope;    /* of the walk: with softcap, d capped score / d score */
+    real *dk;       /* distance scores: QKV_BACK_KEYS x d_k, of the walk */
+    real *partial;  /* the walk's dscale, dbandwidth, dslopes, dsink */
     bool q_finite, d_o_finite;
     bool seen; /* something of the tile at hand is; its pairs stand in t.seen, the block's own */
 } FN(qkv_grad_block);
@@ -34,8 +36,14 @@ void IN(qkv_pool_backward)(FN(qkv_grad_block) *g); /* d_o -> dw = d_o'v */
 void IN(qkv_softmax_dot_backward)(FN(qkv_grad_block) *g);
 /* ---- normalize.c ---- */
 void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g); /* w, dw, delta, s -> dw = d bias, ds */
+/* dsink of the rows of the block, into partial. */
+void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g);
+/* ---- softcap.c ---- */
+/* slope of the n rows from j on, from the capped scores s of these rows. */
+void IN(qkv_softcap_slope)(const FN(qkv_grad_block) *g, const real *s, int j, int n);
 /* ---- mask.c ---- */
-void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g, const real *db); /* dbias += db */
+void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g);   /* dbias += db */
+void IN(qkv_slopes_backward)(const FN(qkv_grad_block) *g); /* dslopes, into partial */
 /* ---- score.c ---- */
 void IN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq; distances: dk and partial too */
 /* After the last tile: dq += into the caller's, and dscale of the dot scores into partial. */
@@ -49,6 +57,22 @@ void IN(qkv_outer_add)(const FN(qkv_grad_block) *g, int blocks, int n_k, qkv_out
 /* The caller's rows of the tile += rows, ld apart. */
 void IN(qkv_add_rows)(const FN(qkv_view) *to, const FN(qkv_block) *t, int n_k, const real *rows,
                       ptrdiff_t ld, ptrdiff_t d);
+
+/* Places of a walk's partial sums: dscale first, then dbandwidth, and these. */
+static inline ptrdiff_t IN(qkv_at_slopes)(const qkv_attention *a)
+{
+    return 1 + a->bandwidths;
+}
+
+static inline ptrdiff_t IN(qkv_at_sink)(const qkv_attention *a)
+{
+    return 2 + a->bandwidths;
+}
+
+static inline ptrdiff_t IN(qkv_partials)(const qkv_attention *a)
+{
+    return 3 + a->bandwidths;
+}
 
 /* Rows padded to whole vectors. */
 static inline ptrdiff_t IN(qkv_padded)(ptrdiff_t d)

@@ -62,13 +62,17 @@ qkv_status FN(qkv_attention_forward)(const qkv_attention *a, const FN(qkv_operan
     return check_empty(list.who, &inputs.a, kernels->forward(&inputs, &views, &team));
 }
 
-static qkv_status resolve_covariance(const qkv_attention *a, const FN(qkv_slot) *cov,
+static qkv_status resolve_covariance(const FN(qkv_inputs) *in, const FN(qkv_slot) *cov,
                                      FN(qkv_view) *to, qkv_slot_list *list)
 {
+    const qkv_attention *a = &in->a;
     if (!qkv_has_sum(a) && a->normalize != QKV_UNIFORM)
         return qkv_fail(QKV_E_ARG,
                         "%s: a covariance does not go with weights that are no distribution over "
                         "the keys; use QKV_SOFTMAX, QKV_KERNEL_SUM or QKV_UNIFORM",
+                        list->who);
+    if (in->sink.data)
+        return qkv_fail(QKV_E_ARG, "%s: a covariance does not go with a sink, which has no value",
                         list->who);
     if (!cov || (!cov->data && has_rows(a) && a->d_v && a->d_k))
         return qkv_fail(QKV_E_ARG, "%s: cov is NULL", list->who);
@@ -90,7 +94,7 @@ qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_ope
     qkv_slot_list list;
     qkv_status status = FN(qkv_inputs_resolve)("qkv_attention_covariance", a, in, &inputs, &list);
     a = &inputs.a;
-    if (!status) status = resolve_covariance(a, cov, &to, &list);
+    if (!status) status = resolve_covariance(&inputs, cov, &to, &list);
     if (!status) status = qkv_slot_list_check(&list);
     if (status || !has_rows(a) || a->d_v == 0 || a->d_k == 0) return status;
     const FN(qkv_forward_kernels) *kernels = FN(qkv_forward_kernels_of)(list.who);

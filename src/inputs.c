@@ -20,6 +20,13 @@ FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t di
     return view;
 }
 
+FN(qkv_view) FN(qkv_head_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4])
+{
+    FN(qkv_view) view = FN(qkv_view_of)(slot, dim);
+    if (!slot->strided) view.stride[0] = 0;
+    return view;
+}
+
 qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
                              bool written)
 {
@@ -33,28 +40,33 @@ qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const p
     return e;
 }
 
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in, ptrdiff_t dims[6][4])
+void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
+                          ptrdiff_t dims[QKV_OPERANDS][4])
 {
     bool many_scales = in->scale.strided, many_bandwidths = in->bandwidth.strided;
-    const ptrdiff_t d[6][4] = {
+    const ptrdiff_t d[QKV_OPERANDS][4] = {
         {a->batch, a->heads, a->n_q, a->d_k},
         {a->batch, a->kv_heads, a->n_k, a->d_k},
         {a->batch, a->kv_heads, a->n_k, a->d_v},
         {a->batch, a->heads, a->n_q, a->n_k},
         {many_scales ? a->batch : 1, many_scales ? a->heads : 1, 1, 1},
-        {many_bandwidths ? a->batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths}};
+        {many_bandwidths ? a->batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths},
+        {in->slopes.strided ? a->batch : 1, a->heads, 1, 1},
+        {in->sink.strided ? a->batch : 1, a->heads, 1, 1}};
     memcpy(dims, d, sizeof d);
 }
 
 qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list)
 {
-    ptrdiff_t dims[6][4];
+    ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, x, dims);
-    const FN(qkv_slot) *slots[] = {&x->q, &x->k, &x->v, &x->bias, &x->scale, &x->bandwidth};
-    static const char *const names[2][6] = {{"q", "k", "v", "bias", "scale", "bandwidth"},
-                                            {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth"}};
-    for (int i = 0; i < 6; i++) {
+    const FN(qkv_slot) *slots[] = {&x->q,     &x->k,         &x->v,      &x->bias,
+                                   &x->scale, &x->bandwidth, &x->slopes, &x->sink};
+    static const char *const names[2][QKV_OPERANDS] = {
+        {"q", "k", "v", "bias", "scale", "bandwidth", "slopes", "sink"},
+        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dslopes", "dsink"}};
+    for (int i = 0; i < QKV_OPERANDS; i++) {
         if (!slots[i]->data) continue;
         qkv_extent e = FN(qkv_extent_of)(names[gradients][i], slots[i], dims[i], gradients);
         e.reduces = i >= 3;
@@ -109,6 +121,9 @@ static qkv_status require_operands(const char *who, const qkv_attention *a,
             return qkv_fail(QKV_E_ARG, "%s: %s is NULL", who, operands[i].name);
     if (in->bandwidth.data && a->score != QKV_SCORE_GAUSSIAN)
         return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", who);
+    if (in->sink.data && a->normalize != QKV_SOFTMAX)
+        return qkv_fail(QKV_E_ARG, "%s: a sink does not go with a normaliser other than softmax",
+                        who);
     if (a->score == QKV_SCORE_SCALED_DOT && a->d_k == 0 && !in->scale.data)
         return qkv_fail(QKV_E_SHAPE,
                         "%s: d_k is 0, so the default scale 1/sqrt(d_k) does not exist; give a "
@@ -132,7 +147,7 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     if (!status) status = list_mask(a, &in->mask, list);
     if (!status) status = list_numbers(a, in, list);
     if (status) return status;
-    ptrdiff_t dims[6][4];
+    ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, in, dims);
     out->q = FN(qkv_view_of)(&in->q, dims[0]);
     out->k = FN(qkv_view_of)(&in->k, dims[1]);
@@ -140,6 +155,8 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     out->bias = FN(qkv_view_of)(&in->bias, dims[3]);
     out->scale = FN(qkv_parameter_view)(&in->scale, dims[4]);
     out->bandwidth = FN(qkv_parameter_view)(&in->bandwidth, dims[5]);
+    out->slopes = FN(qkv_head_view)(&in->slopes, dims[6]);
+    out->sink = FN(qkv_head_view)(&in->sink, dims[7]);
     out->lengths = in->lengths;
     out->causal_offsets = in->causal_offsets;
     out->mask = in->mask;

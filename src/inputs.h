@@ -34,7 +34,7 @@ static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdif
 /* The inputs, resolved once a call. */
 typedef struct FN(qkv_inputs) {
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
-    FN(qkv_view) q, k, v, bias, scale, bandwidth;
+    FN(qkv_view) q, k, v, bias, scale, bandwidth, slopes, sink;
     qkv_slot_bool mask;
     const int64_t *lengths, *causal_offsets;
 } FN(qkv_inputs);
@@ -50,14 +50,18 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
 /* The same for the results of forward. */
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
                                    FN(qkv_outputs) *views, qkv_slot_list *list);
-/* The sizes of q, k, v, bias, scale, bandwidth. */
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in, ptrdiff_t dims[6][4]);
-/* Adds the six arrays (inputs, or their gradients, which are written) to the list. */
+enum { QKV_OPERANDS = 8 };
+/* The sizes of q, k, v, bias, scale, bandwidth, slopes, sink. */
+void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
+                          ptrdiff_t dims[QKV_OPERANDS][4]);
+/* Adds these arrays (inputs, or their gradients, which are written) to the list. */
 qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list);
 FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
 /* Of scale or bandwidth: packed means one for all batch items and heads. */
 FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
+/* Of slopes or sink: packed means the same for all batch items. */
+FN(qkv_view) FN(qkv_head_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
 qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
                              bool written);
 

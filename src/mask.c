@@ -90,12 +90,34 @@ static real in_base_2(real x)
     return y > REAL_MAX ? REAL_MAX : y < -REAL_MAX ? -REAL_MAX : y;
 }
 
-/* Loads the bias into b, 0 in the unused lanes; true if some of it is -inf. */
+real IN(qkv_distance_of)(const FN(qkv_block) *t, int j)
+{
+    return (real)(t->k0 + j - t->q0 - origin(t->in, t->batch));
+}
+
+/* b += slope (j - i - offset). */
+static void add_slopes(FN(qkv_block) *t)
+{
+    real slope = *FN(qkv_at)(&t->in->slopes, t->batch, t->head, 0);
+    for (int j = 0; j < t->n_k; j++) {
+        real distance = IN(qkv_distance_of)(t, j), *b = t->b + j * QKV_LANES;
+        for (int i = 0; i < QKV_LANES; i++) b[i] += slope * (distance - (real)i);
+    }
+}
+
+/* Loads bias and slopes into b, 0 in the unused lanes; true if some of it is -inf. */
 static bool load_bias(FN(qkv_block) *t)
 {
     const FN(qkv_view) *bias = &t->in->bias;
+    if (!bias->data) {
+        memset(t->b, 0, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
+        add_slopes(t);
+        for (int y = 0; y < t->n_k * QKV_LANES && t->base_2; y++) t->b[y] *= (real)LOG2E;
+        return false;
+    }
     const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
     IN(qkv_to_lanes)(t->b, x, bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, 1);
+    if (t->in->slopes.data) add_slopes(t);
     bool hides = false;
     for (int y = 0; y < t->n_k * QKV_LANES; y++) {
         hides |= t->b[y] == (real)-INFINITY;
@@ -114,7 +136,7 @@ static qkv_coverage count_seen(const FN(qkv_block) *t)
 
 void IN(qkv_mask_tile)(FN(qkv_block) *t)
 {
-    bool bias_hides = t->in->bias.data && load_bias(t);
+    bool bias_hides = IN(qkv_biased)(t->in) && load_bias(t);
     if (rules_hide_nothing(t) && !t->in->mask.data && !bias_hides) {
         t->coverage = QKV_SEES_ALL;
         return;

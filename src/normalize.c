@@ -25,6 +25,16 @@ real IN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
     return 1;
 }
 
+/* The sink is what a row has seen before its first key. */
+static void begin_with_sink(FN(qkv_block) *t)
+{
+    real sink = *FN(qkv_at)(&t->in->sink, t->batch, t->head, 0) * (real)LOG2E;
+    for (int i = 0; i < QKV_LANES; i++) {
+        t->max[i] = sink;
+        t->sum[i] = sink == -INF ? 0 : 1;
+    }
+}
+
 void IN(qkv_normalize_begin)(FN(qkv_block) *t)
 {
     qkv_normalize normalize = t->in->a.normalize;
@@ -37,6 +47,7 @@ void IN(qkv_normalize_begin)(FN(qkv_block) *t)
         store(t->best + x, splat(best));
     }
     for (int i = 0; i < QKV_LANES && qkv_needs_scan(&t->in->a); i++) t->winner[i] = -1;
+    if (t->in->sink.data) begin_with_sink(t);
 }
 
 /* The pass over all keys that some normalisers need before they can give a single weight: the
@@ -81,7 +92,7 @@ static void note_any(FN(qkv_block) *t)
 static void complete_exponents(FN(qkv_block) *t)
 {
     int n = t->n_k * QKV_LANES;
-    if (t->in->bias.data)
+    if (IN(qkv_biased)(t->in))
         for (int x = 0; x < n; x += QKV_VEC)
             store(t->s + x, exponent(load(t->s + x), load(t->b + x)));
     if (t->coverage == QKV_SEES_SOME)
@@ -117,7 +128,7 @@ static void raise_max(FN(qkv_block) *t, const real *tile_max)
 FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t)
 {
     note_any(t);
-    if (t->in->bias.data || t->coverage == QKV_SEES_SOME) {
+    if (IN(qkv_biased)(t->in) || t->coverage == QKV_SEES_SOME) {
         complete_exponents(t);
         find_tile_max(t);
     }
@@ -173,7 +184,7 @@ static void kernel_factors(FN(qkv_block) *t, real *max_b)
 /* w = factor exp(b - from - log_sum) over the tile. */
 static void kernel_weights(FN(qkv_block) *t, const real *from, const real *log_sum)
 {
-    bool bias = t->in->bias.data;
+    bool bias = IN(qkv_biased)(t->in);
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++) {
             int x = j * QKV_LANES + i;

@@ -1,6 +1,7 @@
 /* problem.c - the checks of a qkv_attention: sizes, choices, overflow. */
 #include "problem.h"
 
+#include <float.h>
 #include <stdint.h>
 
 #include "fail.h"
@@ -47,6 +48,12 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
                         "%s: a kernel K(u) does not go with a dot score; it needs the distance u "
                         "of QKV_SCORE_GAUSSIAN",
                         who);
+    if (!(a->softcap >= 0 && a->softcap <= DBL_MAX))
+        return qkv_fail(QKV_E_ARG, "%s: softcap is %g, expected a positive number, or 0 for none",
+                        who, a->softcap);
+    if (a->softcap > 0 && (kernel || a->normalize == QKV_UNIFORM))
+        return qkv_fail(QKV_E_ARG, "%s: softcap does not go with %s", who,
+                        kernel ? "a kernel K(u)" : "QKV_UNIFORM, which reads no scores");
     if (a->score != QKV_SCORE_GAUSSIAN && a->bandwidths > 1)
         return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but a dot score has none", who,
                         a->bandwidths);

@@ -77,7 +77,7 @@ typedef struct FN(qkv_block) {
 
     qkv_coverage coverage;
     uint8_t *seen; /* tile: may the query see the key; valid where coverage is SOME */
-    real *b;       /* tile: the bias, valid if there is one; finite if the caller's is */
+    real *b;       /* tile: bias and slopes, valid if biased; finite if the caller's bias is */
     real *s, *w;   /* tile, the same memory: the scores, which become the weights (going forward not
                     yet divided by sum) */
 
@@ -95,6 +95,12 @@ typedef struct FN(qkv_block) {
     real *o; /* d_v x QKV_LANES, the pooled values so far */
 } FN(qkv_block);
 
+/* Is something added to the scores? */
+static inline bool IN(qkv_biased)(const FN(qkv_inputs) *in)
+{
+    return in->bias.data || in->slopes.data;
+}
+
 /* May the query of lane i see the key of row j? Not asked for lanes beyond n_q. */
 static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
 {
@@ -104,7 +110,7 @@ static inline bool FN(qkv_pair)(const FN(qkv_block) *t, int j, int i)
 /* The bias of element x of the tile, 0 if there is none. */
 static inline real FN(qkv_bias_at)(const FN(qkv_block) *t, int x)
 {
-    return t->in->bias.data ? t->b[x] : 0;
+    return IN(qkv_biased)(t->in) ? t->b[x] : 0;
 }
 
 /* A tile whose weights are to be pooled. */
@@ -123,6 +129,10 @@ void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
 /* s[j][i] = sum_c x[j][c] lanes[c][i] for n rows; max: the largest s of each lane. */
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
                       real *s, real *max);
+/* ---- softcap.c ---- */
+/* n rows of s become c tanh(s / c), if the problem says so. */
+void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n);
+real IN(qkv_softcap_of)(const FN(qkv_block) *t); /* c, in the unit of the scores */
 /* ---- mask.c ---- */
 void IN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
 /* The keys that the rules leave to a query, but for leave_one_out: from first on, before end. Both
@@ -131,6 +141,8 @@ typedef struct IN(qkv_span) {
     ptrdiff_t first, end;
 } IN(qkv_span);
 IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query);
+/* slope (j - i - causal_offset) per unit of slope, of row j of the tile: lane i has distance - i. */
+real IN(qkv_distance_of)(const FN(qkv_block) *t, int j);
 /* Of a block: all keys that the rules leave to any of its queries. */
 IN(qkv_span) IN(qkv_mask_span)(const FN(qkv_block) *t);
 /* ---- normalize.c ---- */

@@ -152,14 +152,17 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
     const qkv_attention *a = &p->a;
     ptrdiff_t logical[OPERANDS][4] = {[BIAS] = {a->batch, a->heads, a->n_q, a->n_k},
                                       [SCALE] = {1, 1, 1, 1},
-                                      [BANDWIDTH] = {1, 1, 1, p->dim[BANDWIDTH][3]}};
+                                      [BANDWIDTH] = {1, 1, 1, p->dim[BANDWIDTH][3]},
+                                      [SLOPES] = {1, a->heads, 1, 1},
+                                      [SINK] = {1, a->heads, 1, 1}};
     operand_images m = {0};
-    real_slot *slots[OPERANDS] = {&m.slots.q,    &m.slots.k,     &m.slots.v,
-                                  &m.slots.bias, &m.slots.scale, &m.slots.bandwidth};
+    real_slot *slots[OPERANDS] = {&m.slots.q,      &m.slots.k,     &m.slots.v,
+                                  &m.slots.bias,   &m.slots.scale, &m.slots.bandwidth,
+                                  &m.slots.slopes, &m.slots.sink};
     for (operand x = Q; x < OPERANDS; x++) {
         if (!p->in[x] || !(wanted >> x & 1)) continue;
         if (x <= V) memcpy(logical[x], p->dim[x], sizeof logical[x]);
-        bool one = x >= SCALE && operand_size(p, x) == (size_t)p->dim[x][3];
+        bool one = (x == SCALE || x == BANDWIDTH) && operand_size(p, x) == (size_t)p->dim[x][3];
         layout how = one ? LAYOUT_PACKED : where; /* unstrided shares these two among all heads */
         m.at[x] = image_of(dense[x], p->dim[x], how);
         *slots[x] = slot_of(&m.at[x], how, logical[x]);

@@ -16,7 +16,8 @@ typedef struct row {
     const double *perturbed; /* the input element that gets + i step, or NULL */
     ptrdiff_t b, h, i, g;    /* batch, head, query, and the head of its keys and values */
     bool *seen;
-    number *a, *s, *bias; /* a(q, k), scale a(q, k), bias */
+    number *a, *s, *bias; /* a(q, k), the score, bias and slope together */
+    number *capped;       /* d score / d (scale a) */
     number *prior, *w;    /* e^bias and the weight, both times a common factor */
     number *alpha, *o;    /* the weight at last; the answer */
     number sum, lse;      /* of w; its log with the common factor put back */
@@ -34,6 +35,7 @@ static row row_new(const problem *p)
                  .a = calloc(n, sizeof(number)),
                  .s = calloc(n, sizeof(number)),
                  .bias = calloc(n, sizeof(number)),
+                 .capped = calloc(n, sizeof(number)),
                  .prior = calloc(n, sizeof(number)),
                  .w = calloc(n, sizeof(number)),
                  .alpha = calloc(n, sizeof(number)),
@@ -46,6 +48,7 @@ static void row_free(row *r)
     free(r->a);
     free(r->s);
     free(r->bias);
+    free(r->capped);
     free(r->prior);
     free(r->w);
     free(r->alpha);
@@ -101,6 +104,14 @@ static bool sees(const row *r, ptrdiff_t j)
     return !p->in[BIAS] || creall(element(r, BIAS, r->h, r->i, j)) != -INFINITY;
 }
 
+/* Of key j, counted from where the query stands. */
+static long double position(const row *r, ptrdiff_t j)
+{
+    const problem *p = r->p;
+    return (long double)(j - r->i -
+                         (p->causal_offsets ? p->causal_offsets[r->b] : p->a.mask.causal_offset));
+}
+
 static void score(row *r, ptrdiff_t j)
 {
     number sum = 0;
@@ -113,7 +124,19 @@ static void score(row *r, ptrdiff_t j)
     }
     r->a[j] = sum;
     r->s[j] = scale(r) * sum;
+    r->capped[j] = 1;
+    long double c = r->p->a.softcap;
+    if (c > 0) {
+        number t = ctanhl(r->s[j] / c);
+        r->s[j] = c * t;
+        r->capped[j] = 1 - t * t;
+    }
     r->bias[j] = r->p->in[BIAS] ? element(r, BIAS, r->h, r->i, j) : 0;
+    if (r->p->in[SLOPES]) {
+        number slope = element(r, SLOPES, r->h, 0, 0) * position(r, j);
+        r->bias[j] += slope;
+        size += fabsl(creall(slope) / creall(scale(r)));
+    }
     r->size = fmaxl(r->size, fabsl(creall(scale(r))) * size + fabsl(creall(r->bias[j])));
 }
 
@@ -150,7 +173,13 @@ static ptrdiff_t largest(const row *r, const number *x, const number *y, const b
 static void weigh_exponential(row *r, bool normalized)
 {
     ptrdiff_t best = largest(r, r->s, r->bias, r->seen);
-    long double top = normalized ? creall(r->s[best] + r->bias[best]) : 0;
+    long double top = normalized && best >= 0 ? creall(r->s[best] + r->bias[best]) : 0;
+    if (r->p->in[SINK]) {
+        number sink = element(r, SINK, r->h, 0, 0);
+        top = best >= 0 ? fmaxl(top, creall(sink)) : creall(sink);
+        r->size = fmaxl(r->size, fabsl(creall(sink)));
+        r->sum = cexpl(sink - top);
+    }
     for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) {
         if (r->seen[j]) r->w[j] = cexpl(r->s[j] + r->bias[j] - top);
         r->sum += r->w[j];
@@ -280,7 +309,7 @@ static void solve_row(row *r, ptrdiff_t index)
         r->n_seen += r->seen[j];
         if (r->seen[j]) score(r, j);
     }
-    if (r->n_seen) weigh(r);
+    if (r->n_seen || r->p->in[SINK]) weigh(r);
     for (ptrdiff_t c = 0; c < a->d_v; c++) r->o[c] = 0;
     for (ptrdiff_t j = 0; j < a->n_k; j++) {
         r->alpha[j] = r->seen[j] && is_normalized(r) ? r->w[j] / r->sum : r->w[j];
@@ -441,16 +470,26 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
         center.x -= p->d_lse[index];
         center.size += fabs(p->d_lse[index]);
     }
+    if (p->in[SINK]) {
+        size_t at = operand_index(p, SINK, r->b, r->h, 0, 0);
+        long double share = expl((long double)p->in[SINK][at] - creall(r->lse));
+        add(r, y, size, SINK, at, (sized){-share * center.x, share * center.size * condition(r)});
+    }
     for (ptrdiff_t j = 0; j < p->a.n_k; j++) {
         if (!r->seen[j]) continue;
         number to_s, to_b;
         weight_slopes(r, j, &to_s, &to_b);
         sized g = dot_value(r, d_o, j);
         g = (sized){g.x - center.x, (g.size + center.size) * condition(r)};
-        if (creall(to_s) != 0) add_score_gradients(r, y, size, j, times(g, to_s));
+        if (creall(to_s) != 0) add_score_gradients(r, y, size, j, times(g, to_s * r->capped[j]));
         if (p->in[BIAS] && creall(to_b) != 0)
             add(r, y, size, BIAS, operand_index(p, BIAS, r->b, r->h, r->i, j),
                 (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))});
+        if (creall(to_b) != 0)
+            add(r, y, size, SLOPES, operand_index(p, SLOPES, r->b, r->h, 0, 0),
+                times(
+                    (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))},
+                    position(r, j)));
         for (ptrdiff_t c = 0; c < p->a.d_v; c++) {
             long double term = creall(r->alpha[j]) * d_o[c];
             add(r, y, size, V, operand_index(p, V, r->b, r->g, j, c),

@@ -7,7 +7,8 @@
 
 #include "src/random.h"
 
-const char *const operand_name[OPERANDS] = {"q", "k", "v", "bias", "scale", "bandwidth"};
+const char *const operand_name[OPERANDS] = {"q",     "k",         "v",      "bias",
+                                            "scale", "bandwidth", "slopes", "sink"};
 
 ptrdiff_t problem_kv_heads(const problem *p)
 {
@@ -128,6 +129,12 @@ problem problem_random(qkv_attention a, qkv_dtype dtype, int with, uint64_t seed
                     (ptrdiff_t[]){each ? a.batch : 1, each ? a.heads : 1, 1, bandwidths}, seed);
         make_positive(&p, BANDWIDTH, sqrt(2 * (double)a.d_k));
     }
+    if (with & WITH_SLOPES) {
+        add_operand(&p, SLOPES, (ptrdiff_t[]){1, a.heads, 1, 1}, seed);
+        make_positive(&p, SLOPES, 0.02);
+    }
+    if (with & WITH_SINK && a.normalize == QKV_SOFTMAX)
+        add_operand(&p, SINK, (ptrdiff_t[]){a.batch, a.heads, 1, 1}, seed);
     if (with & WITH_MASK) add_mask(&p, seed);
     if (with & WITH_LENGTHS) p.lengths = numbers(a.batch, 0, a.n_k, seed);
     if (with & WITH_OFFSETS) p.causal_offsets = numbers(a.batch, -2, a.n_k / 2, seed + 1);

@@ -5,7 +5,7 @@
 
 #include "qkv/attention.h"
 
-typedef enum operand { Q, K, V, BIAS, SCALE, BANDWIDTH, OPERANDS } operand;
+typedef enum operand { Q, K, V, BIAS, SCALE, BANDWIDTH, SLOPES, SINK, OPERANDS } operand;
 extern const char *const operand_name[OPERANDS];
 
 /* Arrays are dense, C order. dim is 1 on an axis along which an operand is shared. */
@@ -33,7 +33,9 @@ enum {
     WITH_HIDING_BIAS = 256, /* one bias in five is -inf */
     WITH_D_LSE = 512,
     WITH_LENGTHS = 1024, /* the first batch item has all keys, the second none, others some */
-    WITH_OFFSETS = 2048
+    WITH_OFFSETS = 2048,
+    WITH_SLOPES = 4096, /* [heads] */
+    WITH_SINK = 8192    /* [batch, heads]; softmax only */
 };
 
 /* Normal q, k, v and cotangents, a function of a, dtype, with and seed alone. Bandwidths are such

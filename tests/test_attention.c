@@ -12,28 +12,41 @@ static const struct {
     int with;
     qkv_mask mask;
     bool bandwidth_each; /* d_k bandwidths */
+    double softcap;      /* where the normaliser has one */
 } extras[] = {
-    {WITH_BANDWIDTH, {0}, false},
-    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, true},
-    {WITH_SCALE | WITH_HEAD_BANDWIDTH, {.causal = true}, true},
-    {WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, false},
+    {WITH_BANDWIDTH, {0}, false, 0},
+    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, true, 0},
+    {WITH_SCALE | WITH_HEAD_BANDWIDTH, {.causal = true}, true, 0},
+    {WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, false, 0},
     {WITH_HEAD_SCALE | WITH_SHARED_BIAS | WITH_HEAD_BANDWIDTH,
      {.causal = true, .causal_offset = 3},
-     false},
+     false,
+     0},
     {WITH_KEY_BIAS | WITH_HIDING_BIAS | WITH_BANDWIDTH,
      {.causal = true, .causal_offset = -2},
-     true},
+     true,
+     0},
     {WITH_BIAS | WITH_HIDING_BIAS | WITH_MASK | WITH_SCALE | WITH_D_LSE | WITH_HEAD_BANDWIDTH,
      {.causal = true, .causal_offset = 1, .leave_one_out = true},
-     true},
-    {WITH_BANDWIDTH | WITH_D_LSE, {.window = true, .window_left = 2, .window_right = 1}, false},
-    {WITH_LENGTHS | WITH_BANDWIDTH | WITH_D_LSE, {0}, false},
+     true,
+     0},
+    {WITH_BANDWIDTH | WITH_D_LSE, {.window = true, .window_left = 2, .window_right = 1}, false, 0},
+    {WITH_LENGTHS | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0},
     {WITH_LENGTHS | WITH_OFFSETS | WITH_BIAS,
      {.causal = true, .window = true, .window_left = 3, .window_right = -1},
-     false},
+     false,
+     0},
     {WITH_OFFSETS | WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE,
      {.leave_one_out = true, .window = true, .window_left = -1, .window_right = 40},
-     true},
+     true,
+     0},
+    {WITH_SINK | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0},
+    {WITH_SLOPES | WITH_OFFSETS | WITH_BANDWIDTH | WITH_D_LSE, {.causal = true}, false, 0},
+    {WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0.8},
+    {WITH_SLOPES | WITH_SINK | WITH_MASK | WITH_BIAS | WITH_HEAD_SCALE | WITH_BANDWIDTH,
+     {.causal_offset = 2, .window = true, .window_left = 50, .window_right = 3},
+     true,
+     2},
 };
 
 enum { EXTRAS = sizeof extras / sizeof *extras };
@@ -42,6 +55,8 @@ static void assert_case_agrees(qkv_attention a, size_t c, size_t e, layout where
 {
     a = with_choice(a, c);
     a.mask = extras[e].mask;
+    bool kernel = a.normalize == QKV_KERNEL_SUM || a.normalize == QKV_NONE_KERNEL;
+    if (!kernel && a.normalize != QKV_UNIFORM) a.softcap = extras[e].softcap;
     int with = extras[e].with;
     if (a.score != QKV_SCORE_GAUSSIAN)
         with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);

@@ -1,7 +1,8 @@
-/* test_exp.c - the vector exponential against libm's in higher precision, over its whole range.
+/* test_exp.c - the vector exponential and tangent against libm's in higher precision, over its whole range.
  * Built for each instruction set and dtype. */
 #include "src/simd/exp.h"
 #include "src/simd/isa.h"
+#include "src/simd/tanh.h"
 #include "support.h"
 
 #include <stdlib.h>
@@ -114,6 +115,38 @@ static void exponentials_round_their_argument_once_more(void **state)
     assert_true(first(weight_e, 0) == 1);
 }
 
+/* tanh as wide as expected values get: e^2x - 1 without cancellation. */
+static wide tangent(wide x)
+{
+    return (wide)tanhl((long double)x);
+}
+
+static void tangents_are_within_a_few_ulp(void **state)
+{
+    (void)state;
+    double worst = 0, steps = 2e6;
+    for (double i = 1; i <= steps; i++) {
+        real xs[] = {(real)(i / steps * 25), (real)(i / steps), (real)exp(-i / steps * 80)};
+        for (int k = 0; k < 3; k++) {
+            real y = first(tanh_of, xs[k]);
+            double error = error_in_ulp(y, tangent((wide)xs[k]));
+            worst = error > worst ? error : worst;
+            assert_true(y <= 1 && first(tanh_of, -xs[k]) == -y);
+        }
+    }
+    print_message("%s: largest error %.3f ulp\n", QKV_REAL == 32 ? "float" : "double", worst);
+    assert_true(worst > 0.5 && worst < 4);
+}
+
+static void tangents_of_what_is_no_usual_number(void **state)
+{
+    (void)state;
+    assert_true(first(tanh_of, 0) == 0 && !signbit(first(tanh_of, 0)));
+    assert_true(signbit(first(tanh_of, (real)-0.0)));
+    assert_true(first(tanh_of, (real)INFINITY) == 1 && first(tanh_of, (real)-INFINITY) == -1);
+    assert_true(isnan(first(tanh_of, (real)NAN)) && isnan(first(tanh_of, (real)-NAN)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -122,6 +155,8 @@ int main(void)
         cmocka_unit_test(what_is_not_normal_is_below_the_least_normal_number),
         cmocka_unit_test(nan_is_nan_whatever_its_payload),
         cmocka_unit_test(exponentials_round_their_argument_once_more),
+        cmocka_unit_test(tangents_are_within_a_few_ulp),
+        cmocka_unit_test(tangents_of_what_is_no_usual_number),
     };
     int index;
     if (qkv_isa_find("test_exp", &index)) {

@@ -107,6 +107,10 @@ typedef struct qkv_attention {
     qkv_kernel kernel;
     qkv_empty empty;
     qkv_mask mask;
+
+    /* c > 0: each score becomes c tanh(s / c), before bias and mask (Gemma 2, 2024). 0: off. Not
+     * with kernels K(u), nor with QKV_UNIFORM, which reads no scores. */
+    double softcap;
 } qkv_attention;
 
 /* ---- The data -------------------------------------------------------------------------------- */
@@ -154,6 +158,15 @@ typedef struct qkv_operands_f32 {
      * by the strides 0, 1 and 3. Absent: 1. Gaussian score only. */
     qkv_slot_f32 bandwidth;
 
+    /* [heads]; strided: [batch, heads] by the strides 0 and 1. slope (j - i - causal_offset) is
+     * added as a bias would be, without its matrix (ALiBi: Press, Smith & Lewis 2022). Absent: 0. */
+    qkv_slot_f32 slopes;
+
+    /* [heads]; strided: [batch, heads] by the strides 0 and 1. A logit that takes part in the
+     * softmax and the lse, but has no value: alpha_ij = exp(s_ij + b_ij) / (e^sink + sum). A row
+     * that sees no key has o = 0 and lse = sink. Softmax only. Absent: none. */
+    qkv_slot_f32 sink;
+
     qkv_slot_bool mask; /* [batch, heads, n_q, n_k]. Absent: all seen */
 
     /* [batch], packed: batch item b has only the keys j < lengths[b]; 0 to n_k. NULL: n_k each. */
@@ -165,7 +178,7 @@ typedef struct qkv_operands_f32 {
 
 /* The same in double. */
 typedef struct qkv_operands_f64 {
-    qkv_slot_f64 q, k, v, bias, scale, bandwidth;
+    qkv_slot_f64 q, k, v, bias, scale, bandwidth, slopes, sink;
     qkv_slot_bool mask;
     const int64_t *lengths, *causal_offsets;
 } qkv_operands_f64;

@@ -216,7 +216,7 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
 
 /* ---- Attention ------------------------------------------------------------------------------- */
 
-/* The operands as variables; {0} where bias, scale or bandwidth is absent.
+/* The operands as variables; {0} where bias or any after it is absent.
  *
  *     q          [batch, heads, n_q, d_k],    or [batch, n, d] (one head) or [n, d] (batch 1 too)
  *     k          [batch, kv_heads, n_k, d_k]  of q's rank
@@ -224,18 +224,20 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *     bias       any shape that broadcasts to [batch, heads, n_q, n_k]
  *     scale      one element, or [heads]
  *     bandwidth  one element, or [d_k]; Gaussian score only
+ *     slopes     one element, or [heads]
+ *     sink       one element, or [heads]; softmax only
  *     mask       NULL, or a slot over [batch, heads, n_q, n_k] whose data (the slot itself is
  *                copied) stays unchanged until the reset
  *     lengths, causal_offsets
  *                NULL, or [batch] numbers as in qkv_operands_f32, unchanged until the reset */
 typedef struct qkv_attend_vars {
-    qkv_var q, k, v, bias, scale, bandwidth;
+    qkv_var q, k, v, bias, scale, bandwidth, slopes, sink;
     const qkv_slot_bool *mask;
     const int64_t *lengths, *causal_offsets;
 } qkv_attend_vars;
 
 /* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank. The choices
- * (score, normalize, kernel, empty, mask) are read from a, the sizes from the variables. One
+ * (score, normalize, kernel, empty, mask, softcap) are read from a, the sizes from the variables. One
  * variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32; a or
  * in NULL is QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
