@@ -212,7 +212,6 @@ static void stages(FN(qkv_grad_block) *g)
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
     if (scores_move(a)) memcpy(g->ds, t->s, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
-    if (a->softcap > 0) IN(qkv_softcap_slope)(g, t->s, 0, t->n_k);
     IN(qkv_normalize_weights)(t); /* overwrites s */
     if (a->normalize == QKV_KERNEL_SUM) drop_strays(g);
     if (!scores_move(a)) return;
@@ -235,7 +234,7 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
     } else {
         if (a->normalize != QKV_UNIFORM) {
             IN(qkv_score_tile)(t);
-            IN(qkv_softcap)(t, t->s, t->n_k);
+            IN(qkv_softcap)(t, t->s, t->n_k, g->slope);
         }
         stages(g);
     }

@@ -75,8 +75,7 @@ INLINE void add_rows_and_weights(accumulators c, const real *a, ptrdiff_t stride
 INLINE void cap(FN(qkv_grad_block) *g, accumulators c, real *w, int j, const int m, const int nv)
 {
     put(c, w, m, nv);
-    IN(qkv_softcap)(&g->t, w, m);
-    IN(qkv_softcap_slope)(g, w, j, m);
+    IN(qkv_softcap)(&g->t, w, m, g->slope + j * QKV_LANES);
     UNROLL
     for (int i = 0; i < m; i++) {
         UNROLL

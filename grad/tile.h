@@ -38,9 +38,6 @@ void IN(qkv_softmax_dot_backward)(FN(qkv_grad_block) *g);
 void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g); /* w, dw, delta, s -> dw = d bias, ds */
 /* dsink of the rows of the block, into partial. */
 void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g);
-/* ---- softcap.c ---- */
-/* slope of the n rows from j on, from the capped scores s of these rows. */
-void IN(qkv_softcap_slope)(const FN(qkv_grad_block) *g, const real *s, int j, int n);
 /* ---- mask.c ---- */
 void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g);   /* dbias += db */
 void IN(qkv_slopes_backward)(const FN(qkv_grad_block) *g); /* dslopes, into partial */

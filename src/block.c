@@ -125,8 +125,8 @@ bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n)
     if (!IN(qkv_block_mask)(t, k0, n)) return false;
     if (t->in->a.normalize == QKV_UNIFORM) return true;
     IN(qkv_score_tile)(t);
-    IN(qkv_softcap)(t, t->s, t->n_k);
-    IN(qkv_softcap)(t, t->tile_max, 1);
+    IN(qkv_softcap)(t, t->s, t->n_k, NULL);
+    IN(qkv_softcap)(t, t->tile_max, 1, NULL);
     return true;
 }
 

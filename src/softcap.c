@@ -1,18 +1,18 @@
-/* softcap.c - scores are kept within (-c, c), between the first stage and the second. */
+/* softcap.c - scores are kept within (-c, c), between the first stage and the second. Backward asks
+ * for the slope at the same time: d c tanh(s / c) / ds = 1 - tanh^2, of which the capped score alone
+ * would know too little near +-c. */
 #include "simd/tanh.h"
 #include "tile.h"
 
-real IN(qkv_softcap_of)(const FN(qkv_block) *t)
+void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n, real *slope)
 {
-    double c = t->in->a.softcap;
-    return (real)(t->base_2 ? c * LOG2E : c);
-}
-
-void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n)
-{
-    if (t->in->a.softcap == 0) return;
-    real c = IN(qkv_softcap_of)(t), inverse = 1 / c;
+    double cap = t->in->a.softcap;
+    if (cap == 0) return;
+    real c = (real)(t->base_2 ? cap * LOG2E : cap), inverse = 1 / c;
     for (int j = 0; j < n; j++)
-        for (int x = j * QKV_LANES; x < j * QKV_LANES + t->vectors * QKV_VEC; x += QKV_VEC)
-            store(s + x, tanh_of(load(s + x) * inverse) * c);
+        for (int x = j * QKV_LANES; x < j * QKV_LANES + t->vectors * QKV_VEC; x += QKV_VEC) {
+            vec r = tanh_of(load(s + x) * inverse);
+            store(s + x, r * c);
+            if (slope) store(slope + x, (1 - r) * (1 + r));
+        }
 }

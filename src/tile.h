@@ -130,9 +130,8 @@ void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
                       real *s, real *max);
 /* ---- softcap.c ---- */
-/* n rows of s become c tanh(s / c), if the problem says so. */
-void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n);
-real IN(qkv_softcap_of)(const FN(qkv_block) *t); /* c, in the unit of the scores */
+/* n rows of s become c tanh(s / c), if the problem says so; slope: rows of its derivative, or NULL. */
+void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n, real *slope);
 /* ---- mask.c ---- */
 void IN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
 /* The keys that the rules leave to a query, but for leave_one_out: from first on, before end. Both

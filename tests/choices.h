@@ -7,6 +7,12 @@
 
 enum { CHOICES = 21 };
 
+static inline bool takes_softcap(const qkv_attention *a)
+{
+    return a->normalize != QKV_KERNEL_SUM && a->normalize != QKV_NONE_KERNEL &&
+           a->normalize != QKV_UNIFORM;
+}
+
 /* a with the choice numbered c; a kernel sum without support takes the nearest key. */
 static inline qkv_attention with_choice(qkv_attention a, size_t c)
 {

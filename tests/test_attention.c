@@ -55,8 +55,7 @@ static void assert_case_agrees(qkv_attention a, size_t c, size_t e, layout where
 {
     a = with_choice(a, c);
     a.mask = extras[e].mask;
-    bool kernel = a.normalize == QKV_KERNEL_SUM || a.normalize == QKV_NONE_KERNEL;
-    if (!kernel && a.normalize != QKV_UNIFORM) a.softcap = extras[e].softcap;
+    if (takes_softcap(&a)) a.softcap = extras[e].softcap;
     int with = extras[e].with;
     if (a.score != QKV_SCORE_GAUSSIAN)
         with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);

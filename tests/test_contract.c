@@ -215,6 +215,39 @@ static void negative_sizes_are_shape_errors(void **state)
     }
 }
 
+static void what_does_not_go_together_is_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        qkv_attention a;
+        bool sink;
+        const char *message;
+    } all[] = {
+        {{.softcap = -1}, false, "softcap is -1, expected a positive number"},
+        {{.softcap = NAN}, false, "softcap is "},
+        {{.softcap = INFINITY}, false, "softcap is inf"},
+        {{.softcap = 1, .normalize = QKV_UNIFORM}, false, "softcap does not go with QKV_UNIFORM"},
+        {{.softcap = 1, .score = QKV_SCORE_GAUSSIAN, .normalize = QKV_KERNEL_SUM},
+         false,
+         "softcap does not go with a kernel K(u)"},
+        {{.normalize = QKV_HARD}, true, "a sink does not go with a normaliser other than softmax"},
+    };
+    real some[8] = {0}, o[8] = {0};
+    char workspace[1 << 16];
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        qkv_attention a = one;
+        a.softcap = all[i].a.softcap;
+        a.normalize = all[i].a.normalize;
+        a.score = all[i].a.score;
+        FN(qkv_operands) in = {.q.data = some, .k.data = some, .v.data = some};
+        if (all[i].sink) in.sink.data = some;
+        const FN(qkv_results) out = {.o.data = o};
+        assert_status(FN(qkv_attention_forward)(&a, &in, &out, workspace, sizeof workspace),
+                      QKV_E_ARG);
+        assert_message(all[i].message);
+    }
+}
+
 static void lengths_are_0_to_n_k(void **state)
 {
     (void)state;
@@ -365,6 +398,7 @@ int main(void)
         cmocka_unit_test(heads_that_no_key_head_divides_are_a_shape_error),
         cmocka_unit_test(the_default_scale_of_no_coordinates_is_a_shape_error),
         cmocka_unit_test(negative_sizes_are_shape_errors),
+        cmocka_unit_test(what_does_not_go_together_is_refused_by_name),
         cmocka_unit_test(lengths_are_0_to_n_k),
         cmocka_unit_test(bandwidths_are_one_or_one_a_coordinate),
         cmocka_unit_test(size_products_that_overflow_are_refused_before_memory_is_touched),

@@ -42,6 +42,8 @@ static problem problem_with_hidden_keys(qkv_attention a, hiding how)
     if (how == BY_WINDOW)
         a.mask = (qkv_mask){.window = true, .window_left = 50, .window_right = -1};
     int with = WITH_BIAS | WITH_MASK | WITH_SCALE | WITH_BANDWIDTH | WITH_D_LSE;
+    if (how == BY_MASK || how == BY_LENGTH) with |= WITH_SLOPES | WITH_SINK;
+    if (takes_softcap(&a) && (how == BY_MASK || how == BY_CAUSE)) a.softcap = 2;
     problem p = problem_of(a, with | WITH_LENGTHS | WITH_OFFSETS);
     for (ptrdiff_t b = 0; b < a.batch; b++) {
         p.lengths[b] = how == BY_LENGTH ? 199 : a.n_k;
@@ -343,6 +345,53 @@ static void equal_logits_weigh_the_same_however_large(void **state)
     }
 }
 
+/* Scores of +-1e30 are +-c for the softmax, and pass no gradient on. */
+static void a_softcap_makes_usual_numbers_of_huge_scores(void **state)
+{
+    (void)state;
+    qkv_attention a = {.batch = 1, .heads = 1, .n_q = 3, .n_k = 150, .d_k = 1, .d_v = 2};
+    a.score = QKV_SCORE_DOT;
+    a.softcap = 3;
+    problem p = problem_of(a, WITH_BIAS);
+    for (ptrdiff_t i = 0; i < a.n_q; i++) p.in[Q][i] = 1;
+    for (ptrdiff_t j = 0; j < a.n_k; j++) p.in[K][j] = j % 2 ? 1e30 : -1e30;
+    for (size_t i = 0; i < operand_size(&p, BIAS); i++) p.in[BIAS][i] = 0;
+    answer y = solve(&p);
+    for (ptrdiff_t j = 0; j < a.n_k; j++) {
+        double expected = (j % 2 ? 1 : exp(-6)) / (75 + 75 * exp(-6));
+        assert_close(y.weights[j], expected, 100 * REAL_EPSILON * expected);
+    }
+    assert_close(y.lse[0], 3 + log(75 + 75 * exp(-6)), 10 * REAL_EPSILON);
+    for (size_t i = 0; i < operand_size(&p, Q); i++) assert_close(y.d[Q][i], gradient_start(Q), 0);
+    for (size_t i = 0; i < operand_size(&p, K); i++) assert_close(y.d[K][i], gradient_start(K), 0);
+    answer_free(&y);
+    problem_free(&p);
+}
+
+static void a_row_that_sees_only_the_sink_is_0_with_the_lse_of_the_sink(void **state)
+{
+    (void)state;
+    qkv_attention a = {.batch = 1, .heads = 2, .n_q = 3, .n_k = 4, .d_k = 2, .d_v = 2};
+    a.mask = (qkv_mask){.causal = true, .causal_offset = -3};
+    problem p = problem_of(a, WITH_SINK | WITH_D_LSE);
+    p.in[SINK][1] = -INFINITY; /* no sink at all */
+    answer y = solve(&p);
+    double lost = 0;
+    for (ptrdiff_t i = 0; i < 3; i++) {
+        assert_close(y.lse[i], p.in[SINK][0], REAL_EPSILON * fabs(p.in[SINK][0]));
+        assert_true(y.lse[3 + i] == -INFINITY);
+        lost += p.d_lse[i];
+    }
+    for (ptrdiff_t i = 0; i < problem_rows(&p) * a.d_v; i++) assert_close(y.o[i], 0, 0);
+    for (operand x = Q; x <= V; x++)
+        for (size_t i = 0; i < operand_size(&p, x); i++)
+            assert_close(y.d[x][i], gradient_start(x), 0);
+    assert_close(y.d[SINK][0], gradient_start(SINK) + lost, 8 * REAL_EPSILON * (1 + fabs(lost)));
+    assert_close(y.d[SINK][1], gradient_start(SINK), 0);
+    answer_free(&y);
+    problem_free(&p);
+}
+
 static void logits_far_below_the_maximum_weigh_nothing_and_are_no_nan(void **state)
 {
     (void)state;
@@ -429,6 +478,8 @@ int main(void)
         cmocka_unit_test(a_score_and_a_bias_whose_sum_overflows_are_as_large_as_can_be),
         cmocka_unit_test(a_large_bias_outside_the_support_weighs_nothing),
         cmocka_unit_test(equal_logits_weigh_the_same_however_large),
+        cmocka_unit_test(a_softcap_makes_usual_numbers_of_huge_scores),
+        cmocka_unit_test(a_row_that_sees_only_the_sink_is_0_with_the_lse_of_the_sink),
         cmocka_unit_test(logits_far_below_the_maximum_weigh_nothing_and_are_no_nan),
         cmocka_unit_test(a_sigmoid_of_extreme_logits_is_0_or_1_with_a_gradient_of_0),
         cmocka_unit_test(a_common_offset_of_queries_and_keys_changes_no_gaussian_weight),

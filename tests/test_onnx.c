@@ -27,12 +27,6 @@ static bool parse_case(const char *line, onnx_case *c)
                c->mask, c->mask_dims, &c->nonpad, &c->qk_out) == 19;
 }
 
-static const char *reason_to_skip(const onnx_case *c)
-{
-    if (c->softcap != 0) return "softcap";
-    return NULL;
-}
-
 /* The data of one .npy of the case; NULL if it has no such file. All have a header of 128 bytes and
  * hold C order, little endian float, bool or int64, see the README there. */
 static void *load(const onnx_case *c, const char *array)
@@ -93,6 +87,7 @@ static qkv_attention attention_of(const onnx_case *c)
                            .n_k = c->n_k,
                            .d_k = c->d_k,
                            .d_v = c->d_v,
+                           .softcap = c->softcap,
                            .mask = {.causal = c->causal, .causal_offset = c->n_past}};
 }
 
@@ -106,9 +101,8 @@ static void assert_floats(const char *what, const float *actual, const float *ex
     }
 }
 
-/* The scores themselves are the weights of QKV_NONE_IDENTITY. Mode 0: of q and k alone, 1: as 0
- * since there is no softcap, 2: with masks and bias (a hidden one -inf, for us 0), 3: the weights.
- */
+/* The scores themselves are the weights of QKV_NONE_IDENTITY. Mode 0: of q and k alone, 1: with
+ * softcap, 2: with masks and bias too (a hidden one -inf, for us 0), 3: the weights. */
 static void assert_scores(const onnx_case *c, qkv_operands_f32 in, const float *weights)
 {
     static float scores[1 << 14], o[1 << 14];
@@ -120,6 +114,7 @@ static void assert_scores(const onnx_case *c, qkv_operands_f32 in, const float *
     } else {
         qkv_attention a = attention_of(c);
         a.normalize = QKV_NONE_IDENTITY;
+        if (c->mode < 1) a.softcap = 0;
         if (c->mode < 2) {
             a.mask.causal = false;
             in.bias.data = NULL;
@@ -177,13 +172,7 @@ static void run_case(const onnx_case *c)
 static void the_cases_of_the_onnx_operator_agree(void **state)
 {
     (void)state;
-    static const char *const skipped[][2] = {
-        {"test_attention_4d_diff_heads_sizes_softcap", "softcap"},
-        {"test_attention_4d_softcap", "softcap"},
-        {"test_attention_4d_softcap_neginf_mask", "softcap"},
-        {"test_attention_4d_with_qk_matmul_softcap", "softcap"},
-    };
-    size_t run = 0, skips = 0;
+    int run = 0;
     char line[512];
     FILE *file = fopen(QKV_TEST_DATA "/onnx-attention/cases.tsv", "r");
     assert_non_null(file);
@@ -191,19 +180,11 @@ static void the_cases_of_the_onnx_operator_agree(void **state)
     while (fgets(line, sizeof line, file)) {
         onnx_case c;
         assert_true(parse_case(line, &c));
-        const char *reason = reason_to_skip(&c);
-        if (reason) {
-            assert_true(skips < sizeof skipped / sizeof *skipped);
-            assert_string_equal(c.name, skipped[skips][0]);
-            assert_string_equal(reason, skipped[skips++][1]);
-        } else {
-            run_case(&c);
-            run++;
-        }
+        run_case(&c);
+        run++;
     }
     fclose(file);
-    assert_int_equal(run, 24);
-    assert_int_equal(skips, 4);
+    assert_int_equal(run, 28);
 }
 
 int main(void)
