@@ -11,6 +11,7 @@ typedef struct state {
     FN(qkv_operands) in, d_in;
     FN(qkv_results) out, d_out;
     size_t n_q, n_k, n_v, n_o; /* elements of q, k, v and o */
+    size_t n_more;             /* of bias, slopes and sink, each with its gradient */
     real *data;
     qkv_tape *tape;
     void *workspace[2]; /* by pass */
@@ -52,6 +53,21 @@ static size_t lay_out(state *s, real *data)
     s->in.k.data = next(&at, s->n_k);
     s->in.v.data = next(&at, s->n_v);
     s->in.q.data = next(&at, s->n_q);
+    const struct {
+        bool is_there;
+        FN(qkv_slot) *in, *gradient;
+        size_t n;
+    } more[] = {
+        {s->c.bias, &s->in.bias, &s->d_in.bias, (size_t)(a->batch * a->heads * a->n_q * a->n_k)},
+        {s->c.slopes, &s->in.slopes, &s->d_in.slopes, (size_t)a->heads},
+        {s->c.sink, &s->in.sink, &s->d_in.sink, (size_t)a->heads}};
+    real *first = at;
+    for (int i = 0; i < 3; i++) {
+        if (!more[i].is_there) continue;
+        more[i].in->data = next(&at, more[i].n);
+        if (s->c.pass == QKV_BACKWARD) more[i].gradient->data = next(&at, more[i].n);
+    }
+    s->n_more = (size_t)(at - first);
     s->out.o.data = next(&at, s->n_o);
     s->out.row_max.data = next(&at, rows);
     s->out.row_log_sum.data = next(&at, rows);
@@ -132,7 +148,7 @@ bench_calls FN(calls)(const bench_case *c)
     const size_t n = lay_out(s, NULL);
     s->data = memory_for(n * sizeof(real));
     lay_out(s, s->data);
-    fill(s->data, s->n_k + s->n_v + s->n_q, 1);
+    fill(s->data, s->n_k + s->n_v + s->n_q + s->n_more, 1);
     if (c->pass == QKV_BACKWARD) fill(s->d_out.o.data, s->n_o, 2);
     take_workspaces(s);
     if (c->tape) check(qkv_tape_new(&s->tape, REAL_DTYPE));

@@ -14,6 +14,8 @@ static const struct {
     bench_measure measure;
     bool causal, gaussian, tape;
     ptrdiff_t window; /* keys seen on either side, 0: all */
+    bool bias, slopes, sink;
+    double softcap;
 } lines[] = {
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 64, .d_v = 64},
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 128, .d_v = 128},
@@ -31,6 +33,10 @@ static const struct {
     {"causal", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .causal = true},
     {"causal", F32, BOTH, 1, 4096, 4096, .d_k = 128, .d_v = 128, .causal = true},
     {"window", F32, BOTH, 1, 16384, 16384, .d_k = 64, .d_v = 64, .window = 256},
+    {"bias", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .bias = true},
+    {"slopes", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .slopes = true},
+    {"sink", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .sink = true},
+    {"softcap", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .softcap = 30},
     {"heads", F32, BOTH, 8, 1024, 1024, .d_k = 64, .d_v = 64},
     {"speedup", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .measure = SPEEDUP},
     {"decode_gbytes", F32, FORWARD, 1, 1, 1000000, .d_k = 64, .d_v = 64, .measure = GBYTES},
@@ -53,6 +59,9 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                       .measure = lines[line].measure,
                       .dtype = dtype,
                       .pass = pass,
+                      .bias = lines[line].bias,
+                      .slopes = lines[line].slopes,
+                      .sink = lines[line].sink,
                       .tape = lines[line].tape};
     c->a =
         (qkv_attention){.batch = 1,
@@ -65,7 +74,8 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                         .mask = {.causal = lines[line].causal,
                                  .window = lines[line].window > 0,
                                  .window_left = lines[line].window,
-                                 .window_right = lines[line].window}};
+                                 .window_right = lines[line].window},
+                        .softcap = lines[line].softcap};
 }
 
 bool case_at(int i, bool quick, bench_case *c)
