@@ -4,14 +4,6 @@
 #include "grad/tile.h"
 #include "src/simd/product.h"
 
-typedef uint8_t bytes __attribute__((vector_size(QKV_VEC), may_alias));
-
-/* x where the pair is seen, else other. */
-INLINE vec if_seen(const uint8_t *seen, vec x, vec other)
-{
-    return choose(__builtin_convertvector(*(const bytes *)seen, ivec) != 0, x, other);
-}
-
 INLINE void hide(accumulators c, const uint8_t *seen, const int m, const int nv)
 {
     UNROLL
@@ -36,13 +28,15 @@ INLINE void clear_hidden(accumulators ds, real *w, const uint8_t *seen, const in
     }
 }
 
-INLINE void add_bias(accumulators c, const real *b, const int m, const int nv)
+INLINE void add_bias(accumulators c, const real *b, bool large, const int m, const int nv)
 {
     UNROLL
     for (int i = 0; i < m; i++) {
         UNROLL
-        for (int v = 0; v < nv; v++)
-            c[i][v] = exponent(c[i][v], load(b + i * QKV_LANES + v * QKV_VEC));
+        for (int v = 0; v < nv; v++) {
+            vec bias = load(b + i * QKV_LANES + v * QKV_VEC);
+            c[i][v] = large ? exponent(c[i][v], bias) : c[i][v] + bias;
+        }
     }
 }
 
@@ -108,7 +102,7 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
     set(c, m, nv, splat(0));
     add_rows(c, t->k.data + j * t->k.stride, t->k.stride, t->q, QKV_LANES, a->d_k, m, nv);
     if (a->softcap > 0) cap(g, c, w, j, m, nv);
-    if (IN(qkv_biased)(t->in)) add_bias(c, t->b + j * QKV_LANES, m, nv);
+    if (IN(qkv_biased)(t->in)) add_bias(c, t->b + j * QKV_LANES, t->large_bias, m, nv);
     if (partial) hide(c, seen, m, nv);
     put(c, w, m, nv);
     set(c, m, nv, splat(0));

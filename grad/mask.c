@@ -19,9 +19,9 @@ void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     const FN(qkv_view) *to = &g->to->bias;
+    real ones[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
     if (!to->data) return;
+    for (int i = 0; i < QKV_LANES; i++) ones[i] = 1;
     real *bias = FN(qkv_at)(to, t->batch, t->head, t->q0) + t->k0 * to->stride[3];
-    for (int i = 0; i < t->n_q; i++)
-        for (int j = 0; j < t->n_k; j++)
-            bias[i * to->stride[2] + j * to->stride[3]] += g->db[j * QKV_LANES + i];
+    IN(qkv_from_lanes)(bias, to->stride[2], to->stride[3], t->n_q, t->n_k, g->db, ones, true);
 }

@@ -82,6 +82,45 @@ static void apply_boolean(FN(qkv_block) *t)
             if (!m[i * mask->stride[2] + j * mask->stride[3]]) t->seen[j * QKV_LANES + i] = 0;
 }
 
+real IN(qkv_distance_of)(const FN(qkv_block) *t, int j)
+{
+    return (real)(t->k0 + j - t->q0 - origin(t->in, t->batch));
+}
+
+/* b = (or += if there is a bias) unit slope (j - i - offset). */
+static void add_slopes(FN(qkv_block) *t, real unit)
+{
+    real slope = *FN(qkv_at)(&t->in->slopes, t->batch, t->head, 0) * unit;
+    real lane[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
+    for (int i = 0; i < QKV_LANES; i++) lane[i] = (real)i;
+    for (int j = 0; j < t->n_k; j++) {
+        real distance = IN(qkv_distance_of)(t, j), *b = t->b + j * QKV_LANES;
+        for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
+            vec y = slope * (distance - load(lane + x));
+            store(b + x, t->in->bias.data ? load(b + x) + y : y);
+        }
+    }
+}
+
+/* The matrix itself, 0 in the unused lanes; the largest |b|. */
+static real load_matrix(FN(qkv_block) *t, real unit)
+{
+    const FN(qkv_view) *bias = &t->in->bias;
+    const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
+    IN(qkv_to_lanes)(t->b, x, bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, unit);
+    /* The processor does not foresee that the next tile continues 48 rows. */
+    enum { LINE = 64 / sizeof(real) };
+    for (int i = 0; i < t->n_q && bias->stride[3] == 1; i++)
+        for (int c = 0; c < t->n_k; c += LINE)
+            __builtin_prefetch(x + i * bias->stride[2] + t->n_k + c, 0, 3);
+    vec most = splat(0);
+    for (int y = 0; y < t->n_k * QKV_LANES; y += QKV_VEC)
+        most = larger(magnitude(load(t->b + y)), most);
+    real largest = 0;
+    for (int i = 0; i < QKV_VEC; i++) largest = most[i] > largest ? most[i] : largest;
+    return largest;
+}
+
 /* Times log2(e); of a finite number a finite one. */
 static real in_base_2(real x)
 {
@@ -90,39 +129,20 @@ static real in_base_2(real x)
     return y > REAL_MAX ? REAL_MAX : y < -REAL_MAX ? -REAL_MAX : y;
 }
 
-real IN(qkv_distance_of)(const FN(qkv_block) *t, int j)
-{
-    return (real)(t->k0 + j - t->q0 - origin(t->in, t->batch));
-}
-
-/* b += slope (j - i - offset). */
-static void add_slopes(FN(qkv_block) *t)
-{
-    real slope = *FN(qkv_at)(&t->in->slopes, t->batch, t->head, 0);
-    for (int j = 0; j < t->n_k; j++) {
-        real distance = IN(qkv_distance_of)(t, j), *b = t->b + j * QKV_LANES;
-        for (int i = 0; i < QKV_LANES; i++) b[i] += slope * (distance - (real)i);
-    }
-}
-
-/* Loads bias and slopes into b, 0 in the unused lanes; true if some of it is -inf. */
+/* Loads bias and slopes into b; true if some of the bias is -inf. */
 static bool load_bias(FN(qkv_block) *t)
 {
-    const FN(qkv_view) *bias = &t->in->bias;
-    if (!bias->data) {
-        memset(t->b, 0, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
-        add_slopes(t);
-        for (int y = 0; y < t->n_k * QKV_LANES && t->base_2; y++) t->b[y] *= (real)LOG2E;
-        return false;
-    }
-    const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
-    IN(qkv_to_lanes)(t->b, x, bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, 1);
-    if (t->in->slopes.data) add_slopes(t);
+    real unit = t->base_2 ? (real)LOG2E : 1;
     bool hides = false;
-    for (int y = 0; y < t->n_k * QKV_LANES; y++) {
-        hides |= t->b[y] == (real)-INFINITY;
-        if (t->base_2) t->b[y] = in_base_2(t->b[y]);
+    t->large_bias = t->in->bias.data && load_matrix(t, unit) > REAL_MAX / 4;
+    if (t->large_bias) { /* or infinite: only the bias before the unit can tell */
+        load_matrix(t, 1);
+        for (int y = 0; y < t->n_k * QKV_LANES; y++) {
+            hides |= t->b[y] == (real)-INFINITY;
+            if (t->base_2) t->b[y] = in_base_2(t->b[y]);
+        }
     }
+    if (t->in->slopes.data) add_slopes(t, unit);
     return hides;
 }
 

@@ -88,27 +88,36 @@ static void note_any(FN(qkv_block) *t)
 
 /* ---- softmax ---- */
 
-/* s += b, and -inf where the key is hidden. */
-static void complete_exponents(FN(qkv_block) *t)
+/* s += b, and -inf where the key is hidden; tile_max follows. */
+INLINE void complete(FN(qkv_block) *t, const bool biased, const bool large, const bool hides)
 {
-    int n = t->n_k * QKV_LANES;
-    if (IN(qkv_biased)(t->in))
-        for (int x = 0; x < n; x += QKV_VEC)
-            store(t->s + x, exponent(load(t->s + x), load(t->b + x)));
-    if (t->coverage == QKV_SEES_SOME)
-        for (int x = 0; x < n; x++) t->s[x] = t->seen[x] ? t->s[x] : -INF;
+    vec max[QKV_VECTORS];
+    for (int v = 0; v < QKV_VECTORS; v++) max[v] = splat(-INF);
+    for (int j = 0; j < t->n_k; j++) {
+        UNROLL
+        for (int v = 0; v < QKV_VECTORS; v++) {
+            int x = j * QKV_LANES + v * QKV_VEC;
+            vec e = load(t->s + x);
+            if (biased) e = large ? exponent(e, load(t->b + x)) : e + load(t->b + x);
+            if (hides) e = if_seen(t->seen + x, e, splat(-INF));
+            store(t->s + x, e);
+            max[v] = larger(e, max[v]);
+        }
+    }
+    for (int v = 0; v < QKV_VECTORS; v++) store(t->tile_max + v * QKV_VEC, max[v]);
 }
 
-static void find_tile_max(FN(qkv_block) *t)
+static void complete_exponents(FN(qkv_block) *t)
 {
-    real max[QKV_LANES];
-    for (int i = 0; i < QKV_LANES; i++) max[i] = -INF;
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < QKV_LANES; i++) {
-            real s = t->s[j * QKV_LANES + i];
-            max[i] = s > max[i] ? s : max[i];
-        }
-    memcpy(t->tile_max, max, sizeof max);
+    bool biased = IN(qkv_biased)(t->in), hides = t->coverage == QKV_SEES_SOME;
+    if (biased && t->large_bias)
+        complete(t, true, true, true && hides);
+    else if (biased && hides)
+        complete(t, true, false, true);
+    else if (biased)
+        complete(t, true, false, false);
+    else if (hides)
+        complete(t, false, false, true);
 }
 
 /* The row's max takes in the tile's. from: what to count the tile's exponents from (finite or
@@ -128,10 +137,7 @@ static void raise_max(FN(qkv_block) *t, const real *tile_max)
 FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t)
 {
     note_any(t);
-    if (IN(qkv_biased)(t->in) || t->coverage == QKV_SEES_SOME) {
-        complete_exponents(t);
-        find_tile_max(t);
-    }
+    complete_exponents(t);
     raise_max(t, t->tile_max);
     memset(t->tile_sum, 0, QKV_LANES * sizeof(real));
     return (FN(qkv_exponents)){.x = t->s, .rows = t->n_k, .from = t->from, .sum = t->tile_sum};

@@ -1,6 +1,6 @@
 /* softcap.c - scores are kept within (-c, c), between the first stage and the second. Backward asks
- * for the slope at the same time: d c tanh(s / c) / ds = 1 - tanh^2, of which the capped score alone
- * would know too little near +-c. */
+ * for the slope at the same time: d c tanh(s / c) / ds = 1 - tanh^2, of which the capped score
+ * alone would know too little near +-c. */
 #include "simd/tanh.h"
 #include "tile.h"
 

@@ -76,9 +76,10 @@ typedef struct FN(qkv_block) {
     FN(qkv_rows) k, v;
 
     qkv_coverage coverage;
-    uint8_t *seen; /* tile: may the query see the key; valid where coverage is SOME */
-    real *b;       /* tile: bias and slopes, valid if biased; finite if the caller's bias is */
-    real *s, *w;   /* tile, the same memory: the scores, which become the weights (going forward not
+    bool large_bias; /* some |b| is so large that its sum with a score might overflow */
+    uint8_t *seen;   /* tile: may the query see the key; valid where coverage is SOME */
+    real *b;         /* tile: bias and slopes, valid if biased; finite if the caller's bias is */
+    real *s, *w; /* tile, the same memory: the scores, which become the weights (going forward not
                     yet divided by sum) */
 
     /* The rows, QKV_LANES each. */
@@ -130,7 +131,7 @@ void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
                       real *s, real *max);
 /* ---- softcap.c ---- */
-/* n rows of s become c tanh(s / c), if the problem says so; slope: rows of its derivative, or NULL. */
+/* n rows of s become c tanh(s / c), if the problem says so; slope: its derivative, or NULL. */
 void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n, real *slope);
 /* ---- mask.c ---- */
 void IN(qkv_mask_tile)(FN(qkv_block) *t); /* sets coverage, seen and b */
@@ -140,7 +141,7 @@ typedef struct IN(qkv_span) {
     ptrdiff_t first, end;
 } IN(qkv_span);
 IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query);
-/* slope (j - i - causal_offset) per unit of slope, of row j of the tile: lane i has distance - i. */
+/* j - i - causal_offset of row j of the tile and lane 0; lane i has i less. */
 real IN(qkv_distance_of)(const FN(qkv_block) *t, int j);
 /* Of a block: all keys that the rules leave to any of its queries. */
 IN(qkv_span) IN(qkv_mask_span)(const FN(qkv_block) *t);

@@ -1,5 +1,5 @@
-/* test_exp.c - the vector exponential and tangent against libm's in higher precision, over its whole range.
- * Built for each instruction set and dtype. */
+/* test_exp.c - the vector exponential and tangent against libm's in higher precision, over their
+ * whole range. Built for each instruction set and dtype. */
 #include "src/simd/exp.h"
 #include "src/simd/isa.h"
 #include "src/simd/tanh.h"

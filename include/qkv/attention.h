@@ -159,7 +159,8 @@ typedef struct qkv_operands_f32 {
     qkv_slot_f32 bandwidth;
 
     /* [heads]; strided: [batch, heads] by the strides 0 and 1. slope (j - i - causal_offset) is
-     * added as a bias would be, without its matrix (ALiBi: Press, Smith & Lewis 2022). Absent: 0. */
+     * added as a bias would be, without its matrix (ALiBi: Press, Smith & Lewis 2022). Absent: 0.
+     */
     qkv_slot_f32 slopes;
 
     /* [heads]; strided: [batch, heads] by the strides 0 and 1. A logit that takes part in the

@@ -237,9 +237,9 @@ typedef struct qkv_attend_vars {
 } qkv_attend_vars;
 
 /* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank. The choices
- * (score, normalize, kernel, empty, mask, softcap) are read from a, the sizes from the variables. One
- * variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32; a or
- * in NULL is QKV_E_ARG. */
+ * (score, normalize, kernel, empty, mask, softcap) are read from a, the sizes from the variables.
+ * One variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32;
+ * a or in NULL is QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
 
 /* ---- Your own operation ---------------------------------------------------------------------- */

@@ -11,11 +11,6 @@
 /* Whatever is larger than this has tanh 1; times 2 log2(e), it is a power that is a number. */
 enum { TANH_IS_1 = QKV_REAL == 32 ? 10 : 20 };
 
-INLINE vec magnitude(vec x)
-{
-    return (vec)((ivec)x & ~(ivec)splat((real)-0.0));
-}
-
 /* NaN for NaN; odd to the bit. */
 INLINE vec tanh_of(vec x)
 {

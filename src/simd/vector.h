@@ -83,6 +83,11 @@ INLINE vec choose(ivec where, vec a, vec b)
     return (vec)(((ivec)a & where) | ((ivec)b & ~where));
 }
 
+INLINE vec magnitude(vec x)
+{
+    return (vec)((ivec)x & ~(ivec)splat((real)-0.0));
+}
+
 /* The larger of each pair; b where either is NaN. */
 INLINE vec larger(vec a, vec b)
 {
