@@ -15,7 +15,7 @@
 
 #include "src/label.h"
 
-enum { MAX_OPTIONS = 32, HELP_COLUMN = 28, HELP_WIDTH = 80 };
+enum { MAX_OPTIONS = 64, HELP_COLUMN = 28, HELP_WIDTH = 80 };
 
 /* Words of text from column on, wrapped and indented to that column. */
 static void print_wrapped(const char *text, int column)
