@@ -81,8 +81,9 @@ static const command attend = {
         [PRESENT_KEY] = {"present-key", "FILE", "Write past and new keys here."},
         [PRESENT_VALUE] = {"present-value", "FILE", "Write past and new values here."},
         [NORMALIZE] = {"normalize", "NAME",
-                       "softmax (default), boxcar, triangular, epanechnikov, constant, hard, "
-                       "uniform; none (that is exp), sigmoid, identity: no sum."},
+                       "softmax (default), boxcar, triangular, epanechnikov, biweight, triweight, "
+                       "tricube, cosine, constant, hard, uniform; none (that is exp), sigmoid, "
+                       "identity: no sum."},
         [WEIGHTS] = {"weights", "FILE", "Write the weights here, [.., queries, keys]."},
         [LSE] = {"lse", "FILE", "Write the log of each row's sum here."},
         [SCORES] = {"scores", "FILE", "Write scores here, [.., queries, keys]."},
@@ -247,6 +248,10 @@ static void parse_normalize(const char *name, qkv_attention *a)
                {"boxcar", QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
                {"triangular", QKV_KERNEL_SUM, QKV_KERNEL_TRIANGULAR},
                {"epanechnikov", QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV},
+               {"biweight", QKV_KERNEL_SUM, QKV_KERNEL_BIWEIGHT},
+               {"triweight", QKV_KERNEL_SUM, QKV_KERNEL_TRIWEIGHT},
+               {"tricube", QKV_KERNEL_SUM, QKV_KERNEL_TRICUBE},
+               {"cosine", QKV_KERNEL_SUM, QKV_KERNEL_COSINE},
                {"constant", QKV_KERNEL_SUM, QKV_KERNEL_CONSTANT},
                {"hard", QKV_HARD, 0},
                {"uniform", QKV_UNIFORM, 0},
@@ -259,8 +264,8 @@ static void parse_normalize(const char *name, qkv_attention *a)
             a->kernel = all[i].kernel;
             return;
         }
-    usage_error("--normalize: '%s' is none of softmax, boxcar, triangular, epanechnikov, constant, "
-                "hard, uniform, none, sigmoid, identity",
+    usage_error("--normalize: '%s' is none of softmax, boxcar, triangular, epanechnikov, biweight, "
+                "triweight, tricube, cosine, constant, hard, uniform, none, sigmoid, identity",
                 name);
 }
 

@@ -16,8 +16,26 @@ static real kernel_slope(qkv_kernel kernel, real s)
     real u2 = -2 * s;
     if (u2 != u2) return u2;
     if (u2 >= 1) return 0;
-    if (kernel == QKV_KERNEL_EPANECHNIKOV) return 2;
-    if (kernel == QKV_KERNEL_TRIANGULAR && u2 >= REAL_MIN) return 1 / sqrt(u2);
+    real u = sqrt(u2), rest;
+    switch (kernel) {
+    case QKV_KERNEL_TRIANGULAR:
+        return u2 >= REAL_MIN ? 1 / u : 0;
+    case QKV_KERNEL_EPANECHNIKOV:
+        return 2;
+    case QKV_KERNEL_BIWEIGHT:
+        return 4 * (1 - u2);
+    case QKV_KERNEL_TRIWEIGHT:
+        return 6 * (1 - u2) * (1 - u2);
+    case QKV_KERNEL_TRICUBE:
+        rest = 1 - u2 * u;
+        return 9 * u * rest * rest;
+    case QKV_KERNEL_COSINE:
+        rest = (real)(M_PI / 2);
+        return u2 >= REAL_MIN ? rest * sin(rest * u) / u : rest * rest;
+    case QKV_KERNEL_BOXCAR:
+    case QKV_KERNEL_CONSTANT:
+        break;
+    }
     return 0;
 }
 

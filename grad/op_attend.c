@@ -325,6 +325,26 @@ static qkv_var epanechnikov(qkv_tape *tape, const qkv_var *x)
     return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV);
 }
 
+static qkv_var biweight(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_BIWEIGHT);
+}
+
+static qkv_var triweight(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_TRIWEIGHT);
+}
+
+static qkv_var tricube(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_TRICUBE);
+}
+
+static qkv_var cosine(qkv_tape *tape, const qkv_var *x)
+{
+    return kernel(tape, x, QKV_KERNEL_SUM, QKV_KERNEL_COSINE);
+}
+
 static qkv_var none_kernel(qkv_tape *tape, const qkv_var *x)
 {
     return kernel(tape, x, QKV_NONE_KERNEL, QKV_KERNEL_EPANECHNIKOV);
@@ -417,6 +437,10 @@ const qkv_op_case qkv_cases_attend[] = {
      .apply = gaussian},
     KERNEL_CASE(triangular),
     KERNEL_CASE(epanechnikov),
+    KERNEL_CASE(biweight),
+    KERNEL_CASE(triweight),
+    KERNEL_CASE(tricube),
+    KERNEL_CASE(cosine),
     KERNEL_CASE(none_kernel),
     KERNEL_CASE(boxcar),
     KERNEL_CASE(constant),

@@ -9,16 +9,26 @@
 static const real INF = (real)INFINITY;
 
 /* K as a function of u^2, so that the edges are exact; NaN stays NaN. */
-real IN(qkv_kernel_weight)(qkv_kernel kernel, real u2)
+real IN(qkv_kernel_weight)(const qkv_attention *a, real u2)
 {
     if (u2 != u2) return u2;
-    switch (kernel) {
+    real rest = u2 < 1 ? 1 - u2 : 0, u;
+    switch (a->kernel) {
     case QKV_KERNEL_BOXCAR:
-        return u2 <= 1;
+        return a->open_edge ? u2 < 1 : u2 <= 1;
     case QKV_KERNEL_TRIANGULAR:
         return u2 < 1 ? 1 - sqrt(u2) : 0;
     case QKV_KERNEL_EPANECHNIKOV:
-        return u2 < 1 ? 1 - u2 : 0;
+        return rest;
+    case QKV_KERNEL_BIWEIGHT:
+        return rest * rest;
+    case QKV_KERNEL_TRIWEIGHT:
+        return rest * rest * rest;
+    case QKV_KERNEL_TRICUBE:
+        u = 1 - u2 * sqrt(u2);
+        return u2 < 1 ? u * u * u : 0;
+    case QKV_KERNEL_COSINE:
+        return u2 < 1 ? cos((real)(M_PI / 2) * sqrt(u2)) : 0;
     case QKV_KERNEL_CONSTANT:
         break;
     }
@@ -169,9 +179,9 @@ static real kernel_factor(const FN(qkv_block) *t, int i, real s)
 {
     real u2 = -2 * s;
     const qkv_attention *a = &t->in->a;
-    if (qkv_needs_scan(a) && IN(qkv_kernel_weight)(a->kernel, t->best[i]) == 0)
+    if (qkv_needs_scan(a) && IN(qkv_kernel_weight)(a, t->best[i]) == 0)
         return u2 != u2 ? u2 : u2 == t->best[i];
-    return IN(qkv_kernel_weight)(a->kernel, u2);
+    return IN(qkv_kernel_weight)(a, u2);
 }
 
 /* s becomes the factor, 0 where hidden; max_b the largest bias with a factor. */
@@ -226,7 +236,7 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
     case QKV_NONE_SIGMOID:
         return e < 0 ? exp(e) / (1 + exp(e)) : 1 / (1 + exp(-e));
     case QKV_NONE_KERNEL: {
-        real k = IN(qkv_kernel_weight)(a->kernel, -2 * t->s[x]);
+        real k = IN(qkv_kernel_weight)(a, -2 * t->s[x]);
         return k == 0 ? 0 : k * exp(FN(qkv_bias_at)(t, x)); /* the bias may be of any size */
     }
     case QKV_NONE_IDENTITY:

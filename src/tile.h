@@ -156,7 +156,7 @@ void IN(qkv_softmax_weigh)(FN(qkv_exponents) *e, int vectors);
 void IN(qkv_softmax_end)(FN(qkv_block) *t);
 /* s, b, seen, max, log_sum -> final w; 0 where unseen. */
 void IN(qkv_normalize_weights)(FN(qkv_block) *t);
-real IN(qkv_kernel_weight)(qkv_kernel kernel, real u2);
+real IN(qkv_kernel_weight)(const qkv_attention *a, real u2);
 /* ---- pool.c ---- */
 /* o = o * rescale + w v. Exponents of another tile, if there are any, become weights meanwhile: the
  * two keep different units of the processor busy. */

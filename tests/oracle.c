@@ -140,16 +140,24 @@ static void score(row *r, ptrdiff_t j)
     r->size = fmaxl(r->size, fabsl(creall(scale(r))) * size + fabsl(creall(r->bias[j])));
 }
 
-static number kernel(qkv_kernel shape, number u)
+static number kernel(const qkv_attention *a, number u)
 {
     bool inside = creall(u) <= 1;
-    switch (shape) {
+    switch (a->kernel) {
     case QKV_KERNEL_BOXCAR:
-        return inside ? 1 : 0;
+        return inside && !(a->open_edge && creall(u) == 1) ? 1 : 0;
     case QKV_KERNEL_TRIANGULAR:
         return inside ? 1 - u : 0;
     case QKV_KERNEL_EPANECHNIKOV:
         return inside ? 1 - u * u : 0;
+    case QKV_KERNEL_BIWEIGHT:
+        return inside ? (1 - u * u) * (1 - u * u) : 0;
+    case QKV_KERNEL_TRIWEIGHT:
+        return inside ? (1 - u * u) * (1 - u * u) * (1 - u * u) : 0;
+    case QKV_KERNEL_TRICUBE:
+        return inside ? (1 - u * u * u) * (1 - u * u * u) * (1 - u * u * u) : 0;
+    case QKV_KERNEL_COSINE:
+        return inside ? ccosl(acosl(0) * u) : 0;
     case QKV_KERNEL_CONSTANT:
         return 1;
     }
@@ -217,7 +225,7 @@ static void weigh_kernel(row *r, bool normalized)
     for (ptrdiff_t j = 0; j < a->n_k; j++) {
         if (!r->seen[j]) continue;
         number u = distance(r, j);
-        supported[j] = creall(kernel(a->kernel, u)) > 0;
+        supported[j] = creall(kernel(a, u)) > 0;
         if (a->kernel != QKV_KERNEL_CONSTANT && fabsl(creall(u) - 1) < 64 * problem_epsilon(r->p))
             r->fragile = true;
     }
@@ -226,7 +234,7 @@ static void weigh_kernel(row *r, bool normalized)
     for (ptrdiff_t j = 0; j < a->n_k; j++) {
         if (!r->seen[j]) continue;
         r->prior[j] = set[j] ? cexpl(r->bias[j] - top) : 0;
-        if (supported[j]) r->w[j] = kernel(a->kernel, distance(r, j)) * r->prior[j];
+        if (supported[j]) r->w[j] = kernel(a, distance(r, j)) * r->prior[j];
         r->sum += r->w[j];
     }
     if (normalized && set == r->seen)
@@ -366,8 +374,24 @@ static number kernel_slope(const row *r, ptrdiff_t j)
 {
     number u = distance(r, j);
     if (creall(u) > 1) return 0;
-    if (r->p->a.kernel == QKV_KERNEL_EPANECHNIKOV) return 2;
-    if (r->p->a.kernel == QKV_KERNEL_TRIANGULAR && creall(u) > 0) return 1 / u;
+    number half_pi = acosl(0);
+    switch (r->p->a.kernel) { /* -K'(u) / u */
+    case QKV_KERNEL_TRIANGULAR:
+        return creall(u) > 0 ? 1 / u : 0;
+    case QKV_KERNEL_EPANECHNIKOV:
+        return 2;
+    case QKV_KERNEL_BIWEIGHT:
+        return 4 * (1 - u * u);
+    case QKV_KERNEL_TRIWEIGHT:
+        return 6 * (1 - u * u) * (1 - u * u);
+    case QKV_KERNEL_TRICUBE:
+        return 9 * u * (1 - u * u * u) * (1 - u * u * u);
+    case QKV_KERNEL_COSINE:
+        return creall(u) > 0 ? half_pi * csinl(half_pi * u) / u : half_pi * half_pi;
+    case QKV_KERNEL_BOXCAR:
+    case QKV_KERNEL_CONSTANT:
+        break;
+    }
     return 0;
 }
 

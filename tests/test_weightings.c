@@ -438,6 +438,30 @@ static void strays_are_nan_and_move_no_key_unless_asked_otherwise(void **state)
         }
 }
 
+/* Keys at u = 0 and exactly 1. */
+static void the_edge_of_the_boxcar_is_closed_unless_asked_otherwise(void **state)
+{
+    (void)state;
+    for (int open = 0; open < 2; open++) {
+        const qkv_attention a = {.batch = 1,
+                                 .heads = 1,
+                                 .n_q = 1,
+                                 .n_k = 2,
+                                 .d_k = 1,
+                                 .d_v = 1,
+                                 .score = QKV_SCORE_GAUSSIAN,
+                                 .normalize = QKV_KERNEL_SUM,
+                                 .open_edge = open};
+        problem p = problem_of(a, 0);
+        p.in[Q][0] = p.in[K][0] = 0, p.in[K][1] = 1;
+        answer y = solve(&p);
+        assert_close(y.weights[0], open ? 1 : 0.5, 0);
+        assert_close(y.weights[1], open ? 0 : 0.5, 0);
+        answer_free(&y);
+        problem_free(&p);
+    }
+}
+
 static void a_row_that_sees_no_key_is_no_stray(void **state)
 {
     (void)state;
@@ -493,6 +517,7 @@ int main(void)
         cmocka_unit_test(a_sharp_scale_tends_to_hard),
         cmocka_unit_test(the_constant_kernel_is_the_mean),
         cmocka_unit_test(strays_are_nan_and_move_no_key_unless_asked_otherwise),
+        cmocka_unit_test(the_edge_of_the_boxcar_is_closed_unless_asked_otherwise),
         cmocka_unit_test(a_row_that_sees_no_key_is_no_stray),
         cmocka_unit_test(strays_take_the_nearest_keys_if_asked),
     };

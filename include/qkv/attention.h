@@ -61,6 +61,10 @@ typedef enum qkv_kernel {
     QKV_KERNEL_BOXCAR = 0,   /* 1 if u <= 1, else 0 */
     QKV_KERNEL_TRIANGULAR,   /* max(0, 1 - u); the chapter calls it Epanechikov */
     QKV_KERNEL_EPANECHNIKOV, /* max(0, 1 - u^2) */
+    QKV_KERNEL_BIWEIGHT,     /* max(0, 1 - u^2)^2 */
+    QKV_KERNEL_TRIWEIGHT,    /* max(0, 1 - u^2)^3 */
+    QKV_KERNEL_TRICUBE,      /* max(0, 1 - u^3)^3 */
+    QKV_KERNEL_COSINE,       /* cos(pi u / 2) if u < 1, else 0 */
     QKV_KERNEL_CONSTANT      /* 1 */
 } qkv_kernel;
 
@@ -105,6 +109,7 @@ typedef struct qkv_attention {
     qkv_score score;
     qkv_normalize normalize;
     qkv_kernel kernel;
+    bool open_edge; /* a key at u = 1 lies outside; the other kernels than the boxcar are 0 there */
     qkv_empty empty;
     qkv_mask mask;
 
