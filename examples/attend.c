@@ -60,8 +60,8 @@ static const command attend = {
         [OUT] = {"out", "FILE", "Write the answers here, with the axes of the queries."},
         [HEADS] = {"heads", "N", "Heads of queries with 3 axes (default: 1)."},
         [KV_HEADS] = {"kv-heads", "N", "Heads of keys with 3 axes (default: as --heads)."},
-        [SCORE] = {"score", "NAME", "scaled-dot (default), dot or gaussian."},
-        [BANDWIDTH] = {"bandwidth", "H[,H..]", "Of gaussian: one, or one a coordinate."},
+        [SCORE] = {"score", "NAME", "scaled-dot (default), dot, gaussian, laplace or cauchy."},
+        [BANDWIDTH] = {"bandwidth", "H[,H..]", "Of the distances: one, or one a coordinate."},
         [SCALE] = {"scale", "S", "Scores are times S (default: scaled-dot 1/sqrt(d), else 1)."},
         [SOFTCAP] = {"softcap", "C", "Scores become C tanh(s / C)."},
         [CAUSAL] = {"causal", NULL, "Query i sees keys up to i + offset."},
@@ -232,10 +232,10 @@ typedef struct problem {
 
 static qkv_score parse_score(const char *name)
 {
-    static const char *const names[] = {"scaled-dot", "dot", "gaussian"};
-    for (int i = 0; i < 3; i++)
+    static const char *const names[] = {"scaled-dot", "dot", "gaussian", "laplace", "cauchy"};
+    for (int i = 0; i < 5; i++)
         if (!strcmp(name, names[i])) return (qkv_score)i;
-    usage_error("--score: '%s' is none of scaled-dot, dot, gaussian", name);
+    usage_error("--score: '%s' is none of scaled-dot, dot, gaussian, laplace, cauchy", name);
 }
 
 static void parse_normalize(const char *name, qkv_attention *a)

@@ -226,7 +226,7 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
 {
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
-    bool fused = a->normalize == QKV_SOFTMAX && a->score != QKV_SCORE_GAUSSIAN;
+    bool fused = a->normalize == QKV_SOFTMAX && !qkv_is_distance(a);
     g->seen = IN(qkv_block_mask)(t, k0, QKV_BACK_KEYS);
     if (!g->seen) return;
     if (fused) {
@@ -265,7 +265,7 @@ static void add_keys(walk *w)
     const FN(qkv_block) *t = &w->g[last].t;
     if (to->v.data && a->d_v) IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DV, w->scratch);
     if (!to->k.data || a->d_k == 0 || !scores_move(a)) return;
-    if (a->score == QKV_SCORE_GAUSSIAN)
+    if (qkv_is_distance(a))
         IN(qkv_add_rows)(&to->k, t, n_k, w->g[0].dk, a->d_k, a->d_k);
     else
         IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DK, w->scratch);

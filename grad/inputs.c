@@ -53,7 +53,7 @@ qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operan
                                      FN(qkv_gradients) *to, qkv_slot_list *list)
 {
     if (!d_in) return qkv_fail(QKV_E_ARG, "%s: d_in is NULL", list->who);
-    if (d_in->bandwidth.data && a->score != QKV_SCORE_GAUSSIAN)
+    if (d_in->bandwidth.data && !qkv_is_distance(a))
         return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", list->who);
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, d_in, dims);

@@ -9,10 +9,15 @@
  *             dk_c = scale sum_i ds_i u_c / h_c
  *             dh_c = scale / h_c sum ds u_c^2
  *             dscale = -1/2 sum_c sum ds u_c^2
+ *   Laplace   s = -scale sum_c |u_c|: as the Gaussian with sign(u_c) for u_c, 0 at 0, and
+ *             dh_c = scale / h_c sum ds |u_c|,  dscale = -sum_c sum ds |u_c|
+ *   Cauchy    s = -scale log(1 + sum_c u_c^2): as the Gaussian with 2 ds / (1 + sum_c u_c^2) for
+ *             ds, and dscale = -sum ds log(1 + sum_c u_c^2)
  *
  * A hidden pair takes no part even if its query or key is NaN, hence the pairs are asked where a
  * tile is partly hidden. */
 #include "grad/tile.h"
+#include "src/simd/log.h"
 
 /* dq += sum_j ds_j k_j, which is pooling the keys by ds. */
 static void dot_queries(FN(qkv_grad_block) *g)
@@ -54,18 +59,44 @@ static real sum_of_lanes(const real *x, int n)
     return total;
 }
 
-/* One coordinate of a tile: its dq and dk; returns sum ds u^2. */
-static real gaussian_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
+/* ds becomes that of a Gaussian with the same slope. */
+static void cauchy_to_gaussian(FN(qkv_grad_block) *g)
+{
+    typedef real lanes[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
+    const FN(qkv_block) *t = &g->t;
+    real total = 0;
+    for (int j = 0; j < t->n_k; j++) {
+        lanes u, squares = {0}, parts;
+        real *ds = g->ds + j * QKV_LANES;
+        for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) {
+            distances(t, j, c, u);
+            for (int i = 0; i < QKV_LANES; i++) squares[i] += u[i] * u[i];
+        }
+        for (int i = 0; i < QKV_LANES; i += QKV_VEC) {
+            vec v = 1 + load(squares + i);
+            store(parts + i, load(ds + i) * log_of(v));
+            store(ds + i, load(ds + i) * (2 / v));
+        }
+        total += sum_of_lanes(parts, t->n_q);
+    }
+    g->partial[0] -= total;
+}
+
+/* One coordinate of a tile: its dq and dk; returns sum ds u^2, of the Laplace score sum ds |u|. */
+static real distance_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
 {
     typedef real lanes[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
     const FN(qkv_block) *t = &g->t;
     real inverse = t->inverse_bandwidth[c], factor = t->scale * inverse;
+    bool laplace = t->in->a.score == QKV_SCORE_LAPLACE;
     lanes dq = {0}, squares = {0};
     for (int j = 0; j < t->n_k; j++) {
         lanes u, slope;
         distances(t, j, c, u);
         for (int i = 0; i < QKV_LANES; i++) {
-            slope[i] = g->ds[j * QKV_LANES + i] * u[i];
+            real way = laplace ? (real)(u[i] > 0) - (real)(u[i] < 0) : u[i];
+            way = u[i] != u[i] ? u[i] : way;
+            slope[i] = g->ds[j * QKV_LANES + i] * way;
             dq[i] -= slope[i];
             squares[i] += slope[i] * u[i];
         }
@@ -75,21 +106,23 @@ static real gaussian_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
     return sum_of_lanes(squares, t->n_q);
 }
 
-static void gaussian(FN(qkv_grad_block) *g)
+static void distance(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
+    real share = a->score == QKV_SCORE_GAUSSIAN ? (real)0.5 : a->score == QKV_SCORE_LAPLACE;
+    if (a->score == QKV_SCORE_CAUCHY) cauchy_to_gaussian(g);
     for (ptrdiff_t c = 0; c < a->d_k; c++) {
-        real squares = gaussian_coordinate(g, c);
-        g->partial[0] -= squares / 2;
+        real squares = distance_coordinate(g, c);
+        g->partial[0] -= squares * share;
         g->partial[1 + (a->bandwidths > 1 ? c : 0)] += t->scale * t->inverse_bandwidth[c] * squares;
     }
 }
 
 void IN(qkv_score_backward)(FN(qkv_grad_block) *g)
 {
-    if (g->t.in->a.score == QKV_SCORE_GAUSSIAN)
-        gaussian(g);
+    if (qkv_is_distance(&g->t.in->a))
+        distance(g);
     else if (g->to->q.data || g->to->scale.data)
         dot_queries(g);
 }
@@ -115,7 +148,7 @@ void IN(qkv_score_backward_end)(FN(qkv_grad_block) *g)
     const FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
     const FN(qkv_view) *to = &g->to->q;
-    if (g->to->scale.data && a->score != QKV_SCORE_GAUSSIAN) g->partial[0] += scale_gradient(g);
+    if (g->to->scale.data && !qkv_is_distance(a)) g->partial[0] += scale_gradient(g);
     if (!to->data || a->d_k == 0) return;
     for (int i = 0; i < QKV_LANES; i++) t->rescale[i] = t->scale;
     IN(qkv_from_lanes)

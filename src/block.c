@@ -46,7 +46,8 @@ static void load_bandwidth(FN(qkv_block) *t)
     const FN(qkv_view) *h = &t->in->bandwidth;
     const real *x = h->data ? FN(qkv_at)(h, t->batch, t->head, 0) : NULL;
     ptrdiff_t step = t->in->a.bandwidths > 1 ? h->stride[3] : 0;
-    real factor = t->base_2 ? sqrt(fabs(t->scale) * (real)(LOG2E / 2)) : 1;
+    bool folded = t->base_2 && t->in->a.score == QKV_SCORE_GAUSSIAN;
+    real factor = folded ? sqrt(fabs(t->scale) * (real)(LOG2E / 2)) : 1;
     for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) {
         t->inverse_bandwidth[c] = x ? 1 / x[c * step] : 1;
         t->score_bandwidth[c] = t->inverse_bandwidth[c] * factor;
@@ -56,7 +57,7 @@ static void load_bandwidth(FN(qkv_block) *t)
 static void load_queries(FN(qkv_block) *t)
 {
     const FN(qkv_view) *q = &t->in->q;
-    bool distance = t->in->a.score == QKV_SCORE_GAUSSIAN;
+    bool distance = qkv_is_distance(&t->in->a);
     real factor = distance ? 1 : t->base_2 ? t->scale * (real)LOG2E : t->scale;
     if (t->in->a.d_k) IN(qkv_to_lanes)
     (t->q, FN(qkv_at)(q, t->batch, t->head, t->q0), q->stride[2], q->stride[3], t->n_q,
@@ -84,7 +85,7 @@ void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrd
     t->vectors = (t->n_q + QKV_VEC - 1) / QKV_VEC;
     t->scale = IN(qkv_scale_of)(t->in, batch, head);
     t->base_2 = a->normalize == QKV_SOFTMAX;
-    if (a->score == QKV_SCORE_GAUSSIAN) load_bandwidth(t);
+    if (qkv_is_distance(a)) load_bandwidth(t);
     load_queries(t);
     IN(qkv_normalize_begin)(t);
 }

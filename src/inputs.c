@@ -119,7 +119,7 @@ static qkv_status require_operands(const char *who, const qkv_attention *a,
     for (int i = 0; i < 3; i++)
         if (operands[i].needed && !operands[i].data)
             return qkv_fail(QKV_E_ARG, "%s: %s is NULL", who, operands[i].name);
-    if (in->bandwidth.data && a->score != QKV_SCORE_GAUSSIAN)
+    if (in->bandwidth.data && !qkv_is_distance(a))
         return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", who);
     if (in->sink.data && a->normalize != QKV_SOFTMAX)
         return qkv_fail(QKV_E_ARG, "%s: a sink does not go with a normaliser other than softmax",

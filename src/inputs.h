@@ -13,6 +13,12 @@ static inline bool qkv_needs_scan(const qkv_attention *a)
            (a->normalize == QKV_KERNEL_SUM && a->empty == QKV_EMPTY_NEAREST);
 }
 
+/* Is the score a distance, with bandwidths? */
+static inline bool qkv_is_distance(const qkv_attention *a)
+{
+    return a->score >= QKV_SCORE_GAUSSIAN;
+}
+
 /* Are the weights divided by a sum that forward finds and backward is given? */
 static inline bool qkv_has_sum(const qkv_attention *a)
 {

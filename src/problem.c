@@ -34,7 +34,7 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     const struct {
         const char *name;
         int value, last;
-    } choices[] = {{"score", (int)a->score, QKV_SCORE_GAUSSIAN},
+    } choices[] = {{"score", (int)a->score, QKV_SCORE_CAUCHY},
                    {"normalize", (int)a->normalize, QKV_NONE_IDENTITY},
                    {"kernel", (int)a->kernel, QKV_KERNEL_CONSTANT},
                    {"empty", (int)a->empty, QKV_EMPTY_ERROR}};
@@ -45,16 +45,16 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     bool kernel = a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_NONE_KERNEL;
     if (kernel && a->score != QKV_SCORE_GAUSSIAN)
         return qkv_fail(QKV_E_ARG,
-                        "%s: a kernel K(u) does not go with a dot score; it needs the distance u "
+                        "%s: a kernel K(u) does not go with a %s score; it needs the distance u "
                         "of QKV_SCORE_GAUSSIAN",
-                        who);
+                        who, a->score < QKV_SCORE_GAUSSIAN ? "dot" : "Laplace or Cauchy");
     if (!(a->softcap >= 0 && a->softcap <= DBL_MAX))
         return qkv_fail(QKV_E_ARG, "%s: softcap is %g, expected a positive number, or 0 for none",
                         who, a->softcap);
     if (a->softcap > 0 && (kernel || a->normalize == QKV_UNIFORM))
         return qkv_fail(QKV_E_ARG, "%s: softcap does not go with %s", who,
                         kernel ? "a kernel K(u)" : "QKV_UNIFORM, which reads no scores");
-    if (a->score != QKV_SCORE_GAUSSIAN && a->bandwidths > 1)
+    if (a->score < QKV_SCORE_GAUSSIAN && a->bandwidths > 1)
         return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but a dot score has none", who,
                         a->bandwidths);
     return QKV_OK;

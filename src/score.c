@@ -1,4 +1,5 @@
 /* score.c - first stage: how well does each key of the tile fit each query of the block? */
+#include "simd/log.h"
 #include "simd/product.h"
 #include "tile.h"
 
@@ -67,11 +68,11 @@ void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t
     }
 }
 
-/* s[j][i] = -scale/2 sum_c ((q[c][i] - k[j][c]) / h[c])^2; in base 2, all of scale but its sign is
- * in the bandwidth. Differences first: |q|^2 - 2 q'k + |k|^2 would cancel for keys with a large
- * common offset. */
-INLINE void gaussian_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], const int m,
-                           const int nv)
+/* s[j][i] = -scale/2 sum_c u^2 with u = (q[c][i] - k[j][c]) / h[c], or its relatives; of the
+ * Gaussian in base 2, all of scale but its sign is in the bandwidth. Differences first:
+ * |q|^2 - 2 q'k + |k|^2 would cancel for keys with a large common offset. */
+INLINE void distance_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], const int m,
+                           const int nv, const qkv_score kind)
 {
     accumulators s;
     ptrdiff_t stride = t->k.stride, d = t->in->a.d_k;
@@ -86,11 +87,18 @@ INLINE void gaussian_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], 
             UNROLL
             for (int v = 0; v < nv; v++) {
                 vec u = (q[v] - k[i * stride + c]) * inverse;
-                s[i][v] -= u * u;
+                s[i][v] -= kind == QKV_SCORE_LAPLACE ? magnitude(u) : u * u;
             }
         }
     }
-    real factor = t->base_2 ? t->scale < 0 ? -1 : 1 : t->scale * (real)0.5;
+    real factor = t->scale * (kind == QKV_SCORE_GAUSSIAN ? (real)0.5 : 1);
+    if (t->base_2) factor *= (real)LOG2E;
+    if (t->base_2 && kind == QKV_SCORE_GAUSSIAN) factor = t->scale < 0 ? -1 : 1;
+    UNROLL
+    for (int i = 0; i < m && kind == QKV_SCORE_CAUCHY; i++) {
+        UNROLL
+        for (int v = 0; v < nv; v++) s[i][v] = -log_of(1 - s[i][v]);
+    }
     if (factor != 1) {
         UNROLL
         for (int i = 0; i < m; i++) {
@@ -101,32 +109,38 @@ INLINE void gaussian_strip(const FN(qkv_block) *t, int j, vec max[QKV_VECTORS], 
     put_scores(s, t->s + j * QKV_LANES, max, m, nv);
 }
 
-INLINE void gaussian(FN(qkv_block) *t, const int nv)
+INLINE void distance(FN(qkv_block) *t, const int nv, const qkv_score kind)
 {
     int j = 0;
     vec max[QKV_VECTORS];
     UNROLL
     for (int v = 0; v < nv; v++) max[v] = splat((real)-INFINITY);
-    for (; j + 4 <= t->n_k; j += 4) gaussian_strip(t, j, max, 4, nv);
-    for (; j < t->n_k; j++) gaussian_strip(t, j, max, 1, nv);
+    for (; j + 4 <= t->n_k; j += 4) distance_strip(t, j, max, 4, nv, kind);
+    for (; j < t->n_k; j++) distance_strip(t, j, max, 1, nv, kind);
     store_lanes(t->tile_max, max, nv);
+}
+
+/* The Gaussian is made for narrow blocks too, since regression has many of them. */
+static void score_distances(FN(qkv_block) *t)
+{
+    qkv_score kind = t->in->a.score;
+    if (kind == QKV_SCORE_LAPLACE)
+        distance(t, QKV_VECTORS, QKV_SCORE_LAPLACE);
+    else if (kind == QKV_SCORE_CAUCHY)
+        distance(t, QKV_VECTORS, QKV_SCORE_CAUCHY);
+    else if (t->vectors == 1)
+        distance(t, 1, QKV_SCORE_GAUSSIAN);
+    else if (t->vectors == 2)
+        distance(t, 2, QKV_SCORE_GAUSSIAN);
+    else
+        distance(t, 3, QKV_SCORE_GAUSSIAN);
 }
 
 void IN(qkv_score_tile)(FN(qkv_block) *t)
 {
-    if (t->in->a.score != QKV_SCORE_GAUSSIAN) {
+    if (qkv_is_distance(&t->in->a))
+        score_distances(t);
+    else
         IN(qkv_dot_tile)
-        (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max);
-        return;
-    }
-    switch (t->vectors) {
-    case 1:
-        gaussian(t, 1);
-        break;
-    case 2:
-        gaussian(t, 2);
-        break;
-    default:
-        gaussian(t, 3);
-    }
+    (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max);
 }

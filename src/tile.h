@@ -70,8 +70,8 @@ typedef struct FN(qkv_block) {
                               * multiplication a weight; 1 % of the whole forward pass */
     real scale;              /* of the score */
     real *inverse_bandwidth; /* d_k */
-    real *score_bandwidth;   /* d_k: what distances are multiplied by; the same, but in base 2 times
-                              * sqrt(|scale| log2(e) / 2) */
+    real *score_bandwidth;   /* d_k: what distances are multiplied by; the same, but for the
+                              * Gaussian in base 2 times sqrt(|scale| log2(e) / 2) */
     real *q; /* d_k x QKV_LANES, 0 beyond n_q in its vectors; dot: times scale (and log2(e)) */
     FN(qkv_rows) k, v;
 

@@ -1,5 +1,6 @@
 #include "agree.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -9,7 +10,7 @@
 
 typedef struct tally {
     const char *what;
-    double epsilon;
+    double epsilon, least; /* of the dtype: what is less may be 0 */
     size_t compared, unbounded;
 } tally;
 
@@ -23,7 +24,7 @@ static void compare(tally *t, const char *name, const double *actual, const doub
             t->unbounded++;
             continue;
         }
-        double allowed = 64 * t->epsilon * size[i];
+        double allowed = 64 * t->epsilon * size[i] + t->least;
         if (fabs(actual[i] - expected[i]) <= allowed || actual[i] == expected[i]) continue;
         snprintf(label, sizeof label, "%s: %s[%zu]", t->what, name, i);
         assert_close_(actual[i], expected[i], allowed, label, __FILE__, __LINE__);
@@ -39,7 +40,9 @@ static void agrees(const problem *p, layout where, const char *what, bool weight
     }
     assert_ok(compute(p, where, ALL_GRADIENTS, &y));
     oracle_solve(p, &expected, &size);
-    tally t = {.what = what, .epsilon = problem_epsilon(p)};
+    tally t = {.what = what,
+               .epsilon = problem_epsilon(p),
+               .least = p->dtype == QKV_F32 ? FLT_MIN : DBL_MIN};
     size_t rows = (size_t)problem_rows(p);
     compare(&t, "o", y.o, expected.o, size.o, rows * (size_t)p->a.d_v);
     compare(&t, "weights", y.weights, expected.weights, size.weights, rows * (size_t)p->a.n_k);
@@ -47,7 +50,7 @@ static void agrees(const problem *p, layout where, const char *what, bool weight
     for (operand x = Q; x < OPERANDS; x++)
         if (p->in[x])
             compare(&t, operand_name[x], y.d[x], expected.d[x], size.d[x], operand_size(p, x));
-    assert_true(10 * t.unbounded <= t.compared);
+    assert_true(4 * t.unbounded <= t.compared);
     answer_free(&size);
     answer_free(&expected);
     answer_free(&y);

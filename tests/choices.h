@@ -5,7 +5,7 @@
 
 #include "qkv/attention.h"
 
-enum { CHOICES = 29 };
+enum { CHOICES = 35 };
 
 static inline bool takes_softcap(const qkv_attention *a)
 {
@@ -24,6 +24,8 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
         {QKV_SCORE_SCALED_DOT, QKV_SOFTMAX, 0},
         {QKV_SCORE_DOT, QKV_SOFTMAX, 0},
         {QKV_SCORE_GAUSSIAN, QKV_SOFTMAX, 0},
+        {QKV_SCORE_LAPLACE, QKV_SOFTMAX, 0},
+        {QKV_SCORE_CAUCHY, QKV_SOFTMAX, 0},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_TRIANGULAR},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV},
@@ -34,10 +36,14 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_CONSTANT},
         {QKV_SCORE_SCALED_DOT, QKV_HARD, 0},
         {QKV_SCORE_GAUSSIAN, QKV_HARD, 0},
+        {QKV_SCORE_LAPLACE, QKV_HARD, 0},
+        {QKV_SCORE_CAUCHY, QKV_HARD, 0},
         {QKV_SCORE_SCALED_DOT, QKV_UNIFORM, 0},
         {QKV_SCORE_GAUSSIAN, QKV_UNIFORM, 0},
         {QKV_SCORE_SCALED_DOT, QKV_NONE_EXP, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_EXP, 0},
+        {QKV_SCORE_LAPLACE, QKV_NONE_EXP, 0},
+        {QKV_SCORE_CAUCHY, QKV_NONE_EXP, 0},
         {QKV_SCORE_DOT, QKV_NONE_SIGMOID, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_SIGMOID, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_BOXCAR},

@@ -116,12 +116,17 @@ static void score(row *r, ptrdiff_t j)
 {
     number sum = 0;
     long double size = 0;
+    qkv_score kind = r->p->a.score;
     for (ptrdiff_t c = 0; c < r->p->a.d_k; c++) {
         number x = (query(r, c) - key(r, j, c)) / bandwidth(r, c);
-        number term = r->p->a.score == QKV_SCORE_GAUSSIAN ? -x * x / 2 : query(r, c) * key(r, j, c);
+        number term = kind == QKV_SCORE_GAUSSIAN  ? -x * x / 2
+                      : kind == QKV_SCORE_LAPLACE ? (creall(x) > 0 ? -x : x)
+                      : kind == QKV_SCORE_CAUCHY  ? x * x
+                                                  : query(r, c) * key(r, j, c);
         sum += term;
         size += fabsl(creall(term));
     }
+    if (kind == QKV_SCORE_CAUCHY) sum = -clogl(1 + sum);
     r->a[j] = sum;
     r->s[j] = scale(r) * sum;
     r->capped[j] = 1;
@@ -463,19 +468,25 @@ static void add(const row *r, answer *y, answer *size, operand x, size_t index, 
 static void add_score_gradients(const row *r, answer *y, answer *size, ptrdiff_t j, sized ds)
 {
     const problem *p = r->p;
-    bool gaussian = p->a.score == QKV_SCORE_GAUSSIAN;
+    bool dot = p->a.score < QKV_SCORE_GAUSSIAN;
+    number squares = 0; /* of the Cauchy score: its slope is that of u^2 over 1 + their sum */
+    for (ptrdiff_t c = 0; c < p->a.d_k; c++)
+        squares += cpowl((query(r, c) - key(r, j, c)) / bandwidth(r, c), 2);
     if (p->in[SCALE])
         add(r, y, size, SCALE, operand_index(p, SCALE, r->b, r->h, 0, 0), times(ds, r->a[j]));
     for (ptrdiff_t c = 0; c < p->a.d_k; c++) {
         number q = query(r, c), k = key(r, j, c), h = bandwidth(r, c), x = (q - k) / h;
-        number to_q = gaussian ? -x / h : k, to_k = gaussian ? x / h : q;
+        number slope = p->a.score == QKV_SCORE_LAPLACE  ? (creall(x) > 0) - (creall(x) < 0)
+                       : p->a.score == QKV_SCORE_CAUCHY ? 2 * x / (1 + squares)
+                                                        : x;
+        number to_q = dot ? k : -slope / h, to_k = dot ? q : slope / h;
         size_t q_at = operand_index(p, Q, r->b, r->h, r->i, c);
         size_t k_at = operand_index(p, K, r->b, r->g, j, c);
         add(r, y, size, Q, q_at, times(ds, scale(r) * to_q));
         add(r, y, size, K, k_at, times(ds, scale(r) * to_k));
         if (p->in[BANDWIDTH])
             add(r, y, size, BANDWIDTH, operand_index(p, BANDWIDTH, r->b, r->h, 0, c),
-                times(ds, scale(r) * x * x / h));
+                times(ds, scale(r) * slope * x / h));
     }
 }
 

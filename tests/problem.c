@@ -121,7 +121,7 @@ problem problem_random(qkv_attention a, qkv_dtype dtype, int with, uint64_t seed
     if (with & (WITH_SCALE | WITH_HEAD_SCALE)) {
         bool each = with & WITH_HEAD_SCALE;
         add_operand(&p, SCALE, (ptrdiff_t[]){each ? a.batch : 1, each ? a.heads : 1, 1, 1}, seed);
-        make_positive(&p, SCALE, a.score == QKV_SCORE_GAUSSIAN ? 1 : 1 / sqrt((double)a.d_k));
+        make_positive(&p, SCALE, a.score >= QKV_SCORE_GAUSSIAN ? 1 : 1 / sqrt((double)a.d_k));
     }
     if (with & (WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH)) {
         bool each = with & WITH_HEAD_BANDWIDTH;

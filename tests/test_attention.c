@@ -57,7 +57,7 @@ static void assert_case_agrees(qkv_attention a, size_t c, size_t e, layout where
     a.mask = extras[e].mask;
     if (takes_softcap(&a)) a.softcap = extras[e].softcap;
     int with = extras[e].with;
-    if (a.score != QKV_SCORE_GAUSSIAN)
+    if (a.score < QKV_SCORE_GAUSSIAN)
         with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
     else if (extras[e].bandwidth_each)
         a.bandwidths = a.d_k;
@@ -173,7 +173,7 @@ static void a_gradient_wanted_alone_equals_the_one_wanted_with_all(void **state)
             (qkv_attention){
                 .batch = 2, .heads = 2, .kv_heads = 1, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5},
             c);
-        int bandwidth = a.score == QKV_SCORE_GAUSSIAN ? WITH_BANDWIDTH : 0;
+        int bandwidth = a.score >= QKV_SCORE_GAUSSIAN ? WITH_BANDWIDTH : 0;
         if (bandwidth) a.bandwidths = 3;
         problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_SCALE | bandwidth, c);
         answer all = answer_new(&p), one = answer_new(&p);

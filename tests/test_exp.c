@@ -2,6 +2,7 @@
  * whole range. Built for each instruction set and dtype. */
 #include "src/simd/exp.h"
 #include "src/simd/isa.h"
+#include "src/simd/log.h"
 #include "src/simd/tanh.h"
 #include "support.h"
 
@@ -138,6 +139,26 @@ static void tangents_are_within_a_few_ulp(void **state)
     assert_true(worst > 0.5 && worst < 4);
 }
 
+static void logarithms_are_within_a_few_ulp(void **state)
+{
+    (void)state;
+    double worst = 0, steps = 2e6, highest = HIGHEST * 0.6931;
+    for (double i = 0; i <= steps; i++) {
+        real xs[] = {(real)exp(i / steps * highest), (real)(1 + i / steps), (real)(1 + i * 1e-9)};
+        for (int k = 0; k < 3; k++) {
+            long double expected = logl((long double)xs[k]);
+            double least = REAL_EPSILON * fmax(1, (double)expected);
+            double error = (double)fabsl(first(log_of, xs[k]) - expected) / least;
+            worst = error > worst ? error : worst;
+        }
+    }
+    print_message("%s: largest error %.3f\n", QKV_REAL == 32 ? "float" : "double", worst);
+    assert_true(worst > 0.2 && worst < 2);
+    assert_true(first(log_of, 1) == 0);
+    assert_true(first(log_of, (real)INFINITY) == (real)INFINITY);
+    assert_true(isnan(first(log_of, (real)NAN)));
+}
+
 static void tangents_of_what_is_no_usual_number(void **state)
 {
     (void)state;
@@ -156,6 +177,7 @@ int main(void)
         cmocka_unit_test(nan_is_nan_whatever_its_payload),
         cmocka_unit_test(exponentials_round_their_argument_once_more),
         cmocka_unit_test(tangents_are_within_a_few_ulp),
+        cmocka_unit_test(logarithms_are_within_a_few_ulp),
         cmocka_unit_test(tangents_of_what_is_no_usual_number),
     };
     int index;

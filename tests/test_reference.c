@@ -22,10 +22,11 @@ static FILE *open_data(const char *name)
 /* The attention of a kernel by its name in the files. */
 static qkv_attention kernel_attention(const char *name)
 {
-    static const char *const kernels[] = {"boxcar", "triangular", "epanechnikov", "constant"};
+    static const char *const kernels[] = {"boxcar",    "triangular", "epanechnikov", "biweight",
+                                          "triweight", "tricube",    "cosine",       "constant"};
     qkv_attention a = {.batch = 1, .heads = 1, .score = QKV_SCORE_GAUSSIAN};
     if (!strcmp(name, "dot")) a.score = QKV_SCORE_SCALED_DOT;
-    for (int k = 0; k < 4; k++)
+    for (int k = 0; k < 8; k++)
         if (!strcmp(name, kernels[k])) {
             a.normalize = QKV_KERNEL_SUM;
             a.kernel = (qkv_kernel)k;

@@ -39,7 +39,9 @@ extern "C" {
 typedef enum qkv_score {
     QKV_SCORE_SCALED_DOT = 0, /* q'k                                scale 1 / sqrt(d_k) */
     QKV_SCORE_DOT,            /* q'k                                scale 1 */
-    QKV_SCORE_GAUSSIAN        /* -1/2 sum_c ((q_c - k_c) / h_c)^2   scale 1 */
+    QKV_SCORE_GAUSSIAN,       /* -1/2 sum_c u_c^2, u_c = (q_c - k_c) / h_c   scale 1 */
+    QKV_SCORE_LAPLACE,        /* -sum_c |u_c|                        scale 1 */
+    QKV_SCORE_CAUCHY          /* -log(1 + sum_c u_c^2)               scale 1 */
 } qkv_score;
 
 /* How the scores s of a row become its weights. b is the bias (0 if absent); sums and the largest
@@ -105,7 +107,7 @@ typedef struct qkv_attention {
 
     ptrdiff_t n_q, n_k;   /* queries, keys; either may be 0 */
     ptrdiff_t d_k, d_v;   /* size of a query or key, size of a value; either may be 0 */
-    ptrdiff_t bandwidths; /* Gaussian only. 0 or 1: one for all coordinates; d_k: one for each */
+    ptrdiff_t bandwidths; /* Distances only. 0 or 1: one for all coordinates; d_k: one for each */
     qkv_score score;
     qkv_normalize normalize;
     qkv_kernel kernel;
@@ -160,7 +162,7 @@ typedef struct qkv_operands_f32 {
     qkv_slot_f32 scale;
 
     /* h > 0, in units of q and k: [bandwidths], shared by all; strided: [batch, heads, bandwidths]
-     * by the strides 0, 1 and 3. Absent: 1. Gaussian score only. */
+     * by the strides 0, 1 and 3. Absent: 1. Distance scores only. */
     qkv_slot_f32 bandwidth;
 
     /* [heads]; strided: [batch, heads] by the strides 0 and 1. slope (j - i - causal_offset) is
