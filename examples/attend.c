@@ -589,7 +589,6 @@ static operand rows_of(const qkv_attention *a, ptrdiff_t columns)
 static void write_scores(problem p, const operand *weights)
 {
     const char *stage = given[SCORES_STAGE] ? given[SCORES_STAGE] : "raw";
-    results r = {.o = rows_of(&p.a, p.a.d_v), .weights = rows_of(&p.a, p.a.n_k)};
     bool raw = !strcmp(stage, "raw"), softcap = !strcmp(stage, "softcap");
     if (!strcmp(stage, "weights")) {
         save_matrix(SCORES, weights, p.rank, 4);
@@ -597,6 +596,7 @@ static void write_scores(problem p, const operand *weights)
     }
     if (!raw && !softcap && strcmp(stage, "bias"))
         usage_error("--scores-stage: '%s' is none of raw, softcap, bias, weights", stage);
+    results r = {.o = rows_of(&p.a, p.a.d_v), .weights = rows_of(&p.a, p.a.n_k)};
     p.sink = (operand){0};
     operand uniform = {0};
     if (raw || softcap) {
@@ -619,6 +619,9 @@ static void write_scores(problem p, const operand *weights)
     for (ptrdiff_t i = 0; uniform.data && i < n; i++)
         if (get(uniform.data, i) == 0) set(r.weights.data, i, -INFINITY);
     save_matrix(SCORES, &r.weights, p.rank, 4);
+    free(uniform.data);
+    free(r.weights.data);
+    free(r.o.data);
 }
 
 /* The new rows of the gradient of keys or values, with the axes of the queries' file. */
@@ -662,7 +665,7 @@ static void write_gradients(problem *p, const results *r)
     for (int i = 0; i < 4; i++)
         expect(GRAD_OUT, "an axis of its batch, heads, rows and columns", p->d_o.dim[i],
                r->o.dim[i]);
-    gradients g = {0};
+    static gradients g;
     if (given[GRAD_QUERY])
         g.q = packed_as(p->rank, p->q.dim[0], p->q.dim[1], p->q.dim[2], p->q.dim[3]);
     if (given[GRAD_KEY]) g.k = gradient_like(&p->k);
@@ -707,7 +710,8 @@ int main(int argc, char **argv)
     check_options();
     if (given[THREADS])
         check(qkv_set_num_threads((int)integer_argument("threads", given[THREADS], 1, 4096)));
-    problem p = {0};
+    static problem p; /* until the end */
+    static results r;
     load_queries_keys_values(&p);
     set_choices(&p);
     if (given[MASK]) load_mask(&p);
@@ -717,9 +721,9 @@ int main(int argc, char **argv)
     if (given[SINK]) p.sink = load_heads(SINK, &p.a);
     set_offsets(&p);
     const qkv_attention *a = &p.a;
-    results r = {.o = packed_as(p.rank, a->batch, a->heads, a->n_q, a->d_v),
-                 .row_max = rows_of(a, 1),
-                 .row_log_sum = rows_of(a, 1)};
+    r.o = packed_as(p.rank, a->batch, a->heads, a->n_q, a->d_v);
+    r.row_max = rows_of(a, 1);
+    r.row_log_sum = rows_of(a, 1);
     bool stage_weights = given[SCORES_STAGE] && !strcmp(given[SCORES_STAGE], "weights");
     if (given[LSE]) r.lse = rows_of(a, 1);
     if (given[WEIGHTS] || stage_weights) r.weights = rows_of(a, a->n_k);

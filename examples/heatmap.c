@@ -102,9 +102,11 @@ int main(int argc, char **argv)
     if (figure && !options.figure.path) usage_error("--%s needs --output", figure);
 
     double *matrices = optind < argc ? load_matrices(argv[optind], shape) : identity(10, shape);
-    if (n_titles > shape[1])
+    if (n_titles > shape[1]) {
+        free(matrices);
         usage_error("--title: %td titles for %td column%s", n_titles, shape[1],
                     shape[1] == 1 ? "" : "s");
+    }
     if (n_titles > 0) {
         titles = realloc(titles, (size_t)shape[1] * sizeof *titles);
         if (!titles) fail_with("out of memory");

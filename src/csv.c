@@ -297,6 +297,7 @@ static qkv_status read_lines(reader *d, FILE *file)
     /* REPALL_NL: blank lines are reported too, or else we would lose count. */
     struct csv_parser parser;
     if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI | CSV_REPALL_NL) != 0) return no_memory();
+    csv_set_blk_size(&parser, 1 << 16); /* a long field grows by it, copied each time */
     char *line = NULL;
     size_t capacity = 0, length = 0;
     qkv_status status = QKV_OK;
