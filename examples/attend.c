@@ -678,7 +678,7 @@ static void write_gradients(problem *p, const results *r)
     if (given[GRAD_KEY]) save_new(GRAD_KEY, p, &g.k);
     if (given[GRAD_VALUE]) save_new(GRAD_VALUE, p, &g.v);
     if (given[GRAD_MASK]) save_mask_gradient(p, &g.bias);
-    if (given[GRAD_SCALE]) save(GRAD_SCALE, 0, NULL, g.scale);
+    if (given[GRAD_SCALE]) save(GRAD_SCALE, 0, p->q.dim, g.scale);
     if (given[GRAD_BANDWIDTH]) save(GRAD_BANDWIDTH, 1, &p->a.bandwidths, g.bandwidth);
 }
 
