@@ -16,12 +16,13 @@ typedef struct row {
     const double *perturbed; /* the input element that gets + i step, or NULL */
     ptrdiff_t b, h, i, g;    /* batch, head, query, and the head of its keys and values */
     bool *seen;
-    number *a, *s, *bias; /* a(q, k), the score, bias and slope together */
-    number *capped;       /* d score / d (scale a) */
-    number *prior, *w;    /* e^bias and the weight, both times a common factor */
-    number *alpha, *o;    /* the weight at last; the answer */
-    number sum, lse;      /* of w; its log with the common factor put back */
-    long double size;     /* the largest sum of absolute values that makes up a logit */
+    number *a, *s, *bias;  /* a(q, k), the score, bias and slope together */
+    number *capped;        /* d score / d (scale a) */
+    number *prior, *w;     /* e^bias and the weight, both times a common factor */
+    number *alpha, *o;     /* the weight at last; the answer */
+    number sum, lse;       /* of w; its log with the common factor put back */
+    long double condition; /* see find_condition */
+    long double size;      /* the largest sum of absolute values that makes up a logit */
     ptrdiff_t n_seen;
     bool outside; /* sees keys, but none within the kernel's support */
     bool fragile; /* one rounding may change the answer */
@@ -304,6 +305,17 @@ static bool is_normalized(const row *r)
     return r->p->a.normalize < QKV_NONE_EXP;
 }
 
+/* By how much a row's rounding errors exceed epsilon: its logits are that large, and a sum of
+ * kernels may be smaller than what they are computed from. */
+static long double find_condition(const row *r)
+{
+    if (r->fragile) return INFINITY;
+    if (r->p->a.normalize != QKV_KERNEL_SUM) return 1 + r->size;
+    number prior = 0;
+    for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) prior += r->prior[j];
+    return (1 + r->size) * fmaxl(1, fabsl(creall(prior / r->sum)));
+}
+
 static void solve_row(row *r, ptrdiff_t index)
 {
     const qkv_attention *a = &r->p->a;
@@ -329,6 +341,7 @@ static void solve_row(row *r, ptrdiff_t index)
         if (!r->seen[j]) continue;
         for (ptrdiff_t c = 0; c < a->d_v; c++) r->o[c] += r->alpha[j] * value(r, j, c);
     }
+    r->condition = find_condition(r);
 }
 
 static bool has_lse(const row *r)
@@ -400,30 +413,19 @@ static number kernel_slope(const row *r, ptrdiff_t j)
     return 0;
 }
 
-/* By how much a row's rounding errors exceed epsilon: its logits are that large, and a sum of
- * kernels may be smaller than what they are computed from. */
-static long double condition(const row *r)
-{
-    if (r->fragile) return INFINITY;
-    number prior = 0;
-    for (ptrdiff_t j = 0; r->p->a.normalize == QKV_KERNEL_SUM && j < r->p->a.n_k; j++)
-        prior += r->prior[j];
-    return (1 + r->size) * fmaxl(1, fabsl(creall(prior / r->sum)));
-}
-
 /* What the rounding error of alpha_j is proportional to: near the edge of its support a kernel errs
  * as much as elsewhere, but is small. */
 static long double alpha_size(const row *r, ptrdiff_t j)
 {
     switch (r->p->a.normalize) {
     case QKV_KERNEL_SUM:
-        return condition(r) * fabsl(creall(r->prior[j] / r->sum));
+        return r->condition * fabsl(creall(r->prior[j] / r->sum));
     case QKV_NONE_KERNEL:
-        return condition(r) * fabsl(creall(r->prior[j]));
+        return r->condition * fabsl(creall(r->prior[j]));
     case QKV_NONE_IDENTITY:
-        return condition(r);
+        return r->condition;
     default:
-        return condition(r) * fabsl(creall(r->alpha[j]));
+        return r->condition * fabsl(creall(r->alpha[j]));
     }
 }
 
@@ -470,8 +472,10 @@ static void add_score_gradients(const row *r, answer *y, answer *size, ptrdiff_t
     const problem *p = r->p;
     bool dot = p->a.score < QKV_SCORE_GAUSSIAN;
     number squares = 0; /* of the Cauchy score: its slope is that of u^2 over 1 + their sum */
-    for (ptrdiff_t c = 0; c < p->a.d_k; c++)
-        squares += cpowl((query(r, c) - key(r, j, c)) / bandwidth(r, c), 2);
+    for (ptrdiff_t c = 0; c < p->a.d_k && p->a.score == QKV_SCORE_CAUCHY; c++) {
+        number x = (query(r, c) - key(r, j, c)) / bandwidth(r, c);
+        squares += x * x;
+    }
     if (p->in[SCALE])
         add(r, y, size, SCALE, operand_index(p, SCALE, r->b, r->h, 0, 0), times(ds, r->a[j]));
     for (ptrdiff_t c = 0; c < p->a.d_k; c++) {
@@ -508,14 +512,14 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
     if (p->in[SINK]) {
         size_t at = operand_index(p, SINK, r->b, r->h, 0, 0);
         long double share = expl((long double)p->in[SINK][at] - creall(r->lse));
-        add(r, y, size, SINK, at, (sized){-share * center.x, share * center.size * condition(r)});
+        add(r, y, size, SINK, at, (sized){-share * center.x, share * center.size * r->condition});
     }
     for (ptrdiff_t j = 0; j < p->a.n_k; j++) {
         if (!r->seen[j]) continue;
         number to_s, to_b;
         weight_slopes(r, j, &to_s, &to_b);
         sized g = dot_value(r, d_o, j);
-        g = (sized){g.x - center.x, (g.size + center.size) * condition(r)};
+        g = (sized){g.x - center.x, (g.size + center.size) * r->condition};
         if (creall(to_s) != 0) add_score_gradients(r, y, size, j, times(g, to_s * r->capped[j]));
         if (p->in[BIAS] && creall(to_b) != 0)
             add(r, y, size, BIAS, operand_index(p, BIAS, r->b, r->h, r->i, j),
@@ -537,7 +541,7 @@ static void store_row(const row *r, ptrdiff_t index, answer *y, answer *size)
 {
     const qkv_attention *a = &r->p->a;
     y->lse[index] = has_lse(r) ? (double)creall(r->lse) : -INFINITY;
-    size->lse[index] = (double)condition(r);
+    size->lse[index] = (double)r->condition;
     for (ptrdiff_t c = 0; c < a->d_v; c++) {
         y->o[index * a->d_v + c] = (double)creall(r->o[c]);
         size->o[index * a->d_v + c] = 0;

@@ -80,12 +80,12 @@ static void every_choice_with_every_operand_and_mask_agrees_with_the_oracle(void
         {.batch = 2, .heads = 4, .kv_heads = 2, .n_q = 5, .n_k = 7, .d_k = 3, .d_v = 2},
         {.batch = 1, .heads = 2, .n_q = 9, .n_k = 6, .d_k = 1, .d_v = 1},
         {.batch = 2, .heads = 3, .kv_heads = 1, .n_q = 1, .n_k = 19, .d_k = 4, .d_v = 9},
-        {.batch = 3, .heads = 2, .kv_heads = 1, .n_q = 60, .n_k = 70, .d_k = 3, .d_v = 2},
+        {.batch = 3, .heads = 1, .n_q = 60, .n_k = 70, .d_k = 2, .d_v = 2},
     };
     enum { LARGE = 3 }; /* some of the choices are enough there: the oracle is slow */
     uint64_t seed = 1;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-        for (size_t c = 0; c < CHOICES; c += s == LARGE ? 4 : 1)
+        for (size_t c = 0; c < CHOICES; c += s == LARGE ? 6 : 1)
             for (size_t e = 0; e < EXTRAS; e++, seed++)
                 assert_case_agrees(shapes[s], c, e, (layout)(seed % LAYOUTS), seed);
 }
