@@ -125,7 +125,7 @@ static wide tangent(wide x)
 static void tangents_are_within_a_few_ulp(void **state)
 {
     (void)state;
-    double worst = 0, steps = 2e6;
+    double worst = 0, steps = 4e5;
     for (double i = 1; i <= steps; i++) {
         real xs[] = {(real)(i / steps * 25), (real)(i / steps), (real)exp(-i / steps * 80)};
         for (int k = 0; k < 3; k++) {
@@ -142,7 +142,7 @@ static void tangents_are_within_a_few_ulp(void **state)
 static void logarithms_are_within_a_few_ulp(void **state)
 {
     (void)state;
-    double worst = 0, steps = 2e6, highest = HIGHEST * 0.6931;
+    double worst = 0, steps = 4e5, highest = HIGHEST * 0.6931;
     for (double i = 0; i <= steps; i++) {
         real xs[] = {(real)exp(i / steps * highest), (real)(1 + i / steps), (real)(1 + i * 1e-9)};
         for (int k = 0; k < 3; k++) {
