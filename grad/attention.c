@@ -163,6 +163,22 @@ static void load_rows(FN(qkv_grad_block) *g)
     }
 }
 
+/* delta of sparsemax and entmax, which o does not tell. */
+static void find_row_terms(FN(qkv_grad_block) *g)
+{
+    FN(qkv_block) *t = &g->t;
+    real g_dw[QKV_LANES] = {0}, sum[QKV_LANES] = {0};
+    IN(qkv_span) span = IN(qkv_mask_span)(t);
+    for (ptrdiff_t k0 = span.first / QKV_BACK_KEYS * QKV_BACK_KEYS; k0 < span.end;
+         k0 += QKV_BACK_KEYS) {
+        if (!IN(qkv_block_tile)(t, k0, QKV_BACK_KEYS)) continue;
+        IN(qkv_normalize_weights)(t);
+        IN(qkv_pool_backward)(g);
+        IN(qkv_sparse_row_terms)(g, g_dw, sum);
+    }
+    for (int i = 0; i < QKV_LANES; i++) g->delta[i] = sum[i] == 0 ? 0 : g_dw[i] / sum[i];
+}
+
 static void begin_block(walk *w, int i, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index)
 {
     FN(qkv_grad_block) *g = &w->g[i];
@@ -183,6 +199,7 @@ static void begin_block(walk *w, int i, ptrdiff_t batch, ptrdiff_t head, ptrdiff
     else if (d_v) memset(g->d_o, 0, sizeof(real) * (size_t)d_v * QKV_LANES);
     if (d_k) memset(g->dq, 0, sizeof(real) * (size_t)d_k * QKV_LANES);
     load_rows(g);
+    if (qkv_has_row_pass(a)) find_row_terms(g);
 }
 
 /* Rows that see keys, but none within the kernel's support: NaN, as their answer is, and no key's
@@ -203,7 +220,8 @@ static void drop_strays(FN(qkv_grad_block) *g)
 
 static bool scores_move(const qkv_attention *a)
 {
-    return a->normalize != QKV_UNIFORM && a->normalize != QKV_HARD;
+    return a->normalize != QKV_UNIFORM && a->normalize != QKV_HARD &&
+           a->normalize != QKV_TOP_K_UNIFORM;
 }
 
 /* From a tile's scores to w and ds, stage by stage. */
@@ -232,10 +250,8 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
     if (fused) {
         IN(qkv_softmax_dot_backward)(g);
     } else {
-        if (a->normalize != QKV_UNIFORM) {
-            IN(qkv_score_tile)(t);
-            IN(qkv_softcap)(t, t->s, t->n_k, g->slope);
-        }
+        g->seen = IN(qkv_block_score)(t, g->slope);
+        if (!g->seen) return;
         stages(g);
     }
     g->db = fused && a->softcap == 0 ? g->ds : g->dw;

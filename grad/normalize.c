@@ -4,9 +4,12 @@
  *   kernel sum  w = K(s) e^b / sum     db = w (dw - delta)   ds = K'(s) e^b / sum (dw - delta)
  *   none        w = f(s + b)           db = f' dw            ds = db
  *   none        w = K(s) e^b           db = w dw             ds = K'(s) e^b dw
- *   hard, uniform: the weights do not move with the scores (not called)
+ *   sparsemax   w = (s + b - t)_+      db = g (dw - delta), g = 1 where w > 0         ds = db
+ *   1.5-entmax  w = ((s + b)/2 - t)_+^2   the same with g = sqrt(w)
+ *   hard, uniform, uniform top-k: the weights do not move with the scores (not called)
  *
- * where delta = sum_j w_j dw_j - d_lse = d_o'o - d_lse, one number a row. */
+ * where delta = sum_j w_j dw_j - d_lse = d_o'o - d_lse, one number a row; of sparsemax and entmax
+ * delta = sum_j g_j dw_j / sum_j g_j (Peters, Niculae & Martins 2019, eq. 14). */
 #include "grad/tile.h"
 
 /* dK/ds at s = -u^2/2. The triangle has a corner at u = 0, where the subgradient 0 is taken: 1/u
@@ -68,6 +71,33 @@ static void kernel_sum(FN(qkv_grad_block) *g)
         }
 }
 
+/* How the weight moves with its exponent, before the row's term. */
+static real sparse_slope(const qkv_attention *a, real w)
+{
+    return a->normalize == QKV_ENTMAX_15 ? sqrt(w) : w != w ? w : w > 0;
+}
+
+void IN(qkv_sparse_row_terms)(const FN(qkv_grad_block) *g, real *g_dw, real *sum)
+{
+    const FN(qkv_block) *t = &g->t;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < t->n_q; i++) {
+            int x = j * QKV_LANES + i;
+            if (!FN(qkv_pair)(t, j, i)) continue;
+            real slope = sparse_slope(&t->in->a, t->w[x]);
+            sum[i] += slope;
+            g_dw[i] += slope * g->dw[x];
+        }
+}
+
+static void sparse(FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    for (int x = 0; x < t->n_k * QKV_LANES; x++)
+        g->ds[x] = g->dw[x] =
+            sparse_slope(&t->in->a, t->w[x]) * (g->dw[x] - g->delta[x % QKV_LANES]);
+}
+
 /* w (1 - w) without the cancellation of 1 - w near 1. */
 static real sigmoid_slope(real x)
 {
@@ -112,10 +142,12 @@ void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g)
 void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
-    if (t->in->a.normalize == QKV_SOFTMAX)
+    if (qkv_is_softmax(&t->in->a))
         softmax(g);
     else if (t->in->a.normalize == QKV_KERNEL_SUM)
         kernel_sum(g);
+    else if (qkv_has_row_pass(&t->in->a))
+        sparse(g);
     else
         unnormalized(g);
     if (t->coverage == QKV_SEES_ALL) return;

@@ -377,6 +377,28 @@ static qkv_var uniform(qkv_tape *tape, const qkv_var *x)
     return normalized(tape, x, QKV_UNIFORM);
 }
 
+static qkv_var top_k(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend(tape, &(qkv_attention){.normalize = QKV_TOP_K, .top_k = 3}, &in);
+}
+
+static qkv_var top_k_uniform(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend(tape, &(qkv_attention){.normalize = QKV_TOP_K_UNIFORM, .top_k = 3}, &in);
+}
+
+static qkv_var sparsemax(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_SPARSEMAX);
+}
+
+static qkv_var entmax_15(qkv_tape *tape, const qkv_var *x)
+{
+    return normalized(tape, x, QKV_ENTMAX_15);
+}
+
 static qkv_var none_exp(qkv_tape *tape, const qkv_var *x)
 {
     return normalized(tape, x, QKV_NONE_EXP);
@@ -446,6 +468,10 @@ const qkv_op_case qkv_cases_attend[] = {
     KERNEL_CASE(constant),
     NORMALIZE_CASE(hard),
     NORMALIZE_CASE(uniform),
+    NORMALIZE_CASE(top_k),
+    NORMALIZE_CASE(top_k_uniform),
+    NORMALIZE_CASE(sparsemax),
+    NORMALIZE_CASE(entmax_15),
     NORMALIZE_CASE(none_exp),
     NORMALIZE_CASE(none_sigmoid),
     NORMALIZE_CASE(none_identity),

@@ -66,10 +66,10 @@ static qkv_status resolve_covariance(const FN(qkv_inputs) *in, const FN(qkv_slot
                                      FN(qkv_view) *to, qkv_slot_list *list)
 {
     const qkv_attention *a = &in->a;
-    if (!qkv_has_sum(a) && a->normalize != QKV_UNIFORM)
+    if (!qkv_is_convex(a))
         return qkv_fail(QKV_E_ARG,
                         "%s: a covariance does not go with weights that are no distribution over "
-                        "the keys; use QKV_SOFTMAX, QKV_KERNEL_SUM or QKV_UNIFORM",
+                        "the keys (QKV_NONE_...)",
                         list->who);
     if (in->sink.data)
         return qkv_fail(QKV_E_ARG, "%s: a covariance does not go with a sink, which has no value",

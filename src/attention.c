@@ -139,7 +139,7 @@ static void softmax_tile(walk *w, FN(qkv_block) *t)
 
 static void forward_tile(walk *w, FN(qkv_block) *t)
 {
-    if (t->in->a.normalize == QKV_SOFTMAX) {
+    if (qkv_is_softmax(&t->in->a)) {
         softmax_tile(w, t);
         return;
     }

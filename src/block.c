@@ -16,6 +16,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
     t->seen = qkv_take(&c, 1, keys, QKV_LANES);
     t->b = qkv_take(&c, r, keys, QKV_LANES);
     t->s = t->w = qkv_take(&c, r, keys, QKV_LANES);
+    t->exponents = qkv_take(&c, r, qkv_selects(a) ? a->n_k : 0, QKV_LANES);
     t->from = qkv_take(&c, r, QKV_LANES, 1);
     t->tile_max = qkv_take(&c, r, QKV_LANES, 1);
     t->tile_sum = qkv_take(&c, r, QKV_LANES, 1);
@@ -30,6 +31,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
         t[i].any = qkv_take(&c, r, QKV_LANES, 1);
         t[i].best = qkv_take(&c, r, QKV_LANES, 1);
         t[i].winner = qkv_take(&c, sizeof *t->winner, QKV_LANES, 1);
+        t[i].threshold = qkv_take(&c, r, QKV_LANES, 1);
     }
     return c.overflow ? SIZE_MAX : c.used;
 }
@@ -84,7 +86,7 @@ void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrd
     t->n_q = (int)(first_query(a, index + 1) - t->q0);
     t->vectors = (t->n_q + QKV_VEC - 1) / QKV_VEC;
     t->scale = IN(qkv_scale_of)(t->in, batch, head);
-    t->base_2 = a->normalize == QKV_SOFTMAX;
+    t->base_2 = qkv_is_softmax(a);
     if (qkv_is_distance(a)) load_bandwidth(t);
     load_queries(t);
     IN(qkv_normalize_begin)(t);
@@ -121,20 +123,38 @@ bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n)
     return true;
 }
 
+static void score(FN(qkv_block) *t, real *slope)
+{
+    if (t->in->a.normalize == QKV_UNIFORM) return;
+    IN(qkv_score_tile)(t);
+    IN(qkv_softcap)(t, t->s, t->n_k, slope);
+    IN(qkv_softcap)(t, t->tile_max, 1, NULL);
+}
+
+bool IN(qkv_block_score)(FN(qkv_block) *t, real *slope)
+{
+    score(t, slope);
+    if (qkv_selects(&t->in->a)) IN(qkv_select_tile)(t);
+    return t->coverage != QKV_SEES_NONE;
+}
+
 bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n)
 {
-    if (!IN(qkv_block_mask)(t, k0, n)) return false;
-    if (t->in->a.normalize == QKV_UNIFORM) return true;
-    IN(qkv_score_tile)(t);
-    IN(qkv_softcap)(t, t->s, t->n_k, NULL);
-    IN(qkv_softcap)(t, t->tile_max, 1, NULL);
-    return true;
+    return IN(qkv_block_mask)(t, k0, n) && IN(qkv_block_score)(t, NULL);
 }
 
 void IN(qkv_block_scan)(FN(qkv_block) *t, int keys)
 {
     if (!qkv_needs_scan(&t->in->a)) return;
+    bool selects = qkv_selects(&t->in->a);
     IN(qkv_span) span = IN(qkv_mask_span)(t);
-    for (ptrdiff_t k0 = span.first / keys * keys; k0 < span.end; k0 += keys)
-        if (IN(qkv_block_tile)(t, k0, keys)) IN(qkv_normalize_scan)(t);
+    for (ptrdiff_t k0 = span.first / keys * keys; k0 < span.end; k0 += keys) {
+        bool seen = IN(qkv_block_mask)(t, k0, keys);
+        if (seen) score(t, NULL);
+        if (selects)
+            IN(qkv_select_keep)(t, seen);
+        else if (seen)
+            IN(qkv_normalize_scan)(t);
+    }
+    if (selects) IN(qkv_select_end)(t);
 }

@@ -173,8 +173,8 @@ qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results)
         return qkv_fail(QKV_E_ARG, "%s: the result o is NULL", who);
     if (out->lse.data && !qkv_has_sum(a))
         return qkv_fail(QKV_E_ARG,
-                        "%s: lse does not go with a normaliser without a sum; use QKV_SOFTMAX or "
-                        "QKV_KERNEL_SUM",
+                        "%s: lse does not go with a normaliser without a sum; use QKV_SOFTMAX, "
+                        "QKV_KERNEL_SUM or QKV_TOP_K",
                         who);
     const ptrdiff_t row[4] = {a->batch, a->heads, a->n_q, 1};
     const ptrdiff_t value[4] = {a->batch, a->heads, a->n_q, a->d_v};

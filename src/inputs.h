@@ -6,10 +6,23 @@
 #include "qkv/attention.h"
 #include "real.h"
 
+/* Are the weights 0 but for the keys that select.c finds? */
+static inline bool qkv_selects(const qkv_attention *a)
+{
+    return a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM ||
+           a->normalize == QKV_SPARSEMAX || a->normalize == QKV_ENTMAX_15;
+}
+
+/* Does backward need a sum over each row that forward does not keep? */
+static inline bool qkv_has_row_pass(const qkv_attention *a)
+{
+    return a->normalize == QKV_SPARSEMAX || a->normalize == QKV_ENTMAX_15;
+}
+
 /* Must all keys be looked at before the first weight is known? */
 static inline bool qkv_needs_scan(const qkv_attention *a)
 {
-    return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM ||
+    return qkv_selects(a) || a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM ||
            (a->normalize == QKV_KERNEL_SUM && a->empty == QKV_EMPTY_NEAREST);
 }
 
@@ -19,10 +32,22 @@ static inline bool qkv_is_distance(const qkv_attention *a)
     return a->score >= QKV_SCORE_GAUSSIAN;
 }
 
+/* A softmax over all or over some? Their scores count in base 2. */
+static inline bool qkv_is_softmax(const qkv_attention *a)
+{
+    return a->normalize == QKV_SOFTMAX || a->normalize == QKV_TOP_K;
+}
+
 /* Are the weights divided by a sum that forward finds and backward is given? */
 static inline bool qkv_has_sum(const qkv_attention *a)
 {
-    return a->normalize == QKV_SOFTMAX || a->normalize == QKV_KERNEL_SUM;
+    return qkv_is_softmax(a) || a->normalize == QKV_KERNEL_SUM;
+}
+
+/* Are the weights a distribution over the keys? */
+static inline bool qkv_is_convex(const qkv_attention *a)
+{
+    return a->normalize < QKV_NONE_EXP;
 }
 
 /* A slot with its strides filled in; data NULL if absent. */

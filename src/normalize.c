@@ -117,7 +117,7 @@ INLINE void complete(FN(qkv_block) *t, const bool biased, const bool large, cons
     for (int v = 0; v < QKV_VECTORS; v++) store(t->tile_max + v * QKV_VEC, max[v]);
 }
 
-static void complete_exponents(FN(qkv_block) *t)
+void IN(qkv_complete_exponents)(FN(qkv_block) *t)
 {
     bool biased = IN(qkv_biased)(t->in), hides = t->coverage == QKV_SEES_SOME;
     if (biased && t->large_bias)
@@ -147,7 +147,7 @@ static void raise_max(FN(qkv_block) *t, const real *tile_max)
 FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t)
 {
     note_any(t);
-    complete_exponents(t);
+    IN(qkv_complete_exponents)(t);
     raise_max(t, t->tile_max);
     memset(t->tile_sum, 0, QKV_LANES * sizeof(real));
     return (FN(qkv_exponents)){.x = t->s, .rows = t->n_k, .from = t->from, .sum = t->tile_sum};
@@ -227,6 +227,10 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
 {
     const qkv_attention *a = &t->in->a;
     if (a->normalize == QKV_UNIFORM) return 1 / t->best[i]; /* there are no scores */
+    if (a->normalize == QKV_TOP_K_UNIFORM)
+        return t->best[i] != t->best[i] ? t->best[i] : t->threshold[i];
+    if (a->normalize == QKV_SPARSEMAX || a->normalize == QKV_ENTMAX_15)
+        return IN(qkv_sparse_weight)(t, i, x);
     real e = t->s[x] + FN(qkv_bias_at)(t, x);
     switch (a->normalize) {
     case QKV_HARD:
@@ -241,9 +245,7 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
     }
     case QKV_NONE_IDENTITY:
         return e;
-    case QKV_UNIFORM:
-    case QKV_SOFTMAX:
-    case QKV_KERNEL_SUM:
+    default:
         break;
     }
     return 0;
@@ -266,7 +268,7 @@ static void direct_weights(FN(qkv_block) *t)
 
 void IN(qkv_normalize_online)(FN(qkv_block) *t)
 {
-    if (t->in->a.normalize == QKV_SOFTMAX) {
+    if (qkv_is_softmax(&t->in->a)) {
         FN(qkv_exponents) e = IN(qkv_softmax_begin)(t);
         IN(qkv_softmax_weigh)(&e, t->vectors);
         IN(qkv_softmax_end)(t);
@@ -291,8 +293,8 @@ static void final_kernel_weights(FN(qkv_block) *t)
 
 void IN(qkv_normalize_weights)(FN(qkv_block) *t)
 {
-    if (t->in->a.normalize == QKV_SOFTMAX) {
-        complete_exponents(t);
+    if (qkv_is_softmax(&t->in->a)) {
+        IN(qkv_complete_exponents)(t);
         FN(qkv_exponents)
         e = {.x = t->s, .rows = t->n_k, .from = t->max, .log_sum = t->log_sum};
         backward_weights(&e, QKV_VECTORS);

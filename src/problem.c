@@ -54,6 +54,10 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     if (a->softcap > 0 && (kernel || a->normalize == QKV_UNIFORM))
         return qkv_fail(QKV_E_ARG, "%s: softcap does not go with %s", who,
                         kernel ? "a kernel K(u)" : "QKV_UNIFORM, which reads no scores");
+    bool counts = a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM;
+    if (counts ? a->top_k < 1 : a->top_k != 0)
+        return qkv_fail(QKV_E_ARG, "%s: top_k is %td, expected %s", who, a->top_k,
+                        counts ? "1 or more" : "0, since the normaliser counts no keys");
     if (a->score < QKV_SCORE_GAUSSIAN && a->bandwidths > 1)
         return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but a dot score has none", who,
                         a->bandwidths);

@@ -66,7 +66,7 @@ typedef struct FN(qkv_block) {
     int n_q, n_k;     /* how many of each */
     int vectors;      /* of a row of a tile that hold a query */
 
-    bool base_2;             /* softmax: s, b and max are times log2(e), which saves a
+    bool base_2;             /* softmax, top-k: s, b and max are times log2(e), which saves a
                               * multiplication a weight; 1 % of the whole forward pass */
     real scale;              /* of the score */
     real *inverse_bandwidth; /* d_k */
@@ -90,8 +90,12 @@ typedef struct FN(qkv_block) {
     real *tile_max;  /* of the scores of this tile, by score.c */
     real *tile_sum;  /* of the weights of this tile */
     real *any;       /* 1 if the row has seen a key, else 0 */
-    real *best; /* by the scan: largest exponent (hard), smallest u^2 (nearest), count (uniform) */
-    ptrdiff_t *winner; /* by the scan: key of best (hard), -1 for none */
+    /* By the scan: the largest exponent (hard, sparsemax, entmax), the least that is selected
+     * (top-k), the smallest u^2 (nearest), the count (uniform). */
+    real *best;
+    ptrdiff_t *winner; /* by the scan: the key of best, the last one for top-k; -1 for none */
+    real *threshold; /* by the scan of sparsemax and entmax, counted from best; top-k: 1 / count */
+    real *exponents; /* of the walk, for the scan of select.c: QKV_LANES x n_k */
 
     real *o; /* d_v x QKV_LANES, the pooled values so far */
 } FN(qkv_block);
@@ -154,9 +158,21 @@ void IN(qkv_normalize_online)(FN(qkv_block) *t); /* s, b, seen -> w, max, sum, r
 FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t);
 void IN(qkv_softmax_weigh)(FN(qkv_exponents) *e, int vectors);
 void IN(qkv_softmax_end)(FN(qkv_block) *t);
+/* s += b, -inf where hidden, and tile_max with them. */
+void IN(qkv_complete_exponents)(FN(qkv_block) *t);
 /* s, b, seen, max, log_sum -> final w; 0 where unseen. */
 void IN(qkv_normalize_weights)(FN(qkv_block) *t);
 real IN(qkv_kernel_weight)(const qkv_attention *a, real u2);
+/* ---- select.c ---- */
+/* The scan's tile: its exponents are kept; seen false if there are none. */
+void IN(qkv_select_keep)(FN(qkv_block) *t, bool seen);
+void IN(qkv_select_end)(FN(qkv_block) *t); /* kept exponents -> best, winner, threshold */
+/* Hides the pairs that are not selected; sets coverage. */
+void IN(qkv_select_tile)(FN(qkv_block) *t);
+/* s + b of element x. */
+real IN(qkv_exponent_at)(const FN(qkv_block) *t, int x);
+/* Of an element that is selected, of lane i. */
+real IN(qkv_sparse_weight)(const FN(qkv_block) *t, int i, int x);
 /* ---- pool.c ---- */
 /* o = o * rescale + w v. Exponents of another tile, if there are any, become weights meanwhile: the
  * two keep different units of the processor busy. */
@@ -177,7 +193,9 @@ void IN(qkv_block_scan)(FN(qkv_block) *t, int keys);
 /* Masks and loads the tile of up to n keys at k0; false, and no more than the mask done, if nothing
  * in it is seen. */
 bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n);
-/* The same, and scores it. */
+/* Scores the masked tile and selects; slope: the softcap's, or NULL. False as above. */
+bool IN(qkv_block_score)(FN(qkv_block) *t, real *slope);
+/* Both. */
 bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n);
 
 /* ---- decode.c: forward for few queries and many keys, without bias, mask and weights ---- */

@@ -46,11 +46,14 @@ static void agrees(const problem *p, layout where, const char *what, bool weight
     size_t rows = (size_t)problem_rows(p);
     compare(&t, "o", y.o, expected.o, size.o, rows * (size_t)p->a.d_v);
     compare(&t, "weights", y.weights, expected.weights, size.weights, rows * (size_t)p->a.n_k);
-    if (p->a.normalize <= QKV_KERNEL_SUM) compare(&t, "lse", y.lse, expected.lse, size.lse, rows);
+    if (problem_has_lse(p)) compare(&t, "lse", y.lse, expected.lse, size.lse, rows);
     for (operand x = Q; x < OPERANDS; x++)
         if (p->in[x])
             compare(&t, operand_name[x], y.d[x], expected.d[x], size.d[x], operand_size(p, x));
-    assert_true(4 * t.unbounded <= t.compared);
+    if (4 * t.unbounded > t.compared) {
+        print_error("%s: %zu of %zu numbers may be anything\n", what, t.unbounded, t.compared);
+        fail();
+    }
     answer_free(&size);
     answer_free(&expected);
     answer_free(&y);

@@ -5,7 +5,7 @@
 
 #include "qkv/attention.h"
 
-enum { CHOICES = 35 };
+enum { CHOICES = 43 };
 
 static inline bool takes_softcap(const qkv_attention *a)
 {
@@ -34,12 +34,20 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_TRICUBE},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_COSINE},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_CONSTANT},
+        {QKV_SCORE_SCALED_DOT, QKV_TOP_K, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_TOP_K, 0},
         {QKV_SCORE_SCALED_DOT, QKV_HARD, 0},
         {QKV_SCORE_GAUSSIAN, QKV_HARD, 0},
         {QKV_SCORE_LAPLACE, QKV_HARD, 0},
         {QKV_SCORE_CAUCHY, QKV_HARD, 0},
         {QKV_SCORE_SCALED_DOT, QKV_UNIFORM, 0},
         {QKV_SCORE_GAUSSIAN, QKV_UNIFORM, 0},
+        {QKV_SCORE_DOT, QKV_TOP_K_UNIFORM, 0},
+        {QKV_SCORE_LAPLACE, QKV_TOP_K_UNIFORM, 0},
+        {QKV_SCORE_SCALED_DOT, QKV_SPARSEMAX, 0},
+        {QKV_SCORE_GAUSSIAN, QKV_SPARSEMAX, 0},
+        {QKV_SCORE_DOT, QKV_ENTMAX_15, 0},
+        {QKV_SCORE_CAUCHY, QKV_ENTMAX_15, 0},
         {QKV_SCORE_SCALED_DOT, QKV_NONE_EXP, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_EXP, 0},
         {QKV_SCORE_LAPLACE, QKV_NONE_EXP, 0},
@@ -61,6 +69,7 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
     a.normalize = choices[c].normalize;
     a.kernel = choices[c].kernel;
     a.empty = QKV_EMPTY_NEAREST;
+    a.top_k = a.normalize == QKV_TOP_K || a.normalize == QKV_TOP_K_UNIFORM ? 3 : 0;
     return a;
 }
 

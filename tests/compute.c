@@ -188,11 +188,6 @@ typedef struct run {
     double *scratch; /* for row_max and row_log_sum, which no test reads */
 } run;
 
-static bool has_lse(const problem *p)
-{
-    return p->a.normalize == QKV_SOFTMAX || p->a.normalize == QKV_KERNEL_SUM;
-}
-
 static void *new_workspace(const problem *p, qkv_pass pass, size_t *bytes)
 {
     assert_ok(qkv_attention_workspace(&p->a, pass, REAL_DTYPE, bytes));
@@ -209,7 +204,7 @@ static qkv_status forward(run *r, answer *y)
     r->scratch = calloc((size_t)problem_rows(r->p) + 1, sizeof(double));
     FN(qkv_results) *out = &r->saved;
     out->o = result_slot(&r->o, y->o, (ptrdiff_t[]){row[0], row[1], row[2], a->d_v}, r->where);
-    if (has_lse(r->p)) out->lse = result_slot(&r->lse, y->lse, row, r->where);
+    if (problem_has_lse(r->p)) out->lse = result_slot(&r->lse, y->lse, row, r->where);
     out->row_max = result_slot(&r->row_max, r->scratch, row, r->where);
     out->row_log_sum = result_slot(&r->row_log_sum, r->scratch, row, r->where);
     out->weights = result_slot(&r->weights, y->weights,
@@ -229,7 +224,7 @@ static qkv_status backward(run *r, int gradients, answer *y)
     FN(qkv_results) d_out = {0};
     d_out.o =
         result_slot(&d_o, p->d_o, (ptrdiff_t[]){a->batch, a->heads, a->n_q, a->d_v}, r->where);
-    if (p->d_lse && has_lse(p))
+    if (p->d_lse && problem_has_lse(p))
         d_out.lse =
             result_slot(&d_lse, p->d_lse, (ptrdiff_t[]){a->batch, a->heads, a->n_q, 1}, r->where);
     operand_images d_in = operands_of(p, y->d, gradients, r->where);

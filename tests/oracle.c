@@ -127,7 +127,10 @@ static void score(row *r, ptrdiff_t j)
         sum += term;
         size += fabsl(creall(term));
     }
-    if (kind == QKV_SCORE_CAUCHY) sum = -clogl(1 + sum);
+    if (kind == QKV_SCORE_CAUCHY) {
+        sum = -clogl(1 + sum);
+        size = 1 - creall(sum); /* a relative error of what is under the logarithm */
+    }
     r->a[j] = sum;
     r->s[j] = scale(r) * sum;
     r->capped[j] = 1;
@@ -261,10 +264,88 @@ static void weigh_hard(row *r)
     }
 }
 
+static bool is_top(const row *r)
+{
+    return r->p->a.normalize == QKV_TOP_K || r->p->a.normalize == QKV_TOP_K_UNIFORM;
+}
+
+static bool is_sparse(const row *r)
+{
+    return r->p->a.normalize == QKV_SPARSEMAX || r->p->a.normalize == QKV_ENTMAX_15;
+}
+
+/* How many seen keys come before j: larger, or as large and of a lower index. */
+static ptrdiff_t rank(const row *r, ptrdiff_t j)
+{
+    ptrdiff_t before = 0;
+    for (ptrdiff_t x = 0; x < r->p->a.n_k; x++) {
+        long double gap = creall(r->s[x] + r->bias[x] - r->s[j] - r->bias[j]);
+        before += r->seen[x] && x != j && (gap > 0 || (gap == 0 && x < j));
+    }
+    return before;
+}
+
+/* All but the largest count as hidden. */
+static void choose_top(row *r)
+{
+    ptrdiff_t n = r->p->a.n_k, k = r->p->a.top_k;
+    ptrdiff_t *ranks = calloc((size_t)n + 1, sizeof *ranks);
+    long double least = INFINITY, next = -INFINITY;
+    for (ptrdiff_t j = 0; j < n; j++) {
+        if (!r->seen[j]) continue;
+        ranks[j] = rank(r, j);
+        long double e = creall(r->s[j] + r->bias[j]);
+        if (ranks[j] < k) least = fminl(least, e);
+        if (ranks[j] >= k) next = fmaxl(next, e);
+    }
+    r->fragile = least - next < 64 * problem_epsilon(r->p) * (1 + r->size);
+    for (ptrdiff_t j = 0; j < n && !r->fragile; j++) r->seen[j] = r->seen[j] && ranks[j] < k;
+    free(ranks);
+}
+
+/* max(0, z - t)^power with z = s + b or half of it: the support is the m largest for which t, from
+ * them alone, leaves none of them out. */
+static void weigh_sparse(row *r)
+{
+    bool entmax = r->p->a.normalize == QKV_ENTMAX_15;
+    ptrdiff_t n = r->p->a.n_k;
+    number t = 0, *z = calloc((size_t)n + 1, sizeof *z);
+    long double top = creall(r->s[largest(r, r->s, r->bias, r->seen)] +
+                             r->bias[largest(r, r->s, r->bias, r->seen)]);
+    number sum = 0, squares = 0;
+    for (ptrdiff_t j = 0; j < n; j++) z[j] = (r->s[j] + r->bias[j] - top) * (entmax ? 0.5L : 1);
+    for (ptrdiff_t m = 0; m < r->n_seen; m++)
+        for (ptrdiff_t j = 0; j < n; j++) {
+            if (!r->seen[j] || rank(r, j) != m) continue;
+            if (m && creall(z[j]) <= creall(t)) goto found;
+            sum += z[j];
+            squares += z[j] * z[j];
+            number count = m + 1, mean = sum / count;
+            t = entmax ? mean - csqrtl((1 - squares + count * mean * mean) / count)
+                       : (sum - 1) / count;
+        }
+found:
+    for (ptrdiff_t j = 0; j < n; j++) {
+        if (!r->seen[j]) continue;
+        number above = z[j] - t;
+        bool edge = fabsl(creall(above)) < 16 * problem_epsilon(r->p) * (1 + r->size);
+        if (edge && !entmax) r->fragile = true; /* entmax has no jump there */
+        if (creall(above) > 0) r->w[j] = entmax ? above * above : above;
+    }
+    r->sum = 1;
+    free(z);
+}
+
 static void weigh(row *r)
 {
+    if (is_top(r)) choose_top(r);
     switch (r->p->a.normalize) {
+    case QKV_SPARSEMAX:
+    case QKV_ENTMAX_15:
+        if (r->n_seen) weigh_sparse(r);
+        return;
     case QKV_SOFTMAX:
+    case QKV_TOP_K:
         weigh_exponential(r, true);
         return;
     case QKV_NONE_EXP:
@@ -279,15 +360,13 @@ static void weigh(row *r)
     case QKV_HARD:
         weigh_hard(r);
         return;
-    case QKV_UNIFORM:
-    case QKV_NONE_SIGMOID:
-    case QKV_NONE_IDENTITY:
+    default:
         break;
     }
     for (ptrdiff_t j = 0; j < r->p->a.n_k; j++) {
         number x = r->s[j] + r->bias[j];
         if (!r->seen[j]) continue;
-        if (r->p->a.normalize == QKV_UNIFORM)
+        if (r->p->a.normalize == QKV_UNIFORM || r->p->a.normalize == QKV_TOP_K_UNIFORM)
             r->w[j] = 1;
         else if (r->p->a.normalize == QKV_NONE_IDENTITY)
             r->w[j] = x;
@@ -347,7 +426,8 @@ static void solve_row(row *r, ptrdiff_t index)
 static bool has_lse(const row *r)
 {
     qkv_normalize n = r->p->a.normalize;
-    return (n == QKV_SOFTMAX || n == QKV_KERNEL_SUM) && creall(r->lse) > -INFINITY;
+    return (n == QKV_SOFTMAX || n == QKV_KERNEL_SUM || n == QKV_TOP_K) &&
+           creall(r->lse) > -INFINITY;
 }
 
 double oracle_derivative(const problem *p, operand x, size_t index)
@@ -423,7 +503,11 @@ static long double alpha_size(const row *r, ptrdiff_t j)
     case QKV_NONE_KERNEL:
         return r->condition * fabsl(creall(r->prior[j]));
     case QKV_NONE_IDENTITY:
+    case QKV_SPARSEMAX:
         return r->condition;
+    case QKV_ENTMAX_15:
+        return r->condition *
+               (sqrtl(fabsl(creall(r->alpha[j]))) + 16 * problem_epsilon(r->p) * r->condition);
     default:
         return r->condition * fabsl(creall(r->alpha[j]));
     }
@@ -436,8 +520,15 @@ static void weight_slopes(const row *r, ptrdiff_t j, number *ds, number *db)
     *ds = *db = 0;
     switch (r->p->a.normalize) {
     case QKV_SOFTMAX:
+    case QKV_TOP_K:
     case QKV_NONE_EXP:
         *ds = *db = alpha;
+        return;
+    case QKV_SPARSEMAX:
+        *ds = *db = creall(alpha) > 0;
+        return;
+    case QKV_ENTMAX_15:
+        *ds = *db = csqrtl(alpha);
         return;
     case QKV_KERNEL_SUM:
         *db = alpha;
@@ -453,10 +544,27 @@ static void weight_slopes(const row *r, ptrdiff_t j, number *ds, number *db)
     case QKV_NONE_IDENTITY:
         *ds = *db = 1;
         return;
-    case QKV_HARD:
-    case QKV_UNIFORM:
+    default:
         return;
     }
+}
+
+/* What every alpha loses when another grows: the mean of dw by the slopes (of softmax and the like,
+ * the weights). */
+static sized find_center(const row *r, const double *d_o)
+{
+    sized center = {0, 0};
+    long double total = 0;
+    for (ptrdiff_t j = 0; is_normalized(r) && j < r->p->a.n_k; j++) {
+        if (!r->seen[j]) continue;
+        number slope = r->alpha[j], unused;
+        if (is_sparse(r)) weight_slopes(r, j, &slope, &unused);
+        sized dw = dot_value(r, d_o, j), term = times(dw, slope);
+        total += creall(slope);
+        center.x += term.x;
+        center.size += is_sparse(r) && creall(slope) > 0 ? dw.size : term.size;
+    }
+    return is_sparse(r) && total > 0 ? times(center, 1 / total) : center;
 }
 
 static void add(const row *r, answer *y, answer *size, operand x, size_t index, sized term)
@@ -498,13 +606,7 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
 {
     const problem *p = r->p;
     const double *d_o = p->d_o + index * p->a.d_v;
-    sized center = {0, 0}; /* what every alpha loses when another grows: the sum's share */
-    for (ptrdiff_t j = 0; is_normalized(r) && j < p->a.n_k; j++) {
-        if (!r->seen[j]) continue;
-        sized term = times(dot_value(r, d_o, j), r->alpha[j]);
-        center.x += term.x;
-        center.size += term.size;
-    }
+    sized center = find_center(r, d_o);
     if (p->d_lse && has_lse(r)) {
         center.x -= p->d_lse[index];
         center.size += fabs(p->d_lse[index]);
@@ -520,7 +622,11 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
         weight_slopes(r, j, &to_s, &to_b);
         sized g = dot_value(r, d_o, j);
         g = (sized){g.x - center.x, (g.size + center.size) * r->condition};
-        if (creall(to_s) != 0) add_score_gradients(r, y, size, j, times(g, to_s * r->capped[j]));
+        if (creall(to_s) != 0 || r->p->a.normalize == QKV_ENTMAX_15) {
+            sized ds = times(g, to_s * r->capped[j]);
+            if (is_sparse(r)) ds.size = g.size * fmaxl(1, fabsl(creall(to_s)));
+            add_score_gradients(r, y, size, j, ds);
+        }
         if (p->in[BIAS] && creall(to_b) != 0)
             add(r, y, size, BIAS, operand_index(p, BIAS, r->b, r->h, r->i, j),
                 (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))});

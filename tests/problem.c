@@ -35,6 +35,11 @@ size_t operand_index(const problem *p, operand x, ptrdiff_t b, ptrdiff_t h, ptrd
     return (size_t)index;
 }
 
+bool problem_has_lse(const problem *p)
+{
+    return p->a.normalize <= QKV_TOP_K;
+}
+
 double problem_epsilon(const problem *p)
 {
     return p->dtype == QKV_F32 ? FLT_EPSILON : DBL_EPSILON;

@@ -49,6 +49,7 @@ size_t operand_size(const problem *p, operand x);
 /* Flat index; an index along a shared axis counts as 0. */
 size_t operand_index(const problem *p, operand x, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i,
                      ptrdiff_t c);
+bool problem_has_lse(const problem *p);
 double problem_epsilon(const problem *p); /* of its dtype */
 
 typedef struct answer {

@@ -199,7 +199,7 @@ static void either_cotangent_may_be_absent(void **state)
     for (size_t c = 0; c < CHOICES; c++) {
         qkv_attention a = with_choice(
             (qkv_attention){.batch = 2, .heads = 2, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5}, c);
-        if (a.normalize > QKV_KERNEL_SUM) continue;
+        if (a.normalize > QKV_TOP_K) continue;
         problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_SCALE | WITH_D_LSE, c);
         assert_agrees(&p, LAYOUT_PACKED, "both cotangents");
         answer y = answer_new(&p), expected = answer_new(&p), size = answer_new(&p);

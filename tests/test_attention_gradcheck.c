@@ -23,7 +23,7 @@ static qkv_status evaluate(void *context, double *value)
     *value = 0;
     for (ptrdiff_t i = 0; i < problem_rows(l->p) * l->p->a.d_v; i++)
         *value += l->p->d_o[i] * l->y->o[i];
-    for (ptrdiff_t i = 0; i < problem_rows(l->p) && l->p->a.normalize <= QKV_KERNEL_SUM; i++)
+    for (ptrdiff_t i = 0; i < problem_rows(l->p) && problem_has_lse(l->p); i++)
         if (isfinite(l->y->lse[i])) *value += l->p->d_lse[i] * l->y->lse[i];
     return status;
 }
@@ -34,7 +34,8 @@ static bool is_flat(const qkv_attention *a, operand x)
     bool steps = (a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_NONE_KERNEL) &&
                  (a->kernel == QKV_KERNEL_BOXCAR || a->kernel == QKV_KERNEL_CONSTANT);
     if (x == V) return false;
-    return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM || (steps && x != BIAS);
+    return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM ||
+           a->normalize == QKV_TOP_K_UNIFORM || (steps && x != BIAS);
 }
 
 static void check_operand(const problem *p, operand x, double *gradient, layout where,

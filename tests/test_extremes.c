@@ -130,10 +130,9 @@ static void a_nan_key_spoils_only_the_rows_that_see_it(void **state)
         assert_party_unchanged(&p, &y, &clean, 0);
         for (ptrdiff_t row = 1; reads_scores(&p) && row < p.a.n_q; row += 2) {
             for (ptrdiff_t i = 0; i < p.a.d_v; i++) assert_true(isnan(y.o[row * p.a.d_v + i]));
-            /* dq = sum ds k: 0 for hard; for the identity ds does not depend on the score */
-            ptrdiff_t affected = p.a.normalize == QKV_HARD            ? 0
-                                 : p.a.normalize == QKV_NONE_IDENTITY ? 1
-                                                                      : p.a.d_k;
+            bool flat = p.a.normalize == QKV_HARD || p.a.normalize == QKV_TOP_K_UNIFORM;
+            /* dq = sum ds k: 0 for choices; for the identity ds does not depend on the score */
+            ptrdiff_t affected = flat ? 0 : p.a.normalize == QKV_NONE_IDENTITY ? 1 : p.a.d_k;
             for (ptrdiff_t i = 0; i < affected; i++) assert_true(isnan(y.d[Q][row * p.a.d_k + i]));
             assert_true(isnan(y.weights[row * p.a.n_k + spoiled]));
         }

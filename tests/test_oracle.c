@@ -57,12 +57,16 @@ static void for_all_shapes(qkv_attention choices)
 static void every_normaliser_of_dots_has_the_gradient_of_its_forward(void **state)
 {
     (void)state;
-    static const qkv_normalize all[] = {QKV_SOFTMAX,  QKV_HARD,         QKV_UNIFORM,
-                                        QKV_NONE_EXP, QKV_NONE_SIGMOID, QKV_NONE_IDENTITY};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
-        for_all_shapes((qkv_attention){.score = QKV_SCORE_SCALED_DOT, .normalize = all[i]});
-        for_all_shapes((qkv_attention){.score = QKV_SCORE_DOT, .normalize = all[i]});
-        for_all_shapes((qkv_attention){.score = QKV_SCORE_GAUSSIAN, .normalize = all[i]});
+    for (qkv_normalize i = QKV_SOFTMAX; i <= QKV_NONE_IDENTITY; i++) {
+        if (i == QKV_KERNEL_SUM || i == QKV_NONE_KERNEL) continue;
+        ptrdiff_t top_k = i == QKV_TOP_K || i == QKV_TOP_K_UNIFORM ? 2 : 0;
+        const qkv_attention a = {.normalize = i, .top_k = top_k};
+        qkv_attention dot = a, gaussian = a;
+        dot.score = QKV_SCORE_DOT;
+        gaussian.score = QKV_SCORE_GAUSSIAN;
+        for_all_shapes(a);
+        for_all_shapes(dot);
+        for_all_shapes(gaussian);
     }
 }
 

@@ -45,16 +45,24 @@ typedef enum qkv_score {
 } qkv_score;
 
 /* How the scores s of a row become its weights. b is the bias (0 if absent); sums and the largest
- * are over the keys the query sees; a hidden key has weight 0. */
+ * are over the keys the query sees; a hidden key has weight 0. From QKV_TOP_K to QKV_ENTMAX_15 a
+ * query looks at all keys before it gives the first weight (twice the work of a score, and n_k
+ * numbers a thread and lane but for QKV_HARD and QKV_UNIFORM). */
 typedef enum qkv_normalize {
-    QKV_SOFTMAX = 0,  /* exp(s + b) / sum exp(s + b) */
-    QKV_KERNEL_SUM,   /* K(u) e^b / sum K(u) e^b, with u = sqrt(-2 s) and K the field kernel */
-    QKV_HARD,         /* 1 at the largest s + b, the lowest index among equals; 0 elsewhere */
-    QKV_UNIFORM,      /* 1 / number of seen keys; scores and finite biases are ignored */
-    QKV_NONE_EXP,     /* exp(s + b), not normalised: the convex cone of the values */
-    QKV_NONE_SIGMOID, /* 1 / (1 + exp(-(s + b))), not normalised */
-    QKV_NONE_KERNEL,  /* K(u) e^b, not normalised */
-    QKV_NONE_IDENTITY /* s + b itself, of any sign: any linear combination of the values */
+    QKV_SOFTMAX = 0,   /* exp(s + b) / sum exp(s + b) */
+    QKV_KERNEL_SUM,    /* K(u) e^b / sum K(u) e^b, with u = sqrt(-2 s) and K the field kernel */
+    QKV_TOP_K,         /* softmax over the top_k largest s + b, the lowest indices among equals */
+    QKV_HARD,          /* 1 at the largest s + b, the lowest index among equals; 0 elsewhere */
+    QKV_UNIFORM,       /* 1 / number of seen keys; scores and finite biases are ignored */
+    QKV_TOP_K_UNIFORM, /* 1 / top_k for the keys of QKV_TOP_K: the nearest neighbours' mean */
+    QKV_SPARSEMAX,     /* max(0, s + b - t), t such that they add up to 1: the point of the simplex
+                       * closest to s + b (Martins & Astudillo 2016) */
+    QKV_ENTMAX_15,     /* max(0, (s + b) / 2 - t)^2, likewise: 1.5-entmax, between softmax and
+                       * sparsemax (Peters, Niculae & Martins 2019) */
+    QKV_NONE_EXP,      /* exp(s + b), not normalised: the convex cone of the values */
+    QKV_NONE_SIGMOID,  /* 1 / (1 + exp(-(s + b))), not normalised */
+    QKV_NONE_KERNEL,   /* K(u) e^b, not normalised */
+    QKV_NONE_IDENTITY  /* s + b itself, of any sign: any linear combination of the values */
 } qkv_normalize;
 
 /* K(u) for QKV_KERNEL_SUM and QKV_NONE_KERNEL, which need QKV_SCORE_GAUSSIAN; at its default scale,
@@ -113,6 +121,7 @@ typedef struct qkv_attention {
     qkv_kernel kernel;
     bool open_edge; /* a key at u = 1 lies outside; the other kernels than the boxcar are 0 there */
     qkv_empty empty;
+    ptrdiff_t top_k; /* QKV_TOP_K and QKV_TOP_K_UNIFORM: how many keys at most, 1 or more */
     qkv_mask mask;
 
     /* c > 0: each score becomes c tanh(s / c), before bias and mask (Gemma 2, 2024). 0: off. Not
@@ -197,8 +206,8 @@ typedef struct qkv_operands_f64 {
 typedef struct qkv_results_f32 {
     qkv_slot_f32 o; /* [batch, heads, n_q, d_v] */
 
-    /* [batch, heads, n_q, 1]: log of the row's sum, -inf where a row sees nothing. Softmax and
-     * kernel sum only. */
+    /* [batch, heads, n_q, 1]: log of the row's sum, -inf where a row sees nothing. Softmax, kernel
+     * sum and top-k only. */
     qkv_slot_f32 lse;
 
     /* [batch, heads, n_q, 1]: the largest exponent of the row; of softmax times log2(e), so that
@@ -245,7 +254,7 @@ QKV_API qkv_status qkv_attention_forward_f64(const qkv_attention *a, const qkv_o
 
 /* The vector-Jacobian product d_in += (d forward / d in)' d_out, for the slots of d_in that have
  * data. saved: the o, row_max and row_log_sum that forward wrote for these inputs; a normaliser
- * without a sum (all but softmax and kernel sum) needs none of them. The scores are recomputed tile
+ * without a sum (all but softmax, kernel sum and top-k) needs none of them. The scores are recomputed tile
  * by tile; for the softmax
  *
  *     dV_j  += sum_i alpha_ij dO_i
@@ -274,7 +283,7 @@ QKV_API qkv_status qkv_attention_backward_f64(const qkv_attention *a, const qkv_
  *     dO/dq = Cov_p[v, k] diag(scale / h_c^2)       softmax of the Gaussian
  *
  * One pass over the keys, by merged centred co-moments (Chan, Golub & LeVeque 1983), so a common
- * offset of the keys does not cancel. Softmax, kernel sum and uniform only. A query that sees no
+ * offset of the keys does not cancel. Weights that add up to 1 only. A query that sees no
  * key has 0, one that sees one key exactly 0. */
 QKV_API qkv_status qkv_attention_covariance_f32(const qkv_attention *a, const qkv_operands_f32 *in,
                                                 const qkv_slot_f32 *cov, void *workspace,
