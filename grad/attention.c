@@ -46,6 +46,7 @@ static size_t layout(walk *w, const qkv_attention *a, void *memory)
     real *weights = qkv_take(&c, r, QKV_BACK_TILE, blocks);
     real *ds = qkv_take(&c, r, QKV_BACK_TILE, blocks);
     real *slope = qkv_take(&c, r, a->softcap > 0 ? QKV_BACK_TILE : 0, 1);
+    real *keep = qkv_take(&c, r, a->dropout > 0 ? QKV_BACK_TILE : 0, 1);
     for (int i = 0; i < blocks; i++) {
         FN(qkv_grad_block) *g = &w->g[i];
         const FN(qkv_inputs) *in = g->t.in;
@@ -57,6 +58,7 @@ static size_t layout(walk *w, const qkv_attention *a, void *memory)
         g->dw = qkv_take(&c, r, QKV_BACK_TILE, 1);
         g->dk = dk;
         g->slope = slope;
+        g->keep = keep;
         g->d_o = qkv_take(&c, r, a->d_v, QKV_LANES);
         g->dq = qkv_take(&c, r, a->d_k, QKV_LANES);
         g->delta = qkv_take(&c, r, QKV_LANES, 1);
@@ -174,6 +176,7 @@ static void find_row_terms(FN(qkv_grad_block) *g)
         if (!IN(qkv_block_tile)(t, k0, QKV_BACK_KEYS)) continue;
         IN(qkv_normalize_weights)(t);
         IN(qkv_pool_backward)(g);
+        if (t->in->a.dropout > 0) IN(qkv_dropout)(t, NULL, g->dw);
         IN(qkv_sparse_row_terms)(g, g_dw, sum);
     }
     for (int i = 0; i < QKV_LANES; i++) g->delta[i] = sum[i] == 0 ? 0 : g_dw[i] / sum[i];
@@ -232,9 +235,15 @@ static void stages(FN(qkv_grad_block) *g)
     if (scores_move(a)) memcpy(g->ds, t->s, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
     IN(qkv_normalize_weights)(t); /* overwrites s */
     if (a->normalize == QKV_KERNEL_SUM) drop_strays(g);
+    bool drops = a->dropout > 0;
+    if (drops) IN(qkv_dropout)(t, g->keep, NULL);
+    if (scores_move(a)) {
+        IN(qkv_pool_backward)(g);
+        if (drops) IN(qkv_times_keep)(t, g->keep, g->dw);
+        IN(qkv_normalize_backward)(g);
+    }
+    if (drops) IN(qkv_times_keep)(t, g->keep, t->w);
     if (!scores_move(a)) return;
-    IN(qkv_pool_backward)(g);
-    IN(qkv_normalize_backward)(g);
     for (int x = 0; x < t->n_k * QKV_LANES && a->softcap > 0; x++)
         g->ds[x] = g->ds[x] == 0 ? 0 : g->ds[x] * g->slope[x]; /* hidden: 0, the slope NaN maybe */
 }

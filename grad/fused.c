@@ -90,12 +90,35 @@ INLINE void times_slope(accumulators c, const real *slope, const int m, const in
     }
 }
 
+/* What is dropped has no gradient, NaN or not. */
+INLINE void times_keep(accumulators c, const real *keep, const int m, const int nv)
+{
+    UNROLL
+    for (int i = 0; i < m; i++) {
+        UNROLL
+        for (int v = 0; v < nv; v++) {
+            vec f = load(keep + i * QKV_LANES + v * QKV_VEC);
+            c[i][v] = choose(f == 0, splat(0), c[i][v] * f);
+        }
+    }
+}
+
+/* The weights that pooled the values are those after dropout. */
+INLINE void drop_weights(real *w, const real *keep, const int m, const int nv)
+{
+    UNROLL
+    for (int i = 0; i < m * nv; i++) {
+        int x = i / nv * QKV_LANES + i % nv * QKV_VEC;
+        store(w + x, choose(load(keep + x) == 0, splat(0), load(w + x) * load(keep + x)));
+    }
+}
+
 /* Keys j .. j + m - 1. */
 INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
 {
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
-    bool partial = t->coverage == QKV_SEES_SOME;
+    bool partial = t->coverage == QKV_SEES_SOME, drops = a->dropout > 0;
     const uint8_t *seen = t->seen + j * QKV_LANES;
     real *w = t->w + j * QKV_LANES;
     accumulators c;
@@ -108,6 +131,7 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
     set(c, m, nv, splat(0));
     FN(qkv_exponents) e = {.x = w, .rows = m, .from = t->from, .log_sum = t->tile_sum};
     add_rows_and_weights(c, t->v.data + j * t->v.stride, t->v.stride, g->d_o, a->d_v, &e, m, nv);
+    if (drops) times_keep(c, g->keep + j * QKV_LANES, m, nv);
     UNROLL
     for (int i = 0; i < m; i++) {
         UNROLL
@@ -115,6 +139,7 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
             c[i][v] =
                 load(w + i * QKV_LANES + v * QKV_VEC) * (c[i][v] - load(g->delta + v * QKV_VEC));
     }
+    if (drops) drop_weights(w, g->keep + j * QKV_LANES, m, nv);
     if (partial) clear_hidden(c, w, seen, m, nv);
     if (a->softcap > 0) {
         put(c, g->dw + j * QKV_LANES, m, nv);
@@ -142,6 +167,7 @@ void IN(qkv_softmax_dot_backward)(FN(qkv_grad_block) *g)
         t->from[i] = blind ? 0 : t->max[i];
         t->tile_sum[i] = blind ? 0 : t->log_sum[i];
     }
+    if (t->in->a.dropout > 0) IN(qkv_dropout)(t, g->keep, NULL);
     switch (t->vectors) {
     case 1:
         strips(g, 1);

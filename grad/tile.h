@@ -22,6 +22,7 @@ typedef struct FN(qkv_grad_block) {
     real *ds;       /* the score, then d score */
     real *dq;       /* d_k x QKV_LANES, before the factor scale */
     const real *db; /* d exponent: dw, or ds where they are the same and fused.c writes one */
+    real *keep;     /* of the walk: with dropout, the factor of each weight */
     real *slope;    /* of the walk: with softcap, d capped score / d score */
     real *dk;       /* distance scores: QKV_BACK_KEYS x d_k, of the walk */
     real *partial;  /* the walk's dscale, dbandwidth, dslopes, dsink */

@@ -86,6 +86,7 @@ static void write_weights(FN(qkv_block) *t, const FN(qkv_view) *weights)
     for (ptrdiff_t k0 = 0; k0 < n; k0 += QKV_KEYS) {
         bool seen = IN(qkv_block_tile)(t, k0, QKV_KEYS);
         if (seen) IN(qkv_normalize_weights)(t);
+        if (seen && t->in->a.dropout > 0) IN(qkv_dropout)(t, NULL, t->w);
         for (int i = 0; i < t->n_q; i++) {
             real *row = FN(qkv_at)(weights, t->batch, t->head, t->q0 + i);
             for (int j = 0; j < QKV_KEYS && k0 + j < n; j++)
@@ -118,7 +119,8 @@ static void softmax_tile(walk *w, FN(qkv_block) *t)
 {
     FN(qkv_exponents) e = IN(qkv_softmax_begin)(t);
     FN(qkv_pooling) p = IN(qkv_pooling_of)(t);
-    if (p.d > 0 && p.d <= 2 && !p.by_pairs) {
+    bool drops = t->in->a.dropout > 0;
+    if (p.d > 0 && p.d <= 2 && !p.by_pairs && !drops) {
         IN(qkv_pool_narrow)(t, &e);
         IN(qkv_softmax_end)(t);
         return;
@@ -131,6 +133,7 @@ static void softmax_tile(walk *w, FN(qkv_block) *t)
         IN(qkv_softmax_weigh)(&e, t->vectors);
     }
     IN(qkv_softmax_end)(t);
+    if (drops) IN(qkv_dropout)(t, NULL, t->w);
     if (p.by_pairs)
         IN(qkv_pool_tile)(&p, NULL);
     else
@@ -144,6 +147,7 @@ static void forward_tile(walk *w, FN(qkv_block) *t)
         return;
     }
     IN(qkv_normalize_online)(t);
+    if (t->in->a.dropout > 0) IN(qkv_dropout)(t, NULL, t->w);
     FN(qkv_pooling) p = IN(qkv_pooling_of)(t);
     IN(qkv_pool_tile)(&p, NULL);
 }

@@ -54,6 +54,9 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     if (a->softcap > 0 && (kernel || a->normalize == QKV_UNIFORM))
         return qkv_fail(QKV_E_ARG, "%s: softcap does not go with %s", who,
                         kernel ? "a kernel K(u)" : "QKV_UNIFORM, which reads no scores");
+    if (!(a->dropout >= 0 && a->dropout <= 1))
+        return qkv_fail(QKV_E_ARG, "%s: dropout is %g, expected a probability, 0 to 1", who,
+                        a->dropout);
     bool counts = a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM;
     if (counts ? a->top_k < 1 : a->top_k != 0)
         return qkv_fail(QKV_E_ARG, "%s: top_k is %td, expected %s", who, a->top_k,

@@ -173,6 +173,11 @@ void IN(qkv_select_tile)(FN(qkv_block) *t);
 real IN(qkv_exponent_at)(const FN(qkv_block) *t, int x);
 /* Of an element that is selected, of lane i. */
 real IN(qkv_sparse_weight)(const FN(qkv_block) *t, int i, int x);
+/* ---- dropout.c ---- */
+/* The factor of each weight of the tile, 0 or 1 / (1 - p), to keep and onto w; either may be NULL. */
+void IN(qkv_dropout)(const FN(qkv_block) *t, real *keep, real *w);
+/* x *= keep, of which 0 times anything is 0. */
+void IN(qkv_times_keep)(const FN(qkv_block) *t, const real *keep, real *x);
 /* ---- pool.c ---- */
 /* o = o * rescale + w v. Exponents of another tile, if there are any, become weights meanwhile: the
  * two keep different units of the processor busy. */

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include <Random123/philox.h>
+
 /* Complex throughout, so that one forward pass serves the values and the complex step. */
 typedef long double complex number;
 
@@ -19,7 +21,8 @@ typedef struct row {
     number *a, *s, *bias;  /* a(q, k), the score, bias and slope together */
     number *capped;        /* d score / d (scale a) */
     number *prior, *w;     /* e^bias and the weight, both times a common factor */
-    number *alpha, *o;     /* the weight at last; the answer */
+    number *alpha, *o;     /* the weight at last, before dropout; the answer */
+    double *keep;          /* what dropout makes of 1 */
     number sum, lse;       /* of w; its log with the common factor put back */
     long double condition; /* see find_condition */
     long double size;      /* the largest sum of absolute values that makes up a logit */
@@ -40,6 +43,7 @@ static row row_new(const problem *p)
                  .prior = calloc(n, sizeof(number)),
                  .w = calloc(n, sizeof(number)),
                  .alpha = calloc(n, sizeof(number)),
+                 .keep = calloc(n, sizeof(double)),
                  .o = calloc((size_t)p->a.d_v + 1, sizeof(number))};
 }
 
@@ -53,6 +57,7 @@ static void row_free(row *r)
     free(r->prior);
     free(r->w);
     free(r->alpha);
+    free(r->keep);
     free(r->o);
 }
 
@@ -395,6 +400,16 @@ static long double find_condition(const row *r)
     return (1 + r->size) * fmaxl(1, fabsl(creall(prior / r->sum)));
 }
 
+static double dropout(const row *r, ptrdiff_t j)
+{
+    const qkv_attention *a = &r->p->a;
+    philox4x32_ctr_t counter = {
+        {(uint32_t)r->i, (uint32_t)(j / 4), (uint32_t)(r->b * a->heads + r->h), a->dropout_offset}};
+    philox4x32_key_t key = {{(uint32_t)a->dropout_seed, (uint32_t)(a->dropout_seed >> 32)}};
+    uint32_t word = philox4x32(counter, key).v[j % 4];
+    return (double)word < a->dropout * 0x1p32 ? 0 : 1 / (1 - a->dropout);
+}
+
 static void solve_row(row *r, ptrdiff_t index)
 {
     const qkv_attention *a = &r->p->a;
@@ -411,6 +426,7 @@ static void solve_row(row *r, ptrdiff_t index)
         r->w[j] = r->prior[j] = 0;
         r->seen[j] = sees(r, j);
         r->n_seen += r->seen[j];
+        r->keep[j] = dropout(r, j);
         if (r->seen[j]) score(r, j);
     }
     if (r->n_seen || r->p->in[SINK]) weigh(r);
@@ -418,7 +434,7 @@ static void solve_row(row *r, ptrdiff_t index)
     for (ptrdiff_t j = 0; j < a->n_k; j++) {
         r->alpha[j] = r->seen[j] && is_normalized(r) ? r->w[j] / r->sum : r->w[j];
         if (!r->seen[j]) continue;
-        for (ptrdiff_t c = 0; c < a->d_v; c++) r->o[c] += r->alpha[j] * value(r, j, c);
+        for (ptrdiff_t c = 0; c < a->d_v; c++) r->o[c] += r->keep[j] * r->alpha[j] * value(r, j, c);
     }
     r->condition = find_condition(r);
 }
@@ -460,7 +476,7 @@ static sized dot_value(const row *r, const double *d_o, ptrdiff_t j)
 {
     sized sum = {0, 0};
     for (ptrdiff_t c = 0; c < r->p->a.d_v; c++) {
-        long double term = d_o[c] * creall(value(r, j, c));
+        long double term = r->keep[j] * d_o[c] * creall(value(r, j, c));
         sum.x += term;
         sum.size += fabsl(term);
     }
@@ -636,9 +652,9 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
                     (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))},
                     position(r, j)));
         for (ptrdiff_t c = 0; c < p->a.d_v; c++) {
-            long double term = creall(r->alpha[j]) * d_o[c];
+            long double term = creall(r->alpha[j]) * d_o[c] * r->keep[j];
             add(r, y, size, V, operand_index(p, V, r->b, r->g, j, c),
-                (sized){term, fabs(d_o[c]) * alpha_size(r, j)});
+                (sized){term, fabs(d_o[c]) * alpha_size(r, j) * r->keep[j]});
         }
     }
 }
@@ -653,12 +669,12 @@ static void store_row(const row *r, ptrdiff_t index, answer *y, answer *size)
         size->o[index * a->d_v + c] = 0;
     }
     for (ptrdiff_t j = 0; j < a->n_k; j++) {
-        long double alpha = creall(r->alpha[j]);
+        long double alpha = creall(r->alpha[j]) * r->keep[j];
         y->weights[index * a->n_k + j] = (double)alpha;
-        size->weights[index * a->n_k + j] = r->seen[j] ? (double)alpha_size(r, j) : 0;
+        size->weights[index * a->n_k + j] = r->seen[j] ? (double)alpha_size(r, j) * r->keep[j] : 0;
         for (ptrdiff_t c = 0; r->seen[j] && c < a->d_v; c++)
             size->o[index * a->d_v + c] +=
-                (double)(alpha_size(r, j) * fabsl(creall(value(r, j, c))));
+                (double)(alpha_size(r, j) * r->keep[j] * fabsl(creall(value(r, j, c))));
     }
 }
 

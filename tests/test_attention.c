@@ -13,40 +13,57 @@ static const struct {
     qkv_mask mask;
     bool bandwidth_each; /* d_k bandwidths */
     double softcap;      /* where the normaliser has one */
+    double dropout;
 } extras[] = {
-    {WITH_BANDWIDTH, {0}, false, 0},
-    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, true, 0},
-    {WITH_SCALE | WITH_HEAD_BANDWIDTH, {.causal = true}, true, 0},
-    {WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, false, 0},
+    {WITH_BANDWIDTH, {0}, false, 0, 0},
+    {WITH_BIAS | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, true, 0, 0},
+    {WITH_SCALE | WITH_HEAD_BANDWIDTH, {.causal = true}, true, 0, 0},
+    {WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE, {.leave_one_out = true}, false, 0, 0},
     {WITH_HEAD_SCALE | WITH_SHARED_BIAS | WITH_HEAD_BANDWIDTH,
      {.causal = true, .causal_offset = 3},
      false,
+     0,
      0},
     {WITH_KEY_BIAS | WITH_HIDING_BIAS | WITH_BANDWIDTH,
      {.causal = true, .causal_offset = -2},
      true,
+     0,
      0},
     {WITH_BIAS | WITH_HIDING_BIAS | WITH_MASK | WITH_SCALE | WITH_D_LSE | WITH_HEAD_BANDWIDTH,
      {.causal = true, .causal_offset = 1, .leave_one_out = true},
      true,
+     0,
      0},
-    {WITH_BANDWIDTH | WITH_D_LSE, {.window = true, .window_left = 2, .window_right = 1}, false, 0},
-    {WITH_LENGTHS | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0},
+    {WITH_BANDWIDTH | WITH_D_LSE,
+     {.window = true, .window_left = 2, .window_right = 1},
+     false,
+     0,
+     0},
+    {WITH_LENGTHS | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0, 0},
     {WITH_LENGTHS | WITH_OFFSETS | WITH_BIAS,
      {.causal = true, .window = true, .window_left = 3, .window_right = -1},
      false,
+     0,
      0},
     {WITH_OFFSETS | WITH_MASK | WITH_BANDWIDTH | WITH_D_LSE,
      {.leave_one_out = true, .window = true, .window_left = -1, .window_right = 40},
      true,
+     0,
      0},
-    {WITH_SINK | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0},
-    {WITH_SLOPES | WITH_OFFSETS | WITH_BANDWIDTH | WITH_D_LSE, {.causal = true}, false, 0},
-    {WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0.8},
+    {WITH_SINK | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0, 0},
+    {WITH_SLOPES | WITH_OFFSETS | WITH_BANDWIDTH | WITH_D_LSE, {.causal = true}, false, 0, 0},
+    {WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0.8, 0},
     {WITH_SLOPES | WITH_SINK | WITH_MASK | WITH_BIAS | WITH_HEAD_SCALE | WITH_BANDWIDTH,
      {.causal_offset = 2, .window = true, .window_left = 50, .window_right = 3},
      true,
-     2},
+     2,
+     0},
+    {WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0, 0.3},
+    {WITH_BIAS | WITH_MASK | WITH_SINK | WITH_SCALE | WITH_BANDWIDTH | WITH_D_LSE,
+     {.causal_offset = 3, .window = true, .window_left = 37, .window_right = 20},
+     false,
+     1.5,
+     0.6},
 };
 
 enum { EXTRAS = sizeof extras / sizeof *extras };
@@ -55,7 +72,12 @@ static void assert_case_agrees(qkv_attention a, size_t c, size_t e, layout where
 {
     a = with_choice(a, c);
     a.mask = extras[e].mask;
-    if (takes_softcap(&a)) a.softcap = extras[e].softcap;
+    /* Not so low that most scores of wide dots end up equal. */
+    double spread = a.score == QKV_SCORE_DOT ? sqrt((double)a.d_k) : 1;
+    if (takes_softcap(&a)) a.softcap = extras[e].softcap * spread;
+    a.dropout = extras[e].dropout;
+    a.dropout_seed = seed << 31 | 5;
+    a.dropout_offset = (uint32_t)c;
     int with = extras[e].with;
     if (a.score < QKV_SCORE_GAUSSIAN)
         with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);

@@ -89,6 +89,7 @@ static void every_choice_has_it_under_masks_and_a_parameter_a_head(void **state)
     for (size_t c = 0; c < CHOICES; c++) {
         qkv_attention a = with_choice(shape, c);
         a.mask = (qkv_mask){.causal = true, .causal_offset = 3, .leave_one_out = true};
+        a.dropout = 0.4;
         check(a, WITH_SHARED_BIAS | WITH_MASK | WITH_HEAD_SCALE | WITH_HEAD_BANDWIDTH,
               LAYOUT_ROWS_FIRST, c, 2);
     }

@@ -30,7 +30,9 @@ static void the_number_of_threads_changes_no_bit(void **state)
     };
     for (size_t c = 0; c < 2 * CHOICES; c++) {
         int with = c % 3 ? EVERYTHING : WITH_KEY_BIAS | WITH_SCALE | WITH_BANDWIDTH; /* summed */
-        problem p = problem_of(with_choice(shapes[c % 2], c / 2), with, c);
+        qkv_attention a = with_choice(shapes[c % 2], c / 2);
+        a.dropout = c % 5 == 0 ? 0.4 : 0;
+        problem p = problem_of(a, with, c);
         answer alone = answer_new(&p), y = answer_new(&p);
         assert_ok(qkv_set_num_threads(1));
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &alone));
@@ -49,9 +51,10 @@ static void the_number_of_threads_changes_no_bit(void **state)
 static void strides_change_no_bit(void **state)
 {
     (void)state;
-    const qkv_attention a = {
+    qkv_attention a = {
         .batch = 2, .heads = 4, .kv_heads = 2, .n_q = 37, .n_k = 75, .d_k = 17, .d_v = 18};
     for (size_t c = 0; c < CHOICES; c++) {
+        a.dropout = c % 5 == 0 ? 0.4 : 0;
         problem p = problem_of(with_choice(a, c), EVERYTHING, c);
         answer packed = answer_new(&p), y = answer_new(&p);
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &packed));

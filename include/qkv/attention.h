@@ -127,6 +127,15 @@ typedef struct qkv_attention {
     /* c > 0: each score becomes c tanh(s / c), before bias and mask (Gemma 2, 2024). 0: off. Not
      * with kernels K(u), nor with QKV_UNIFORM, which reads no scores. */
     double softcap;
+
+    /* Each weight becomes 0 with this probability, else 1 / (1 - dropout) times itself (Srivastava
+     * et al. 2014); sum, lse and covariance do not change. 0: off; 1: o = 0. Dropped is what has
+     * word key % 4 < dropout 2^32 of Philox 4x32-10 (Salmon et al. 2011) with the counter {query,
+     * key / 4, batch item * heads + head, dropout_offset} and the key dropout_seed, low half first:
+     * the same forward and backward, for any threads. */
+    double dropout;
+    uint64_t dropout_seed;
+    uint32_t dropout_offset; /* the number of the call, say */
 } qkv_attention;
 
 /* ---- The data -------------------------------------------------------------------------------- */
@@ -214,7 +223,7 @@ typedef struct qkv_results_f32 {
      * both passes count from the same number to the bit. */
     qkv_slot_f32 row_max;
     qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1]: log of the sum, without row_max */
-    qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k]: alpha */
+    qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k]: alpha, after dropout */
 } qkv_results_f32;
 
 /* The same in double. */

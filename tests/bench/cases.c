@@ -15,7 +15,8 @@ static const struct {
     bool causal, gaussian, tape;
     ptrdiff_t window; /* keys seen on either side, 0: all */
     bool bias, slopes, sink;
-    double softcap;
+    double softcap, dropout;
+    qkv_normalize normalize;
 } lines[] = {
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 64, .d_v = 64},
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 128, .d_v = 128},
@@ -37,6 +38,10 @@ static const struct {
     {"slopes", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .slopes = true},
     {"sink", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .sink = true},
     {"softcap", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .softcap = 30},
+    {"dropout", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .dropout = 0.1},
+    {"top_k", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_TOP_K},
+    {"sparsemax", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_SPARSEMAX},
+    {"entmax_15", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_ENTMAX_15},
     {"heads", F32, BOTH, 8, 1024, 1024, .d_k = 64, .d_v = 64},
     {"speedup", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .measure = SPEEDUP},
     {"decode_gbytes", F32, FORWARD, 1, 1, 1000000, .d_k = 64, .d_v = 64, .measure = GBYTES},
@@ -75,7 +80,10 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                                  .window = lines[line].window > 0,
                                  .window_left = lines[line].window,
                                  .window_right = lines[line].window},
-                        .softcap = lines[line].softcap};
+                        .softcap = lines[line].softcap,
+                        .dropout = lines[line].dropout,
+                        .normalize = lines[line].normalize,
+                        .top_k = lines[line].normalize == QKV_TOP_K ? 32 : 0};
 }
 
 bool case_at(int i, bool quick, bench_case *c)
