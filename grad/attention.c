@@ -169,7 +169,8 @@ static void load_rows(FN(qkv_grad_block) *g)
 static void find_row_terms(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
-    real g_dw[QKV_LANES] = {0}, sum[QKV_LANES] = {0};
+    real g_dw[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES))) = {0};
+    real sum[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES))) = {0};
     IN(qkv_span) span = IN(qkv_mask_span)(t);
     for (ptrdiff_t k0 = span.first / QKV_BACK_KEYS * QKV_BACK_KEYS; k0 < span.end;
          k0 += QKV_BACK_KEYS) {

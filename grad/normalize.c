@@ -71,31 +71,38 @@ static void kernel_sum(FN(qkv_grad_block) *g)
         }
 }
 
-/* How the weight moves with its exponent, before the row's term. */
-static real sparse_slope(const qkv_attention *a, real w)
+/* How weights move with their exponents, before the row's term: 0 where nothing is selected. */
+INLINE vec sparse_slope(const qkv_attention *a, vec w)
 {
-    return a->normalize == QKV_ENTMAX_15 ? sqrt(w) : w != w ? w : w > 0;
+    if (a->normalize == QKV_SPARSEMAX) return choose(w > 0, splat(1), w);
+    for (int i = 0; i < QKV_VEC; i++) w[i] = sqrt(w[i]);
+    return w;
 }
 
 void IN(qkv_sparse_row_terms)(const FN(qkv_grad_block) *g, real *g_dw, real *sum)
 {
     const FN(qkv_block) *t = &g->t;
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < t->n_q; i++) {
-            int x = j * QKV_LANES + i;
-            if (!FN(qkv_pair)(t, j, i)) continue;
-            real slope = sparse_slope(&t->in->a, t->w[x]);
-            sum[i] += slope;
-            g_dw[i] += slope * g->dw[x];
+    for (int i = 0; i < t->vectors * QKV_VEC; i += QKV_VEC) {
+        vec products = load(g_dw + i), slopes = load(sum + i);
+        for (int x = i; x < t->n_k * QKV_LANES; x += QKV_LANES) {
+            vec slope = sparse_slope(&t->in->a, load(t->w + x));
+            slopes += slope;
+            products += choose(slope == 0, splat(0), slope * load(g->dw + x));
         }
+        store(g_dw + i, products);
+        store(sum + i, slopes);
+    }
 }
 
 static void sparse(FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;
-    for (int x = 0; x < t->n_k * QKV_LANES; x++)
-        g->ds[x] = g->dw[x] =
-            sparse_slope(&t->in->a, t->w[x]) * (g->dw[x] - g->delta[x % QKV_LANES]);
+    for (int x = 0; x < t->n_k * QKV_LANES; x += QKV_VEC) {
+        vec rest = load(g->dw + x) - load(g->delta + x % QKV_LANES);
+        vec ds = sparse_slope(&t->in->a, load(t->w + x)) * rest;
+        store(g->ds + x, ds);
+        store(g->dw + x, ds);
+    }
 }
 
 /* w (1 - w) without the cancellation of 1 - w near 1. */

@@ -17,6 +17,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
     t->b = qkv_take(&c, r, keys, QKV_LANES);
     t->s = t->w = qkv_take(&c, r, keys, QKV_LANES);
     t->exponents = qkv_take(&c, r, qkv_selects(a) ? a->n_k : 0, QKV_LANES);
+    qkv_take(&c, r, a->top_k ? a->n_k : 0, QKV_LANES); /* follow the exponents */
     t->from = qkv_take(&c, r, QKV_LANES, 1);
     t->tile_max = qkv_take(&c, r, QKV_LANES, 1);
     t->tile_sum = qkv_take(&c, r, QKV_LANES, 1);
@@ -146,15 +147,17 @@ bool IN(qkv_block_tile)(FN(qkv_block) *t, ptrdiff_t k0, int n)
 void IN(qkv_block_scan)(FN(qkv_block) *t, int keys)
 {
     if (!qkv_needs_scan(&t->in->a)) return;
-    bool selects = qkv_selects(&t->in->a);
+    bool selects = qkv_selects(&t->in->a), again = false;
     IN(qkv_span) span = IN(qkv_mask_span)(t);
-    for (ptrdiff_t k0 = span.first / keys * keys; k0 < span.end; k0 += keys) {
-        bool seen = IN(qkv_block_mask)(t, k0, keys);
-        if (seen) score(t, NULL);
-        if (selects)
-            IN(qkv_select_keep)(t, seen);
-        else if (seen)
-            IN(qkv_normalize_scan)(t);
-    }
-    if (selects) IN(qkv_select_end)(t);
+    do {
+        for (ptrdiff_t k0 = span.first / keys * keys; k0 < span.end; k0 += keys) {
+            bool seen = IN(qkv_block_mask)(t, k0, keys);
+            if (seen) score(t, NULL);
+            if (selects && !again)
+                IN(qkv_select_keep)(t, seen);
+            else if (seen)
+                (selects ? IN(qkv_select_find) : IN(qkv_normalize_scan))(t);
+        }
+        again = selects && !again && !IN(qkv_select_end)(t);
+    } while (again);
 }

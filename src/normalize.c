@@ -227,10 +227,6 @@ static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
 {
     const qkv_attention *a = &t->in->a;
     if (a->normalize == QKV_UNIFORM) return 1 / t->best[i]; /* there are no scores */
-    if (a->normalize == QKV_TOP_K_UNIFORM)
-        return t->best[i] != t->best[i] ? t->best[i] : t->threshold[i];
-    if (a->normalize == QKV_SPARSEMAX || a->normalize == QKV_ENTMAX_15)
-        return IN(qkv_sparse_weight)(t, i, x);
     real e = t->s[x] + FN(qkv_bias_at)(t, x);
     switch (a->normalize) {
     case QKV_HARD:
@@ -259,6 +255,10 @@ static void hide(FN(qkv_block) *t)
 
 static void direct_weights(FN(qkv_block) *t)
 {
+    if (qkv_selects(&t->in->a)) {
+        IN(qkv_select_weights)(t);
+        return;
+    }
     for (int x = 0; x < t->n_k * QKV_LANES; x++)
         t->w[x] = direct_weight(t, x % QKV_LANES, x, t->k0 + x / QKV_LANES);
     hide(t);

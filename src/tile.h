@@ -95,7 +95,8 @@ typedef struct FN(qkv_block) {
     real *best;
     ptrdiff_t *winner; /* by the scan: the key of best, the last one for top-k; -1 for none */
     real *threshold; /* by the scan of sparsemax and entmax, counted from best; top-k: 1 / count */
-    real *exponents; /* of the walk, for the scan of select.c: QKV_LANES x n_k */
+    real *exponents; /* of the walk, for the scan of select.c: n_k rows; top-k: and as
+                          many again for maxima of groups */
 
     real *o; /* d_v x QKV_LANES, the pooled values so far */
 } FN(qkv_block);
@@ -166,13 +167,14 @@ real IN(qkv_kernel_weight)(const qkv_attention *a, real u2);
 /* ---- select.c ---- */
 /* The scan's tile: its exponents are kept; seen false if there are none. */
 void IN(qkv_select_keep)(FN(qkv_block) *t, bool seen);
-void IN(qkv_select_end)(FN(qkv_block) *t); /* kept exponents -> best, winner, threshold */
+/* Kept exponents -> best, winner, threshold. False if, of equals, not all are selected: then all
+ * tiles must pass once more, by the next, in order. */
+bool IN(qkv_select_end)(FN(qkv_block) *t);
+void IN(qkv_select_find)(FN(qkv_block) *t); /* winner */
 /* Hides the pairs that are not selected; sets coverage. */
 void IN(qkv_select_tile)(FN(qkv_block) *t);
-/* s + b of element x. */
-real IN(qkv_exponent_at)(const FN(qkv_block) *t, int x);
-/* Of an element that is selected, of lane i. */
-real IN(qkv_sparse_weight)(const FN(qkv_block) *t, int i, int x);
+/* w, but of top-k softmax. */
+void IN(qkv_select_weights)(FN(qkv_block) *t);
 /* ---- dropout.c ---- */
 /* The factor of each weight of the tile, 0 or 1 / (1 - p), to keep and onto w; either may be NULL. */
 void IN(qkv_dropout)(const FN(qkv_block) *t, real *keep, real *w);

@@ -10,7 +10,7 @@
 #include <stdint.h>
 #include <string.h>
 
-#ifdef __AVX512F__
+#ifdef __SSE2__
 #include <immintrin.h>
 #endif
 
@@ -86,6 +86,28 @@ INLINE vec choose(ivec where, vec a, vec b)
 INLINE vec magnitude(vec x)
 {
     return (vec)((ivec)x & ~(ivec)splat((real)-0.0));
+}
+
+/* Bit i: is lane i of the comparison all ones? */
+INLINE unsigned which(ivec mask)
+{
+#if defined(__AVX512F__) && QKV_REAL == 32
+    return (unsigned)_mm512_movepi32_mask((__m512i)mask);
+#elif defined(__AVX512F__)
+    return (unsigned)_mm512_movepi64_mask((__m512i)mask);
+#elif defined(__AVX2__) && QKV_REAL == 32
+    return (unsigned)_mm256_movemask_ps((__m256)mask);
+#elif defined(__AVX2__)
+    return (unsigned)_mm256_movemask_pd((__m256d)mask);
+#elif defined(__SSE2__) && QKV_REAL == 32
+    return (unsigned)_mm_movemask_ps((__m128)mask);
+#elif defined(__SSE2__)
+    return (unsigned)_mm_movemask_pd((__m128d)mask);
+#else
+    unsigned bits = 0;
+    for (int i = 0; i < QKV_VEC; i++) bits |= (unsigned)(mask[i] & 1) << i;
+    return bits;
+#endif
 }
 
 /* The larger of each pair; b where either is NaN. */
