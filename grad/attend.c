@@ -28,6 +28,8 @@ qkv_status FN(qkv_attention_backward)(const qkv_attention *a, const FN(qkv_opera
     a = &inputs.a;
     if (!status) status = FN(qkv_cotangents_resolve)(a, saved, d_out, &to, &list);
     if (!status) status = FN(qkv_gradients_resolve)(a, d_in, &to, &list);
+    if (!status && a->score == QKV_SCORE_USER && inputs.user_score && !inputs.user_score->backward)
+        status = qkv_fail(QKV_E_ARG, "%s: user_score has no backward", list.who);
     if (!status) status = qkv_slot_list_check(&list);
     if (status || !a->batch || !a->heads || !a->n_q) return status;
     const FN(qkv_backward_kernels) *kernels = kernels_of(list.who);

@@ -114,15 +114,15 @@ static size_t common(const qkv_attention *a)
     return plan_layout(&p, a, NULL);
 }
 
-/* Padded rows of a block, times factor. What is not finite becomes 0 and is added by outer.c; true
- * if everything is finite. */
+/* Padded rows of a block, each times a factor. What is not finite becomes 0 and is added by outer.c;
+ * true if everything is finite. */
 static bool load_padded(real *rows, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d,
-                        real factor)
+                        const real *factors)
 {
     ptrdiff_t ld = IN(qkv_padded)(d);
     if (ld) memset(rows, 0, sizeof(real) * (size_t)(t->n_q * ld));
     for (int i = 0; i < t->n_q && from->data; i++) {
-        const real *x = FN(qkv_at)(from, t->batch, t->head, t->q0 + i);
+        const real *x = FN(qkv_at)(from, t->batch, t->head, t->q0 + i), factor = factors[i];
         if (from->stride[3] == 1)
             for (ptrdiff_t c = 0; c < d; c++) rows[i * ld + c] = x[c] * factor;
         else
@@ -194,8 +194,12 @@ static void begin_block(walk *w, int i, ptrdiff_t batch, ptrdiff_t head, ptrdiff
     real *q = w->q_rows + row * IN(qkv_padded)(d_k), *d_o = w->d_o_rows + row * IN(qkv_padded)(d_v);
     g->q_rows = q;
     g->d_o_rows = d_o;
-    g->q_finite = load_padded(q, &t->in->q, t, d_k, t->scale);
-    g->d_o_finite = load_padded(d_o, &g->to->d_o, t, d_v, 1);
+    real factors[QKV_LANES];
+    for (int x = 0; x < t->n_q; x++)
+        factors[x] = a->score == QKV_SCORE_COSINE ? t->scale * t->q_inverse[x] : t->scale;
+    g->q_finite = load_padded(q, &t->in->q, t, d_k, factors);
+    for (int x = 0; x < t->n_q; x++) factors[x] = 1;
+    g->d_o_finite = load_padded(d_o, &g->to->d_o, t, d_v, factors);
     const FN(qkv_view) *from = &g->to->d_o;
     if (from->data && d_v) IN(qkv_to_lanes)
     (g->d_o, FN(qkv_at)(from, batch, head, t->q0), from->stride[2], from->stride[3], t->n_q, d_v,
@@ -254,7 +258,7 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
 {
     FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
-    bool fused = a->normalize == QKV_SOFTMAX && !qkv_is_distance(a);
+    bool fused = a->normalize == QKV_SOFTMAX && qkv_is_dot(a);
     g->seen = IN(qkv_block_mask)(t, k0, QKV_BACK_KEYS);
     if (!g->seen) return;
     if (fused) {
@@ -291,7 +295,7 @@ static void add_keys(walk *w)
     const FN(qkv_block) *t = &w->g[last].t;
     if (to->v.data && a->d_v) IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DV, w->scratch);
     if (!to->k.data || a->d_k == 0 || !scores_move(a)) return;
-    if (qkv_is_distance(a))
+    if (!qkv_is_dot(a))
         IN(qkv_add_rows)(&to->k, t, n_k, w->g[0].dk, a->d_k, a->d_k);
     else
         IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DK, w->scratch);
@@ -331,7 +335,7 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
     for (int i = 0; i < w->blocks; i++) IN(qkv_score_backward_end)(&w->g[i]);
 }
 
-/* The walks' sums, in order, into dscale and dbandwidth. */
+/* The walks' sums, in order, into the gradients of what all share. */
 static void add_parameters(const plan *p)
 {
     const qkv_attention *a = &p->in->a;
@@ -342,10 +346,10 @@ static void add_parameters(const plan *p)
         if (to->scale.data) *FN(qkv_at)(&to->scale, b, h, 0) += partial[0];
         if (to->slopes.data) *FN(qkv_at)(&to->slopes, b, h, 0) += partial[IN(qkv_at_slopes)(a)];
         if (to->sink.data) *FN(qkv_at)(&to->sink, b, h, 0) += partial[IN(qkv_at_sink)(a)];
-        if (!to->bandwidth.data) continue;
-        real *dh = FN(qkv_at)(&to->bandwidth, b, h, 0);
+        if (!to->parameters.data) continue;
+        real *dp = FN(qkv_at)(&to->parameters, b, h, 0);
         for (ptrdiff_t c = 0; c < a->bandwidths; c++)
-            dh[c * to->bandwidth.stride[3]] += partial[1 + c];
+            dp[c * to->parameters.stride[3]] += partial[1 + c];
     }
 }
 

@@ -53,8 +53,8 @@ qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operan
                                      FN(qkv_gradients) *to, qkv_slot_list *list)
 {
     if (!d_in) return qkv_fail(QKV_E_ARG, "%s: d_in is NULL", list->who);
-    if (d_in->bandwidth.data && !qkv_is_distance(a))
-        return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", list->who);
+    qkv_status status = FN(qkv_parameters_check)(list->who, a, d_in);
+    if (status) return status;
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, d_in, dims);
     to->q = FN(qkv_view_of)(&d_in->q, dims[0]);
@@ -62,8 +62,9 @@ qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operan
     to->v = FN(qkv_view_of)(&d_in->v, dims[2]);
     to->bias = FN(qkv_view_of)(&d_in->bias, dims[3]);
     to->scale = FN(qkv_parameter_view)(&d_in->scale, dims[4]);
-    to->bandwidth = FN(qkv_parameter_view)(&d_in->bandwidth, dims[5]);
-    to->slopes = FN(qkv_head_view)(&d_in->slopes, dims[6]);
-    to->sink = FN(qkv_head_view)(&d_in->sink, dims[7]);
+    to->parameters = qkv_is_distance(a) ? FN(qkv_parameter_view)(&d_in->bandwidth, dims[5])
+                                        : FN(qkv_parameter_view)(&d_in->w, dims[6]);
+    to->slopes = FN(qkv_head_view)(&d_in->slopes, dims[7]);
+    to->sink = FN(qkv_head_view)(&d_in->sink, dims[8]);
     return FN(qkv_operands_list)(a, d_in, true, list);
 }

@@ -5,17 +5,18 @@
 #include "grad/tape.h"
 #include "src/real.h"
 
-enum { INPUTS = 8 };
+enum { INPUTS = 9 };
 
 typedef struct call {
     const qkv_attention *attention;
     const qkv_slot_bool *mask;
     const int64_t *lengths, *causal_offsets;
-    /* Which of q, k, v, bias, scale, bandwidth, slopes, sink the inputs are, in this order. */
+    const void *user_score;
+    /* Which of q, k, v, bias, scale, bandwidth, w, slopes, sink the inputs are, in this order. */
     bool present[INPUTS];
 } call;
 
-enum { Q, K, V, BIAS, SCALE, BANDWIDTH, SLOPES, SINK };
+enum { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK };
 
 typedef struct attend_state {
     qkv_attention a;
@@ -122,6 +123,14 @@ static qkv_status parameter_slots(qkv_tape *tape, const qkv_node *node, attend_s
         s->in.bandwidth.data = h->value;
         s->a.bandwidths = (ptrdiff_t)h->size;
     }
+    const qkv_node *w = x[W];
+    ptrdiff_t n = s->a.score == QKV_SCORE_USER ? s->a.bandwidths : s->a.d_k;
+    if (w && (w->rank != 1 || w->dim[0] != n))
+        return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                             "w has %zu elements and rank %d, expected "
+                             "[%td]",
+                             w->size, w->rank, n);
+    if (w) s->in.w.data = w->value;
     return QKV_OK;
 }
 
@@ -142,7 +151,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     attend_state *s = qkv_node_take(tape, node, 1, sizeof *s);
     if (!s) return QKV_E_NOMEM;
     *s = (attend_state){.a = *given->attention};
-    s->a.bandwidths = 0;
+    if (s->a.score != QKV_SCORE_USER) s->a.bandwidths = 0;
     node->state = s;
     const qkv_node *x[INPUTS] = {0};
     for (int i = 0, n = 0; i < INPUTS; i++) {
@@ -156,6 +165,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (given->mask) s->in.mask = *given->mask;
     s->in.lengths = given->lengths;
     s->in.causal_offsets = given->causal_offsets;
+    s->in.user_score = given->user_score;
     if (x[BIAS] && bias_slot(tape, node, &s->a, x[BIAS], &s->in.bias)) return tape->status;
     if (parameter_slots(tape, node, s, x) || save_slots(tape, node, s)) return tape->status;
     ptrdiff_t dim[4];
@@ -232,6 +242,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     d_in.bias.data = gradient[BIAS];
     d_in.scale.data = gradient[SCALE];
     d_in.bandwidth.data = gradient[BANDWIDTH];
+    d_in.w.data = gradient[W];
     d_in.slopes.data = gradient[SLOPES];
     d_in.sink.data = gradient[SINK];
     const FN(qkv_results) d_out = {.o.data = node->gradient};
@@ -244,16 +255,47 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_attend) = {shape, forward, backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+/* The last two axes swapped. */
+static qkv_var transposed(qkv_tape *tape, qkv_var x)
+{
+    static const int axes[] = {0, 2, 1};
+    return qkv_transpose(tape, x, qkv_shape_of(tape, x).rank == 3 ? axes : NULL);
+}
+
+/* q and k become what the dot, or the additive score's sum, is taken of. */
+static qkv_status project(qkv_tape *tape, const qkv_attention *a, qkv_attend_vars *in)
+{
+    bool plain = a->score == QKV_SCORE_SCALED_DOT || a->score == QKV_SCORE_DOT;
+    bool w = in->w_q.generation || in->w_k.generation;
+    if (in->m.generation && !plain) {
+        qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "m does not go with a score that is no dot");
+        return QKV_E_ARG;
+    }
+    if (w && a->score != QKV_SCORE_ADDITIVE) {
+        qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG,
+                   "w_q and w_k do not go with a score other than QKV_SCORE_ADDITIVE");
+        return QKV_E_ARG;
+    }
+    if (in->m.generation) in->q = qkv_matmul(tape, in->q, in->m);
+    if (in->w_q.generation) in->q = qkv_matmul(tape, in->q, transposed(tape, in->w_q));
+    if (in->w_k.generation) in->k = qkv_matmul(tape, in->k, transposed(tape, in->w_k));
+    return QKV_OK;
+}
+
 qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in)
 {
     if (!tape || !a || !in)
         return qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "%s is NULL", a ? "in" : "a");
-    const qkv_var all[INPUTS] = {in->q,     in->k,         in->v,      in->bias,
-                                 in->scale, in->bandwidth, in->slopes, in->sink};
+    qkv_attend_vars projected = *in;
+    if (project(tape, a, &projected)) return (qkv_var){0};
+    in = &projected;
+    const qkv_var all[INPUTS] = {in->q,         in->k, in->v,      in->bias, in->scale,
+                                 in->bandwidth, in->w, in->slopes, in->sink};
     call arguments = {.attention = a,
                       .mask = in->mask,
                       .lengths = in->lengths,
-                      .causal_offsets = in->causal_offsets};
+                      .causal_offsets = in->causal_offsets,
+                      .user_score = in->user_score};
     qkv_var inputs[INPUTS];
     int n = 0;
     for (int i = 0; i < INPUTS; i++) {
@@ -298,6 +340,32 @@ static qkv_var modified(qkv_tape *tape, const qkv_var *x)
     const qkv_attention a = {.softcap = 0.7, .mask = {.causal = true, .causal_offset = 1}};
     const qkv_attend_vars in = {
         .q = x[0], .k = x[1], .v = x[2], .bias = x[3], .slopes = x[4], .sink = x[5]};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var unit_length(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .scale = x[3]};
+    return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_COSINE}, &in);
+}
+
+static qkv_var bilinear(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .m = x[3]};
+    return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_DOT}, &in);
+}
+
+static qkv_var additive(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {
+        .q = x[0], .k = x[1], .v = x[2], .w_q = x[3], .w_k = x[4], .w = x[5]};
+    return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_ADDITIVE}, &in);
+}
+
+static qkv_var dropout(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.dropout = 0.3, .dropout_seed = 3};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
     return qkv_attend(tape, &a, &in);
 }
 
@@ -457,6 +525,26 @@ const qkv_op_case qkv_cases_attend[] = {
      .lower = 0.5,
      .upper = 2,
      .apply = gaussian},
+    {.label = "attend cosine, scale",
+     .n_input = 4,
+     .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}, {0}},
+     .apply = unit_length},
+    {.label = "attend bilinear",
+     .n_input = 4,
+     .input = {{2, {5, 4}}, {2, {7, 3}}, {2, {7, 2}}, {2, {4, 3}}},
+     .apply = bilinear},
+    {.label = "attend bilinear, a matrix a head",
+     .n_input = 4,
+     .input = {{4, {1, 2, 3, 4}}, {4, {1, 1, 5, 3}}, {4, {1, 1, 5, 2}}, {3, {2, 4, 3}}},
+     .apply = bilinear},
+    {.label = "attend additive",
+     .n_input = 6,
+     .input = {{2, {5, 4}}, {2, {7, 3}}, {2, {7, 2}}, {2, {6, 4}}, {2, {6, 3}}, {1, {6}}},
+     .apply = additive},
+    {.label = "attend dropout",
+     .n_input = 3,
+     .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}},
+     .apply = dropout},
     KERNEL_CASE(triangular),
     KERNEL_CASE(epanechnikov),
     KERNEL_CASE(biweight),

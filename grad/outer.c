@@ -77,14 +77,17 @@ static void outer_not_finite(const FN(qkv_grad_block) *g, const outer *x, qkv_ou
     const FN(qkv_block) *t = &g->t;
     bool dv = which == QKV_OUTER_DV;
     const FN(qkv_view) *from = dv ? &g->to->d_o : &t->in->q;
-    const real *p = dv ? t->w : g->ds, factor = dv ? 1 : t->scale;
+    const real *p = dv ? t->w : g->ds;
+    bool unit = !dv && t->in->a.score == QKV_SCORE_COSINE;
     ptrdiff_t d = dv ? t->in->a.d_v : t->in->a.d_k;
-    for (int i = 0; i < t->n_q; i++)
+    for (int i = 0; i < t->n_q; i++) {
+        real factor = dv ? 1 : unit ? t->scale * t->q_inverse[i] : t->scale;
         for (ptrdiff_t c = 0; c < d; c++) {
             real y = FN(qkv_at)(from, t->batch, t->head, t->q0 + i)[c * from->stride[3]] * factor;
             for (int j = 0; j < t->n_k && !isfinite(y); j++)
                 if (FN(qkv_pair)(t, j, i)) x->dx[j * x->stride + c] += p[j * QKV_LANES + i] * y;
         }
+    }
 }
 
 void IN(qkv_add_rows)(const FN(qkv_view) *to, const FN(qkv_block) *t, int n_k, const real *rows,
@@ -94,6 +97,19 @@ void IN(qkv_add_rows)(const FN(qkv_view) *to, const FN(qkv_block) *t, int n_k, c
     for (int j = 0; j < n_k; j++)
         for (ptrdiff_t c = 0; c < d; c++)
             x[j * to->stride[2] + c * to->stride[3]] += rows[j * ld + c];
+}
+
+/* From the gradients of keys k / |k| of unit length to those of k: (dx - x x'dx) / |k|. */
+static void through_length(const FN(qkv_block) *t, int n_k, real *dx, ptrdiff_t ld)
+{
+    ptrdiff_t d = t->in->a.d_k;
+    for (int j = 0; j < n_k; j++, dx += ld) {
+        const real *x = t->k.packed + j * d;
+        real along = 0;
+        for (ptrdiff_t c = 0; c < d; c++) along += dx[c] == 0 ? 0 : x[c] * dx[c];
+        for (ptrdiff_t c = 0; c < d; c++)
+            dx[c] = along == 0 && dx[c] == 0 ? 0 : (dx[c] - x[c] * along) * t->k_inverse[j];
+    }
 }
 
 static outer outer_of(const FN(qkv_grad_block) *g, qkv_outer which, ptrdiff_t ld)
@@ -108,7 +124,8 @@ void IN(qkv_outer_add)(const FN(qkv_grad_block) *g, int blocks, int n_k, qkv_out
     const qkv_attention *a = &g->t.in->a;
     const FN(qkv_view) *to = which == QKV_OUTER_DV ? &g->to->v : &g->to->k;
     ptrdiff_t d = which == QKV_OUTER_DV ? a->d_v : a->d_k, ld = IN(qkv_padded)(d);
-    bool direct = d == ld && to->stride[3] == 1;
+    bool unit = which == QKV_OUTER_DK && a->score == QKV_SCORE_COSINE;
+    bool direct = d == ld && to->stride[3] == 1 && !unit;
     real *dx = direct ? FN(qkv_at)(to, g->t.batch, g->t.kv_head, g->t.k0) : scratch;
     ptrdiff_t stride = direct ? to->stride[2] : ld;
     if (!direct) memset(scratch, 0, sizeof(real) * (size_t)(n_k * ld));
@@ -123,5 +140,6 @@ void IN(qkv_outer_add)(const FN(qkv_grad_block) *g, int blocks, int n_k, qkv_out
             if (which == QKV_OUTER_DV ? !g[y].d_o_finite : !g[y].q_finite)
                 outer_not_finite(&g[y], &x, which);
     }
+    if (unit) through_length(&g->t, n_k, scratch, ld);
     if (!direct) IN(qkv_add_rows)(to, &g->t, n_k, scratch, ld, d);
 }

@@ -14,10 +14,17 @@
  *   Cauchy    s = -scale log(1 + sum_c u_c^2): as the Gaussian with 2 ds / (1 + sum_c u_c^2) for
  *             ds, and dscale = -sum ds log(1 + sum_c u_c^2)
  *
+ *   cosine    as the dot of queries and keys of unit length, and through the length |x|:
+ *             dx = (dx^ - x^ x^'dx^) / |x| with x^ = x / |x|   (of keys: outer.c)
+ *   additive  s = scale sum_c w_c r_c, r_c = tanh(q_c + k_c)
+ *             dq_c = scale sum_j ds_j w_c (1 - r_c^2), dk_c the same over i,
+ *             dw_c = scale sum ds r_c,  dscale = sum_c w_c sum ds r_c
+ *
  * A hidden pair takes no part even if its query or key is NaN, hence the pairs are asked where a
  * tile is partly hidden. */
 #include "grad/tile.h"
 #include "src/simd/log.h"
+#include "src/simd/tanh.h"
 
 /* dq += sum_j ds_j k_j, which is pooling the keys by ds. */
 static void dot_queries(FN(qkv_grad_block) *g)
@@ -119,10 +126,67 @@ static void distance(FN(qkv_grad_block) *g)
     }
 }
 
+/* One coordinate of a tile: its dq and dk; returns sum ds r. */
+static real additive_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
+{
+    typedef real lanes[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
+    const FN(qkv_block) *t = &g->t;
+    real w = t->parameters[c];
+    lanes products = {0};
+    real *dq = g->dq + c * QKV_LANES;
+    for (int j = 0; j < t->n_k; j++) {
+        lanes slope = {0};
+        real k = t->k.data[j * t->k.stride + c];
+        for (int i = 0; i < t->vectors * QKV_VEC; i += QKV_VEC) {
+            vec ds = load(g->ds + j * QKV_LANES + i), zero = splat(0);
+            vec r = tanh_of(load(t->q + c * QKV_LANES + i) + k);
+            vec y = choose(ds == 0, zero, ds * w * (1 - r) * (1 + r));
+            store(slope + i, y);
+            store(dq + i, load(dq + i) + y);
+            store(products + i, load(products + i) + choose(ds == 0, zero, ds * r));
+        }
+        g->dk[j * t->in->a.d_k + c] += sum_of_lanes(slope, t->n_q) * t->scale;
+    }
+    return sum_of_lanes(products, t->n_q);
+}
+
+static void additive(FN(qkv_grad_block) *g)
+{
+    for (ptrdiff_t c = 0; c < g->t.in->a.d_k; c++) {
+        real products = additive_coordinate(g, c);
+        g->partial[0] += g->t.parameters[c] * products;
+        g->partial[1 + c] += g->t.scale * products;
+    }
+}
+
+/* da = scale ds, so that what the user adds needs no factor. */
+static void user(FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    const FN(qkv_user_score) *user = t->in->user_score;
+    const FN(qkv_score_tile) tile = IN(qkv_score_tile_of)(t);
+    if (g->to->scale.data) {
+        real *a = t->b, sum = 0; /* the bias is not needed any more */
+        user->forward(user->context, &tile, a);
+        for (int j = 0; j < t->n_k; j++)
+            for (int i = 0; i < t->n_q; i++) {
+                real ds = g->ds[j * QKV_LANES + i];
+                sum += ds == 0 ? 0 : ds * a[j * QKV_LANES + i];
+            }
+        g->partial[0] += sum;
+    }
+    for (int x = 0; x < t->n_k * QKV_LANES; x++) g->ds[x] *= t->scale;
+    user->backward(user->context, &tile, g->ds, g->dq, g->dk, g->partial + 1);
+}
+
 void IN(qkv_score_backward)(FN(qkv_grad_block) *g)
 {
     if (qkv_is_distance(&g->t.in->a))
         distance(g);
+    else if (g->t.in->a.score == QKV_SCORE_ADDITIVE)
+        additive(g);
+    else if (g->t.in->a.score == QKV_SCORE_USER)
+        user(g);
     else if (g->to->q.data || g->to->scale.data)
         dot_queries(g);
 }
@@ -135,12 +199,31 @@ static real scale_gradient(const FN(qkv_grad_block) *g)
     real sum = 0;
     for (int i = 0; i < t->n_q; i++) {
         const real *x = FN(qkv_at)(q, t->batch, t->head, t->q0 + i);
+        real along = 0;
         for (ptrdiff_t c = 0; c < t->in->a.d_k; c++) {
             real dq = g->dq[c * QKV_LANES + i];
-            if (dq != 0) sum += x[c * q->stride[3]] * dq;
+            if (dq != 0) along += x[c * q->stride[3]] * dq;
         }
+        if (t->in->a.score == QKV_SCORE_COSINE && along != 0) along *= t->q_inverse[i];
+        sum += along;
     }
     return sum;
+}
+
+/* dq of queries of unit length becomes that of the queries. */
+static void through_length(FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    const FN(qkv_view) *q = &t->in->q;
+    for (int i = 0; i < t->n_q; i++) {
+        const real *x = FN(qkv_at)(q, t->batch, t->head, t->q0 + i);
+        real along = 0, inverse = t->q_inverse[i], *dq = g->dq + i;
+        for (ptrdiff_t c = 0; c < t->in->a.d_k; c++)
+            if (dq[c * QKV_LANES] != 0) along += x[c * q->stride[3]] * inverse * dq[c * QKV_LANES];
+        for (ptrdiff_t c = 0; c < t->in->a.d_k; c++, dq += QKV_LANES)
+            if (along != 0 || *dq != 0)
+                *dq = (*dq - x[c * q->stride[3]] * inverse * along) * inverse;
+    }
 }
 
 void IN(qkv_score_backward_end)(FN(qkv_grad_block) *g)
@@ -148,9 +231,10 @@ void IN(qkv_score_backward_end)(FN(qkv_grad_block) *g)
     const FN(qkv_block) *t = &g->t;
     const qkv_attention *a = &t->in->a;
     const FN(qkv_view) *to = &g->to->q;
-    if (g->to->scale.data && !qkv_is_distance(a)) g->partial[0] += scale_gradient(g);
+    if (g->to->scale.data && qkv_is_dot(a)) g->partial[0] += scale_gradient(g);
     if (!to->data || a->d_k == 0) return;
-    for (int i = 0; i < QKV_LANES; i++) t->rescale[i] = t->scale;
+    if (a->score == QKV_SCORE_COSINE) through_length(g);
+    for (int i = 0; i < QKV_LANES; i++) t->rescale[i] = a->score == QKV_SCORE_USER ? 1 : t->scale;
     IN(qkv_from_lanes)
     (FN(qkv_at)(to, t->batch, t->head, t->q0), to->stride[2], to->stride[3], t->n_q, a->d_k, g->dq,
      t->rescale, true);

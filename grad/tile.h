@@ -24,8 +24,8 @@ typedef struct FN(qkv_grad_block) {
     const real *db; /* d exponent: dw, or ds where they are the same and fused.c writes one */
     real *keep;     /* of the walk: with dropout, the factor of each weight */
     real *slope;    /* of the walk: with softcap, d capped score / d score */
-    real *dk;       /* distance scores: QKV_BACK_KEYS x d_k, of the walk */
-    real *partial;  /* the walk's dscale, dbandwidth, dslopes, dsink */
+    real *dk;       /* all but dot scores: QKV_BACK_KEYS x d_k, of the walk */
+    real *partial;  /* the walk's dscale, dbandwidth or dw, dslopes, dsink */
     bool q_finite, d_o_finite;
     bool seen; /* something of the tile at hand is; its pairs stand in t.seen, the block's own */
 } FN(qkv_grad_block);
@@ -45,7 +45,7 @@ void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g);
 void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g);   /* dbias += db */
 void IN(qkv_slopes_backward)(const FN(qkv_grad_block) *g); /* dslopes, into partial */
 /* ---- score.c ---- */
-void IN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq; distances: dk and partial too */
+void IN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq; all but dots: dk and partial too */
 /* After the last tile: dq += into the caller's, and dscale of the dot scores into partial. */
 void IN(qkv_score_backward_end)(FN(qkv_grad_block) *g);
 /* ---- outer.c ---- */
@@ -58,7 +58,7 @@ void IN(qkv_outer_add)(const FN(qkv_grad_block) *g, int blocks, int n_k, qkv_out
 void IN(qkv_add_rows)(const FN(qkv_view) *to, const FN(qkv_block) *t, int n_k, const real *rows,
                       ptrdiff_t ld, ptrdiff_t d);
 
-/* Places of a walk's partial sums: dscale first, then dbandwidth, and these. */
+/* Places of a walk's partial sums: dscale first, then dbandwidth or dw, and these. */
 static inline ptrdiff_t IN(qkv_at_slopes)(const qkv_attention *a)
 {
     return 1 + a->bandwidths;

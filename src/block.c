@@ -9,6 +9,8 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
     qkv_cursor c = {.base = memory};
     const size_t r = sizeof(real);
     ptrdiff_t keys = IN(qkv_keys_of)(a);
+    t->parameters = qkv_take(&c, r, a->bandwidths, 1);
+    t->k_inverse = qkv_take(&c, r, keys, 1);
     t->inverse_bandwidth = qkv_take(&c, r, a->d_k, 1);
     t->score_bandwidth = qkv_take(&c, r, a->d_k, 1);
     t->k.packed = qkv_take(&c, r, a->d_k, keys);
@@ -25,6 +27,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
     for (int i = 0; i < blocks; i++) {
         if (i) t[i] = t[0];
         t[i].q = qkv_take(&c, r, a->d_k, QKV_LANES);
+        t[i].q_inverse = qkv_take(&c, r, QKV_LANES, 1);
         t[i].o = qkv_take(&c, r, a->d_v, QKV_LANES);
         t[i].max = qkv_take(&c, r, QKV_LANES, 1);
         t[i].sum = qkv_take(&c, r, QKV_LANES, 1);
@@ -44,9 +47,17 @@ real IN(qkv_scale_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t head)
     return a->score == QKV_SCORE_SCALED_DOT ? 1 / sqrt((real)a->d_k) : 1;
 }
 
+static void load_parameters(FN(qkv_block) *t)
+{
+    const FN(qkv_view) *w = &t->in->parameters;
+    if (!w->data) return;
+    const real *x = FN(qkv_at)(w, t->batch, t->head, 0);
+    for (ptrdiff_t c = 0; c < t->in->a.bandwidths; c++) t->parameters[c] = x[c * w->stride[3]];
+}
+
 static void load_bandwidth(FN(qkv_block) *t)
 {
-    const FN(qkv_view) *h = &t->in->bandwidth;
+    const FN(qkv_view) *h = &t->in->parameters;
     const real *x = h->data ? FN(qkv_at)(h, t->batch, t->head, 0) : NULL;
     ptrdiff_t step = t->in->a.bandwidths > 1 ? h->stride[3] : 0;
     bool folded = t->base_2 && t->in->a.score == QKV_SCORE_GAUSSIAN;
@@ -60,11 +71,18 @@ static void load_bandwidth(FN(qkv_block) *t)
 static void load_queries(FN(qkv_block) *t)
 {
     const FN(qkv_view) *q = &t->in->q;
-    bool distance = qkv_is_distance(&t->in->a);
-    real factor = distance ? 1 : t->base_2 ? t->scale * (real)LOG2E : t->scale;
-    if (t->in->a.d_k) IN(qkv_to_lanes)
-    (t->q, FN(qkv_at)(q, t->batch, t->head, t->q0), q->stride[2], q->stride[3], t->n_q,
-     t->in->a.d_k, t->vectors, factor);
+    const qkv_attention *a = &t->in->a;
+    if (!a->d_k) return;
+    real factor = !qkv_is_dot(a) ? 1 : t->base_2 ? t->scale * (real)LOG2E : t->scale;
+    const real *x = FN(qkv_at)(q, t->batch, t->head, t->q0);
+    IN(qkv_to_lanes)(t->q, x, q->stride[2], q->stride[3], t->n_q, a->d_k, t->vectors, factor);
+    if (a->score != QKV_SCORE_COSINE) return;
+    for (int i = 0; i < t->n_q; i++) {
+        t->q_inverse[i] = IN(qkv_inverse_norm)(x + i * q->stride[2], q->stride[3], a->d_k);
+        for (ptrdiff_t c = 0; c < a->d_k; c++)
+            t->q[c * QKV_LANES + i] =
+                x[i * q->stride[2] + c * q->stride[3]] * t->q_inverse[i] * factor;
+    }
 }
 
 /* First query of a block: all have three vectors, but the last one or two have two if that is how
@@ -88,7 +106,10 @@ void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrd
     t->vectors = (t->n_q + QKV_VEC - 1) / QKV_VEC;
     t->scale = IN(qkv_scale_of)(t->in, batch, head);
     t->base_2 = qkv_is_softmax(a);
-    if (qkv_is_distance(a)) load_bandwidth(t);
+    if (qkv_is_distance(a))
+        load_bandwidth(t);
+    else
+        load_parameters(t);
     load_queries(t);
     IN(qkv_normalize_begin)(t);
 }
@@ -109,6 +130,21 @@ static void load_rows(FN(qkv_rows) *rows, const FN(qkv_view) *from, const FN(qkv
     rows->stride = d;
 }
 
+/* Keys of unit length, for the cosine. */
+static void load_unit_keys(FN(qkv_block) *t)
+{
+    const FN(qkv_view) *k = &t->in->k;
+    ptrdiff_t d = t->in->a.d_k;
+    const real *x = FN(qkv_at)(k, t->batch, t->kv_head, t->k0);
+    for (int j = 0; j < t->n_k; j++, x += k->stride[2]) {
+        t->k_inverse[j] = IN(qkv_inverse_norm)(x, k->stride[3], d);
+        for (ptrdiff_t c = 0; c < d; c++)
+            t->k.packed[j * d + c] = x[c * k->stride[3]] * t->k_inverse[j];
+    }
+    t->k.data = t->k.packed;
+    t->k.stride = d;
+}
+
 bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n)
 {
     const qkv_attention *a = &t->in->a;
@@ -119,7 +155,10 @@ bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n)
     if (t->n_k <= 0 || k0 + t->n_k <= span.first) return false;
     IN(qkv_mask_tile)(t);
     if (t->coverage == QKV_SEES_NONE) return false;
-    load_rows(&t->k, &t->in->k, t, a->d_k);
+    if (a->score == QKV_SCORE_COSINE)
+        load_unit_keys(t);
+    else
+        load_rows(&t->k, &t->in->k, t, a->d_k);
     load_rows(&t->v, &t->in->v, t, a->d_v);
     return true;
 }

@@ -20,9 +20,9 @@ enum {
 
 bool IN(qkv_decode_suits)(const qkv_attention *a)
 {
-    return a->n_q <= FEW && a->n_k >= MANY && a->normalize == QKV_SOFTMAX && !qkv_is_distance(a) &&
-           !a->mask.leave_one_out && !a->mask.window && !(a->softcap > 0) && !(a->dropout > 0) &&
-           a->d_k && a->d_v;
+    return a->n_q <= FEW && a->n_k >= MANY && a->normalize == QKV_SOFTMAX &&
+           a->score <= QKV_SCORE_DOT && !a->mask.leave_one_out && !a->mask.window &&
+           !(a->softcap > 0) && !(a->dropout > 0) && a->d_k && a->d_v;
 }
 
 static ptrdiff_t chunks_of(const qkv_attention *a)

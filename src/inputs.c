@@ -44,6 +44,7 @@ void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
                           ptrdiff_t dims[QKV_OPERANDS][4])
 {
     bool many_scales = in->scale.strided, many_bandwidths = in->bandwidth.strided;
+    bool many_w = in->w.strided;
     const ptrdiff_t d[QKV_OPERANDS][4] = {
         {a->batch, a->heads, a->n_q, a->d_k},
         {a->batch, a->kv_heads, a->n_k, a->d_k},
@@ -51,6 +52,7 @@ void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
         {a->batch, a->heads, a->n_q, a->n_k},
         {many_scales ? a->batch : 1, many_scales ? a->heads : 1, 1, 1},
         {many_bandwidths ? a->batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths},
+        {many_w ? a->batch : 1, many_w ? a->heads : 1, 1, a->bandwidths},
         {in->slopes.strided ? a->batch : 1, a->heads, 1, 1},
         {in->sink.strided ? a->batch : 1, a->heads, 1, 1}};
     memcpy(dims, d, sizeof d);
@@ -61,11 +63,11 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
 {
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, x, dims);
-    const FN(qkv_slot) *slots[] = {&x->q,     &x->k,         &x->v,      &x->bias,
-                                   &x->scale, &x->bandwidth, &x->slopes, &x->sink};
+    const FN(qkv_slot) *slots[] = {&x->q,         &x->k, &x->v,      &x->bias, &x->scale,
+                                   &x->bandwidth, &x->w, &x->slopes, &x->sink};
     static const char *const names[2][QKV_OPERANDS] = {
-        {"q", "k", "v", "bias", "scale", "bandwidth", "slopes", "sink"},
-        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dslopes", "dsink"}};
+        {"q", "k", "v", "bias", "scale", "bandwidth", "w", "slopes", "sink"},
+        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dw", "dslopes", "dsink"}};
     for (int i = 0; i < QKV_OPERANDS; i++) {
         if (!slots[i]->data) continue;
         qkv_extent e = FN(qkv_extent_of)(names[gradients][i], slots[i], dims[i], gradients);
@@ -105,10 +107,27 @@ static qkv_status list_numbers(const qkv_attention *a, const FN(qkv_operands) *i
     return status;
 }
 
+qkv_status FN(qkv_parameters_check)(const char *who, const qkv_attention *a,
+                                    const FN(qkv_operands) *x)
+{
+    if (x->bandwidth.data && !qkv_is_distance(a))
+        return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with %s score", who,
+                        qkv_is_dot(a)                    ? "a dot"
+                        : a->score == QKV_SCORE_ADDITIVE ? "the additive"
+                                                         : "a user's");
+    if (x->w.data && (qkv_is_dot(a) || qkv_is_distance(a)))
+        return qkv_fail(QKV_E_ARG,
+                        "%s: w does not go with a %s score, only with the additive or "
+                        "a user's",
+                        who, qkv_is_dot(a) ? "dot" : "distance");
+    return QKV_OK;
+}
+
 static qkv_status require_operands(const char *who, const qkv_attention *a,
                                    const FN(qkv_operands) *in)
 {
     bool queries = a->batch && a->heads && a->n_q, keys = queries && a->n_k;
+    qkv_status status;
     const struct {
         const char *name;
         const void *data;
@@ -119,8 +138,14 @@ static qkv_status require_operands(const char *who, const qkv_attention *a,
     for (int i = 0; i < 3; i++)
         if (operands[i].needed && !operands[i].data)
             return qkv_fail(QKV_E_ARG, "%s: %s is NULL", who, operands[i].name);
-    if (in->bandwidth.data && !qkv_is_distance(a))
-        return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with a dot score", who);
+    bool user = a->score == QKV_SCORE_USER, own = user || a->score == QKV_SCORE_ADDITIVE;
+    if (queries && own && a->bandwidths && !in->w.data)
+        return qkv_fail(QKV_E_ARG, "%s: w is NULL, expected %td numbers", who, a->bandwidths);
+    if (queries && user && (!in->user_score || !in->user_score->forward))
+        return qkv_fail(QKV_E_ARG, "%s: user_score %s", who,
+                        in->user_score ? "has no forward" : "is NULL");
+    status = FN(qkv_parameters_check)(who, a, in);
+    if (status) return status;
     if (in->sink.data && a->normalize != QKV_SOFTMAX)
         return qkv_fail(QKV_E_ARG, "%s: a sink does not go with a normaliser other than softmax",
                         who);
@@ -154,9 +179,11 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     out->v = FN(qkv_view_of)(&in->v, dims[2]);
     out->bias = FN(qkv_view_of)(&in->bias, dims[3]);
     out->scale = FN(qkv_parameter_view)(&in->scale, dims[4]);
-    out->bandwidth = FN(qkv_parameter_view)(&in->bandwidth, dims[5]);
-    out->slopes = FN(qkv_head_view)(&in->slopes, dims[6]);
-    out->sink = FN(qkv_head_view)(&in->sink, dims[7]);
+    out->parameters = qkv_is_distance(a) ? FN(qkv_parameter_view)(&in->bandwidth, dims[5])
+                                         : FN(qkv_parameter_view)(&in->w, dims[6]);
+    out->slopes = FN(qkv_head_view)(&in->slopes, dims[7]);
+    out->sink = FN(qkv_head_view)(&in->sink, dims[8]);
+    out->user_score = in->user_score;
     out->lengths = in->lengths;
     out->causal_offsets = in->causal_offsets;
     out->mask = in->mask;

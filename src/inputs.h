@@ -26,10 +26,16 @@ static inline bool qkv_needs_scan(const qkv_attention *a)
            (a->normalize == QKV_KERNEL_SUM && a->empty == QKV_EMPTY_NEAREST);
 }
 
-/* Is the score a distance, with bandwidths? */
+/* Is the score a product, of rows as they are or of unit length? */
+static inline bool qkv_is_dot(const qkv_attention *a)
+{
+    return a->score <= QKV_SCORE_COSINE;
+}
+
+/* Is it a distance, with bandwidths? */
 static inline bool qkv_is_distance(const qkv_attention *a)
 {
-    return a->score >= QKV_SCORE_GAUSSIAN;
+    return a->score >= QKV_SCORE_GAUSSIAN && a->score <= QKV_SCORE_CAUCHY;
 }
 
 /* A softmax over all or over some? Their scores count in base 2. */
@@ -65,9 +71,11 @@ static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdif
 /* The inputs, resolved once a call. */
 typedef struct FN(qkv_inputs) {
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
-    FN(qkv_view) q, k, v, bias, scale, bandwidth, slopes, sink;
+    FN(qkv_view) q, k, v, bias, scale, slopes, sink;
+    FN(qkv_view) parameters; /* the bandwidths of a distance, the w of other scores */
     qkv_slot_bool mask;
     const int64_t *lengths, *causal_offsets;
+    const FN(qkv_user_score) *user_score;
 } FN(qkv_inputs);
 
 typedef struct FN(qkv_outputs) {
@@ -81,18 +89,21 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
 /* The same for the results of forward. */
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
                                    FN(qkv_outputs) *views, qkv_slot_list *list);
-enum { QKV_OPERANDS = 8 };
-/* The sizes of q, k, v, bias, scale, bandwidth, slopes, sink. */
+enum { QKV_OPERANDS = 9 };
+/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink. */
 void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
                           ptrdiff_t dims[QKV_OPERANDS][4]);
 /* Adds these arrays (inputs, or their gradients, which are written) to the list. */
 qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list);
 FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
-/* Of scale or bandwidth: packed means one for all batch items and heads. */
+/* Of scale, bandwidth or w: packed means one for all batch items and heads. */
 FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
 /* Of slopes or sink: packed means the same for all batch items. */
 FN(qkv_view) FN(qkv_head_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
+/* QKV_E_ARG for a bandwidth or a w that does not go with the score. */
+qkv_status FN(qkv_parameters_check)(const char *who, const qkv_attention *a,
+                                    const FN(qkv_operands) *x);
 qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const ptrdiff_t dim[4],
                              bool written);
 

@@ -23,18 +23,21 @@ static qkv_status check_sizes(const char *who, const qkv_attention *a, const qkv
     if (f->kv_heads && f->heads % f->kv_heads)
         return qkv_fail(QKV_E_SHAPE, "%s: heads is %td, expected a multiple of kv_heads, %td", who,
                         f->heads, f->kv_heads);
-    if (f->bandwidths != 1 && f->bandwidths != a->d_k)
+    if (f->bandwidths != 1 && f->bandwidths != a->d_k && a->score != QKV_SCORE_USER)
         return qkv_fail(QKV_E_SHAPE, "%s: bandwidths is %td, expected 1 or d_k, %td", who,
                         f->bandwidths, a->d_k);
     return QKV_OK;
 }
+
+static const char *const score_names[] = {"dot",     "dot",    "cosine",   "Gaussian",
+                                          "Laplace", "Cauchy", "additive", "user's"};
 
 static qkv_status check_choices(const char *who, const qkv_attention *a)
 {
     const struct {
         const char *name;
         int value, last;
-    } choices[] = {{"score", (int)a->score, QKV_SCORE_CAUCHY},
+    } choices[] = {{"score", (int)a->score, QKV_SCORE_USER},
                    {"normalize", (int)a->normalize, QKV_NONE_IDENTITY},
                    {"kernel", (int)a->kernel, QKV_KERNEL_CONSTANT},
                    {"empty", (int)a->empty, QKV_EMPTY_ERROR}};
@@ -47,7 +50,7 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
         return qkv_fail(QKV_E_ARG,
                         "%s: a kernel K(u) does not go with a %s score; it needs the distance u "
                         "of QKV_SCORE_GAUSSIAN",
-                        who, a->score < QKV_SCORE_GAUSSIAN ? "dot" : "Laplace or Cauchy");
+                        who, score_names[a->score]);
     if (!(a->softcap >= 0 && a->softcap <= DBL_MAX))
         return qkv_fail(QKV_E_ARG, "%s: softcap is %g, expected a positive number, or 0 for none",
                         who, a->softcap);
@@ -61,9 +64,10 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     if (counts ? a->top_k < 1 : a->top_k != 0)
         return qkv_fail(QKV_E_ARG, "%s: top_k is %td, expected %s", who, a->top_k,
                         counts ? "1 or more" : "0, since the normaliser counts no keys");
-    if (a->score < QKV_SCORE_GAUSSIAN && a->bandwidths > 1)
-        return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but a dot score has none", who,
-                        a->bandwidths);
+    bool distance = a->score >= QKV_SCORE_GAUSSIAN && a->score <= QKV_SCORE_CAUCHY;
+    if (!distance && a->score != QKV_SCORE_USER && a->bandwidths > 1)
+        return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but a %s score has none", who,
+                        a->bandwidths, score_names[a->score]);
     return QKV_OK;
 }
 
@@ -93,7 +97,8 @@ qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t ele
     if (!a) return qkv_fail(QKV_E_ARG, "%s: the problem (qkv_attention *) is NULL", who);
     *filled = *a;
     if (!a->kv_heads) filled->kv_heads = a->heads;
-    if (!a->bandwidths) filled->bandwidths = 1;
+    if (!a->bandwidths && a->score != QKV_SCORE_USER) filled->bandwidths = 1;
+    if (a->score == QKV_SCORE_ADDITIVE) filled->bandwidths = a->d_k;
     qkv_status status = check_sizes(who, a, filled);
     if (!status) status = check_choices(who, a);
     if (!status) status = check_overflow(who, filled, element);

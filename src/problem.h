@@ -25,7 +25,7 @@ typedef struct qkv_extent {
 typedef struct qkv_slot_list {
     const char *who; /* the public function, for messages */
     int n;
-    qkv_extent extent[24];
+    qkv_extent extent[28];
 } qkv_slot_list;
 
 /* filled = a with kv_heads, bandwidths and a causal_offset that lies within the matrix. QKV_E_ARG,

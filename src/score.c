@@ -1,6 +1,7 @@
 /* score.c - first stage: how well does each key of the tile fit each query of the block? */
 #include "simd/log.h"
 #include "simd/product.h"
+#include "simd/tanh.h"
 #include "tile.h"
 
 /* m rows of scores leave the registers; max follows. */
@@ -136,10 +137,82 @@ static void score_distances(FN(qkv_block) *t)
         distance(t, 3, QKV_SCORE_GAUSSIAN);
 }
 
+/* s[j][i] = scale sum_c w[c] tanh(q[c][i] + k[j][c]) */
+static void score_additive(FN(qkv_block) *t)
+{
+    real factor = t->base_2 ? t->scale * (real)LOG2E : t->scale;
+    for (int lane = 0; lane < t->vectors * QKV_VEC; lane += QKV_VEC) {
+        vec max = splat((real)-INFINITY);
+        for (int j = 0; j < t->n_k; j++) {
+            const real *k = t->k.data + j * t->k.stride;
+            vec s = splat(0);
+            for (ptrdiff_t c = 0; c < t->in->a.d_k; c++)
+                s += t->parameters[c] * tanh_of(load(t->q + c * QKV_LANES + lane) + k[c]);
+            s *= factor;
+            max = larger(s, max);
+            store(t->s + j * QKV_LANES + lane, s);
+        }
+        store(t->tile_max + lane, max);
+    }
+}
+
+FN(qkv_score_tile) IN(qkv_score_tile_of)(const FN(qkv_block) *t)
+{
+    return (FN(qkv_score_tile)){.batch = t->batch,
+                                .head = t->head,
+                                .query = t->q0,
+                                .key = t->k0,
+                                .n_q = t->n_q,
+                                .n_k = t->n_k,
+                                .d_k = t->in->a.d_k,
+                                .lanes = QKV_LANES,
+                                .q = t->q,
+                                .k = t->k.data,
+                                .k_stride = t->k.stride,
+                                .w = t->parameters};
+}
+
+static void score_user(FN(qkv_block) *t)
+{
+    const FN(qkv_user_score) *user = t->in->user_score;
+    const FN(qkv_score_tile) tile = IN(qkv_score_tile_of)(t);
+    real factor = t->base_2 ? t->scale * (real)LOG2E : t->scale;
+    user->forward(user->context, &tile, t->s);
+    for (int lane = 0; lane < t->vectors * QKV_VEC; lane += QKV_VEC) {
+        vec max = splat((real)-INFINITY);
+        for (int x = lane; x < t->n_k * QKV_LANES; x += QKV_LANES) {
+            vec s = load(t->s + x) * factor;
+            max = larger(s, max);
+            store(t->s + x, s);
+        }
+        store(t->tile_max + lane, max);
+    }
+}
+
+real IN(qkv_inverse_norm)(const real *x, ptrdiff_t stride, ptrdiff_t n)
+{
+    real most = 0, sum = 0;
+    for (ptrdiff_t c = 0; c < n; c++) {
+        real y = fabs(x[c * stride]);
+        most = y > most || y != y ? y : most;
+    }
+    if (most == 0) return 0;
+    for (ptrdiff_t c = 0; c < n; c++) {
+        real y = x[c * stride] / most;
+        sum += y * y;
+    }
+    real inverse = 1 / most / sqrt(sum);
+    return inverse > REAL_MAX ? REAL_MAX : inverse;
+}
+
 void IN(qkv_score_tile)(FN(qkv_block) *t)
 {
     if (qkv_is_distance(&t->in->a))
         score_distances(t);
+    else if (t->in->a.score == QKV_SCORE_ADDITIVE)
+        score_additive(t);
+    else if (t->in->a.score == QKV_SCORE_USER)
+        score_user(t);
     else
         IN(qkv_dot_tile)
     (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max);

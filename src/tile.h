@@ -69,10 +69,14 @@ typedef struct FN(qkv_block) {
     bool base_2;             /* softmax, top-k: s, b and max are times log2(e), which saves a
                               * multiplication a weight; 1 % of the whole forward pass */
     real scale;              /* of the score */
+    real *parameters;        /* bandwidths: the w of the additive and the user's score */
+    real *q_inverse;         /* QKV_LANES, cosine: 1 / ||q||, 0 for 0; of the block */
+    real *k_inverse;         /* the same of the keys of the tile */
     real *inverse_bandwidth; /* d_k */
     real *score_bandwidth;   /* d_k: what distances are multiplied by; the same, but for the
                               * Gaussian in base 2 times sqrt(|scale| log2(e) / 2) */
-    real *q; /* d_k x QKV_LANES, 0 beyond n_q in its vectors; dot: times scale (and log2(e)) */
+    real *q; /* d_k x QKV_LANES, 0 beyond n_q in its vectors; dot: times scale (and log2(e)), of
+                unit length before that if cosine */
     FN(qkv_rows) k, v;
 
     qkv_coverage coverage;
@@ -131,6 +135,10 @@ typedef struct FN(qkv_pooling) {
 } FN(qkv_pooling);
 
 /* ---- score.c ---- */
+/* 1 / ||x|| for n numbers, stride apart; 0 for zeros. No overflow on the way. */
+real IN(qkv_inverse_norm)(const real *x, ptrdiff_t stride, ptrdiff_t n);
+/* The tile as a user's score sees it. */
+FN(qkv_score_tile) IN(qkv_score_tile_of)(const FN(qkv_block) *t);
 void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
 /* s[j][i] = sum_c x[j][c] lanes[c][i] for n rows; max: the largest s of each lane. */
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,

@@ -5,7 +5,7 @@
 
 #include "qkv/attention.h"
 
-enum { CHOICES = 43 };
+enum { CHOICES = 51 };
 
 static inline bool takes_softcap(const qkv_attention *a)
 {
@@ -26,6 +26,9 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
         {QKV_SCORE_GAUSSIAN, QKV_SOFTMAX, 0},
         {QKV_SCORE_LAPLACE, QKV_SOFTMAX, 0},
         {QKV_SCORE_CAUCHY, QKV_SOFTMAX, 0},
+        {QKV_SCORE_COSINE, QKV_SOFTMAX, 0},
+        {QKV_SCORE_ADDITIVE, QKV_SOFTMAX, 0},
+        {QKV_SCORE_USER, QKV_SOFTMAX, 0},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_TRIANGULAR},
         {QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV},
@@ -48,11 +51,16 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
         {QKV_SCORE_GAUSSIAN, QKV_SPARSEMAX, 0},
         {QKV_SCORE_DOT, QKV_ENTMAX_15, 0},
         {QKV_SCORE_CAUCHY, QKV_ENTMAX_15, 0},
+        {QKV_SCORE_COSINE, QKV_SPARSEMAX, 0},
+        {QKV_SCORE_ADDITIVE, QKV_ENTMAX_15, 0},
+        {QKV_SCORE_USER, QKV_HARD, 0},
         {QKV_SCORE_SCALED_DOT, QKV_NONE_EXP, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_EXP, 0},
         {QKV_SCORE_LAPLACE, QKV_NONE_EXP, 0},
         {QKV_SCORE_CAUCHY, QKV_NONE_EXP, 0},
         {QKV_SCORE_DOT, QKV_NONE_SIGMOID, 0},
+        {QKV_SCORE_USER, QKV_NONE_SIGMOID, 0},
+        {QKV_SCORE_COSINE, QKV_NONE_IDENTITY, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_SIGMOID, 0},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_BOXCAR},
         {QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL, QKV_KERNEL_TRIANGULAR},
@@ -69,6 +77,7 @@ static inline qkv_attention with_choice(qkv_attention a, size_t c)
     a.normalize = choices[c].normalize;
     a.kernel = choices[c].kernel;
     a.empty = QKV_EMPTY_NEAREST;
+    a.bandwidths = a.score == QKV_SCORE_USER ? 2 : 0;
     a.top_k = a.normalize == QKV_TOP_K || a.normalize == QKV_TOP_K_UNIFORM ? 3 : 0;
     return a;
 }

@@ -141,6 +141,39 @@ static void read_back(image *m, const char *what)
     release(m);
 }
 
+/* a(q, k) = sum_c (w_0 q_c + w_1 q_c^2) k_c */
+static void user_forward(void *context, const FN(qkv_score_tile) *t, real *s)
+{
+    (void)context;
+    for (ptrdiff_t j = 0; j < t->n_k; j++)
+        for (ptrdiff_t i = 0; i < t->n_q; i++) {
+            real sum = 0;
+            for (ptrdiff_t c = 0; c < t->d_k; c++) {
+                real q = t->q[c * t->lanes + i];
+                sum += (t->w[0] * q + t->w[1] * q * q) * t->k[j * t->k_stride + c];
+            }
+            s[j * t->lanes + i] = sum;
+        }
+}
+
+static void user_backward(void *context, const FN(qkv_score_tile) *t, const real *da, real *dq,
+                          real *dk, real *dw)
+{
+    (void)context;
+    for (ptrdiff_t j = 0; j < t->n_k; j++)
+        for (ptrdiff_t i = 0; i < t->n_q; i++)
+            for (ptrdiff_t c = 0; c < t->d_k && da[j * t->lanes + i] != 0; c++) {
+                real q = t->q[c * t->lanes + i], k = t->k[j * t->k_stride + c];
+                real d = da[j * t->lanes + i];
+                dq[c * t->lanes + i] += d * (t->w[0] + 2 * t->w[1] * q) * k;
+                dk[j * t->d_k + c] += d * (t->w[0] * q + t->w[1] * q * q);
+                dw[0] += d * q * k;
+                dw[1] += d * q * q * k;
+            }
+}
+
+static const FN(qkv_user_score) user_score = {user_forward, user_backward, NULL};
+
 typedef struct operand_images {
     image at[OPERANDS];
     FN(qkv_operands) slots;
@@ -153,21 +186,24 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
     ptrdiff_t logical[OPERANDS][4] = {[BIAS] = {a->batch, a->heads, a->n_q, a->n_k},
                                       [SCALE] = {1, 1, 1, 1},
                                       [BANDWIDTH] = {1, 1, 1, p->dim[BANDWIDTH][3]},
+                                      [W] = {1, 1, 1, p->dim[W][3]},
                                       [SLOPES] = {1, a->heads, 1, 1},
                                       [SINK] = {1, a->heads, 1, 1}};
     operand_images m = {0};
-    real_slot *slots[OPERANDS] = {&m.slots.q,      &m.slots.k,     &m.slots.v,
-                                  &m.slots.bias,   &m.slots.scale, &m.slots.bandwidth,
-                                  &m.slots.slopes, &m.slots.sink};
+    real_slot *slots[OPERANDS] = {&m.slots.q,    &m.slots.k,      &m.slots.v,
+                                  &m.slots.bias, &m.slots.scale,  &m.slots.bandwidth,
+                                  &m.slots.w,    &m.slots.slopes, &m.slots.sink};
     for (operand x = Q; x < OPERANDS; x++) {
         if (!p->in[x] || !(wanted >> x & 1)) continue;
         if (x <= V) memcpy(logical[x], p->dim[x], sizeof logical[x]);
-        bool one = (x == SCALE || x == BANDWIDTH) && operand_size(p, x) == (size_t)p->dim[x][3];
-        layout how = one ? LAYOUT_PACKED : where; /* unstrided shares these two among all heads */
+        bool shared = x == SCALE || x == BANDWIDTH || x == W;
+        bool one = shared && operand_size(p, x) == (size_t)p->dim[x][3];
+        layout how = one ? LAYOUT_PACKED : where; /* unstrided shares these among all heads */
         m.at[x] = image_of(dense[x], p->dim[x], how);
         *slots[x] = slot_of(&m.at[x], how, logical[x]);
     }
     m.slots.mask.data = p->mask;
+    if (p->a.score == QKV_SCORE_USER) m.slots.user_score = &user_score;
     m.slots.lengths = p->lengths;
     m.slots.causal_offsets = p->causal_offsets;
     return m;

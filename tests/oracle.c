@@ -118,19 +118,62 @@ static long double position(const row *r, ptrdiff_t j)
                          (p->causal_offsets ? p->causal_offsets[r->b] : p->a.mask.causal_offset));
 }
 
+/* Of a query, or of key j. */
+static number length(const row *r, ptrdiff_t j)
+{
+    number sum = 0;
+    for (ptrdiff_t c = 0; c < r->p->a.d_k; c++) {
+        number x = j < 0 ? query(r, c) : key(r, j, c);
+        sum += x * x;
+    }
+    return csqrtl(sum);
+}
+
+static number parameter(const row *r, ptrdiff_t c)
+{
+    return element(r, W, r->h, 0, c);
+}
+
+/* One coordinate's part of a(q, k), for the scores that add such parts. */
+static number term_of(const row *r, ptrdiff_t j, ptrdiff_t c)
+{
+    number q = query(r, c), k = key(r, j, c), x = (q - k) / bandwidth(r, c);
+    switch (r->p->a.score) {
+    case QKV_SCORE_SCALED_DOT:
+    case QKV_SCORE_DOT:
+        break;
+    case QKV_SCORE_COSINE:
+        return q * k / (length(r, -1) * length(r, j));
+    case QKV_SCORE_GAUSSIAN:
+        return -x * x / 2;
+    case QKV_SCORE_LAPLACE:
+        return creall(x) > 0 ? -x : x;
+    case QKV_SCORE_CAUCHY:
+        return x * x;
+    case QKV_SCORE_ADDITIVE:
+        return parameter(r, c) * ctanhl(q + k);
+    case QKV_SCORE_USER: /* compute.c's */
+        return (parameter(r, 0) * q + parameter(r, 1) * q * q) * k;
+    }
+    return q * k;
+}
+
 static void score(row *r, ptrdiff_t j)
 {
     number sum = 0;
     long double size = 0;
     qkv_score kind = r->p->a.score;
     for (ptrdiff_t c = 0; c < r->p->a.d_k; c++) {
-        number x = (query(r, c) - key(r, j, c)) / bandwidth(r, c);
-        number term = kind == QKV_SCORE_GAUSSIAN  ? -x * x / 2
-                      : kind == QKV_SCORE_LAPLACE ? (creall(x) > 0 ? -x : x)
-                      : kind == QKV_SCORE_CAUCHY  ? x * x
-                                                  : query(r, c) * key(r, j, c);
+        number term = term_of(r, j, c);
         sum += term;
         size += fabsl(creall(term));
+        if (kind == QKV_SCORE_ADDITIVE) /* the argument's rounding counts */
+            size += fabsl(creall(parameter(r, c))) *
+                    (fabsl(creall(query(r, c))) + fabsl(creall(key(r, j, c))));
+        if (kind == QKV_SCORE_USER) {
+            long double q = fabsl(creall(query(r, c))), w = fabsl(creall(parameter(r, 1)));
+            size += (fabsl(creall(parameter(r, 0))) * q + w * q * q) * fabsl(creall(key(r, j, c)));
+        }
     }
     if (kind == QKV_SCORE_CAUCHY) {
         sum = -clogl(1 + sum);
@@ -590,32 +633,79 @@ static void add(const row *r, answer *y, answer *size, operand x, size_t index, 
     size->d[x][index] += (double)term.size;
 }
 
-/* s = scale a(q, k): one pair's share of the gradients of q, k, scale and bandwidth. */
+/* Up to three parts of a derivative: what rounding is proportional to is the sum of their sizes. */
+static sized chain(sized ds, number a, number b, number c)
+{
+    long double size = fabsl(creall(a)) + fabsl(creall(b)) + fabsl(creall(c));
+    return (sized){ds.x * creall(a + b + c), ds.size * size};
+}
+
+/* da / dq_c, da / dk_c, and da / d parameter c (bandwidth, w); ds already holds the scale. */
+static void add_coordinate(const row *r, answer *y, answer *size, ptrdiff_t j, ptrdiff_t c,
+                           sized ds, number squares)
+{
+    const problem *p = r->p;
+    number q = query(r, c), k = key(r, j, c), h = bandwidth(r, c), x = (q - k) / h, to_h = 0;
+    sized dq, dk, dw = {0, 0};
+    switch (p->a.score) {
+    case QKV_SCORE_SCALED_DOT:
+    case QKV_SCORE_DOT:
+        dq = times(ds, k);
+        dk = times(ds, q);
+        break;
+    case QKV_SCORE_COSINE: {
+        number lq = length(r, -1), lk = length(r, j);
+        dq = chain(ds, k / (lq * lk), -r->a[j] * q / (lq * lq), 0);
+        dk = chain(ds, q / (lq * lk), -r->a[j] * k / (lk * lk), 0);
+        break;
+    }
+    case QKV_SCORE_ADDITIVE: {
+        number t = ctanhl(q + k), w = parameter(r, c);
+        dw = times(ds, t);
+        dq = dk = chain(ds, w, -w * t * t, 0);
+        break;
+    }
+    case QKV_SCORE_USER: {
+        number a = parameter(r, 0), b = parameter(r, 1);
+        dq = chain(ds, a * k, 2 * b * q * k, 0);
+        dk = chain(ds, a * q, b * q * q, 0);
+        add(r, y, size, W, operand_index(p, W, r->b, r->h, 0, 0), times(ds, q * k));
+        add(r, y, size, W, operand_index(p, W, r->b, r->h, 0, 1), times(ds, q * q * k));
+        break;
+    }
+    default: {
+        number slope = p->a.score == QKV_SCORE_LAPLACE  ? (creall(x) > 0) - (creall(x) < 0)
+                       : p->a.score == QKV_SCORE_CAUCHY ? 2 * x / (1 + squares)
+                                                        : x;
+        dq = times(ds, -slope / h);
+        dk = times(ds, slope / h);
+        to_h = slope * x / h;
+    }
+    }
+    add(r, y, size, Q, operand_index(p, Q, r->b, r->h, r->i, c), dq);
+    add(r, y, size, K, operand_index(p, K, r->b, r->g, j, c), dk);
+    if (p->in[BANDWIDTH])
+        add(r, y, size, BANDWIDTH, operand_index(p, BANDWIDTH, r->b, r->h, 0, c), times(ds, to_h));
+    if (p->a.score == QKV_SCORE_ADDITIVE)
+        add(r, y, size, W, operand_index(p, W, r->b, r->h, 0, c), dw);
+}
+
+/* s = scale a(q, k): one pair's share of the gradients of q, k, scale, bandwidth and w. */
 static void add_score_gradients(const row *r, answer *y, answer *size, ptrdiff_t j, sized ds)
 {
     const problem *p = r->p;
-    bool dot = p->a.score < QKV_SCORE_GAUSSIAN;
     number squares = 0; /* of the Cauchy score: its slope is that of u^2 over 1 + their sum */
     for (ptrdiff_t c = 0; c < p->a.d_k && p->a.score == QKV_SCORE_CAUCHY; c++) {
         number x = (query(r, c) - key(r, j, c)) / bandwidth(r, c);
         squares += x * x;
     }
-    if (p->in[SCALE])
-        add(r, y, size, SCALE, operand_index(p, SCALE, r->b, r->h, 0, 0), times(ds, r->a[j]));
-    for (ptrdiff_t c = 0; c < p->a.d_k; c++) {
-        number q = query(r, c), k = key(r, j, c), h = bandwidth(r, c), x = (q - k) / h;
-        number slope = p->a.score == QKV_SCORE_LAPLACE  ? (creall(x) > 0) - (creall(x) < 0)
-                       : p->a.score == QKV_SCORE_CAUCHY ? 2 * x / (1 + squares)
-                                                        : x;
-        number to_q = dot ? k : -slope / h, to_k = dot ? q : slope / h;
-        size_t q_at = operand_index(p, Q, r->b, r->h, r->i, c);
-        size_t k_at = operand_index(p, K, r->b, r->g, j, c);
-        add(r, y, size, Q, q_at, times(ds, scale(r) * to_q));
-        add(r, y, size, K, k_at, times(ds, scale(r) * to_k));
-        if (p->in[BANDWIDTH])
-            add(r, y, size, BANDWIDTH, operand_index(p, BANDWIDTH, r->b, r->h, 0, c),
-                times(ds, scale(r) * slope * x / h));
+    if (p->in[SCALE]) {
+        sized to_scale = times(ds, r->a[j]);
+        if (p->a.score > QKV_SCORE_DOT) to_scale.size += ds.size;
+        add(r, y, size, SCALE, operand_index(p, SCALE, r->b, r->h, 0, 0), to_scale);
     }
+    for (ptrdiff_t c = 0; c < p->a.d_k; c++)
+        add_coordinate(r, y, size, j, c, times(ds, scale(r)), squares);
 }
 
 static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *size)

@@ -7,8 +7,8 @@
 
 #include "src/random.h"
 
-const char *const operand_name[OPERANDS] = {"q",     "k",         "v",      "bias",
-                                            "scale", "bandwidth", "slopes", "sink"};
+const char *const operand_name[OPERANDS] = {"q",         "k", "v",      "bias", "scale",
+                                            "bandwidth", "w", "slopes", "sink"};
 
 ptrdiff_t problem_kv_heads(const problem *p)
 {
@@ -33,6 +33,11 @@ size_t operand_index(const problem *p, operand x, ptrdiff_t b, ptrdiff_t h, ptrd
     ptrdiff_t index = 0;
     for (int axis = 0; axis < 4; axis++) index = index * n[axis] + (n[axis] == 1 ? 0 : at[axis]);
     return (size_t)index;
+}
+
+bool problem_takes_bandwidth(const qkv_attention *a)
+{
+    return a->score >= QKV_SCORE_GAUSSIAN && a->score <= QKV_SCORE_CAUCHY;
 }
 
 bool problem_has_lse(const problem *p)
@@ -126,9 +131,14 @@ problem problem_random(qkv_attention a, qkv_dtype dtype, int with, uint64_t seed
     if (with & (WITH_SCALE | WITH_HEAD_SCALE)) {
         bool each = with & WITH_HEAD_SCALE;
         add_operand(&p, SCALE, (ptrdiff_t[]){each ? a.batch : 1, each ? a.heads : 1, 1, 1}, seed);
-        make_positive(&p, SCALE, a.score >= QKV_SCORE_GAUSSIAN ? 1 : 1 / sqrt((double)a.d_k));
+        bool wide = a.score <= QKV_SCORE_DOT;
+        make_positive(&p, SCALE, wide ? 1 / sqrt((double)a.d_k) : 1);
     }
-    if (with & (WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH)) {
+    if (a.score >= QKV_SCORE_ADDITIVE) {
+        bool each = with & WITH_HEAD_BANDWIDTH;
+        ptrdiff_t n = a.score == QKV_SCORE_ADDITIVE ? a.d_k : a.bandwidths;
+        add_operand(&p, W, (ptrdiff_t[]){each ? a.batch : 1, each ? a.heads : 1, 1, n}, seed);
+    } else if (problem_takes_bandwidth(&a) && with & (WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH)) {
         bool each = with & WITH_HEAD_BANDWIDTH;
         add_operand(&p, BANDWIDTH,
                     (ptrdiff_t[]){each ? a.batch : 1, each ? a.heads : 1, 1, bandwidths}, seed);

@@ -5,7 +5,7 @@
 
 #include "qkv/attention.h"
 
-typedef enum operand { Q, K, V, BIAS, SCALE, BANDWIDTH, SLOPES, SINK, OPERANDS } operand;
+typedef enum operand { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK, OPERANDS } operand;
 extern const char *const operand_name[OPERANDS];
 
 /* Arrays are dense, C order. dim is 1 on an axis along which an operand is shared. */
@@ -27,7 +27,7 @@ enum {
     WITH_KEY_BIAS = 4,    /* [batch, 1, 1, n_k] */
     WITH_SCALE = 8,       /* one number for all */
     WITH_HEAD_SCALE = 16, /* [batch, heads] */
-    WITH_BANDWIDTH = 32,  /* [bandwidths] for all */
+    WITH_BANDWIDTH = 32,  /* [bandwidths] for all; distances only, as the next */
     WITH_HEAD_BANDWIDTH = 64,
     WITH_MASK = 128,        /* two keys in three seen; one row in seven sees none */
     WITH_HIDING_BIAS = 256, /* one bias in five is -inf */
@@ -49,6 +49,7 @@ size_t operand_size(const problem *p, operand x);
 /* Flat index; an index along a shared axis counts as 0. */
 size_t operand_index(const problem *p, operand x, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i,
                      ptrdiff_t c);
+bool problem_takes_bandwidth(const qkv_attention *a);
 bool problem_has_lse(const problem *p);
 double problem_epsilon(const problem *p); /* of its dtype */
 

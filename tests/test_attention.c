@@ -52,7 +52,7 @@ static const struct {
      0},
     {WITH_SINK | WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0, 0},
     {WITH_SLOPES | WITH_OFFSETS | WITH_BANDWIDTH | WITH_D_LSE, {.causal = true}, false, 0, 0},
-    {WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 0.8, 0},
+    {WITH_BANDWIDTH | WITH_D_LSE, {0}, false, 1.5, 0},
     {WITH_SLOPES | WITH_SINK | WITH_MASK | WITH_BIAS | WITH_HEAD_SCALE | WITH_BANDWIDTH,
      {.causal_offset = 2, .window = true, .window_left = 50, .window_right = 3},
      true,
@@ -72,17 +72,15 @@ static void assert_case_agrees(qkv_attention a, size_t c, size_t e, layout where
 {
     a = with_choice(a, c);
     a.mask = extras[e].mask;
-    /* Not so low that most scores of wide dots end up equal. */
-    double spread = a.score == QKV_SCORE_DOT ? sqrt((double)a.d_k) : 1;
+    /* Not so low that most scores end up equal. */
+    bool wide = a.score == QKV_SCORE_DOT || a.score == QKV_SCORE_USER;
+    double spread = wide ? 3 * sqrt((double)a.d_k) : 1;
     if (takes_softcap(&a)) a.softcap = extras[e].softcap * spread;
     a.dropout = extras[e].dropout;
     a.dropout_seed = seed << 31 | 5;
     a.dropout_offset = (uint32_t)c;
     int with = extras[e].with;
-    if (a.score < QKV_SCORE_GAUSSIAN)
-        with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
-    else if (extras[e].bandwidth_each)
-        a.bandwidths = a.d_k;
+    if (extras[e].bandwidth_each && problem_takes_bandwidth(&a)) a.bandwidths = a.d_k;
     char what[200];
     snprintf(
         what, sizeof what,
@@ -196,9 +194,8 @@ static void a_gradient_wanted_alone_equals_the_one_wanted_with_all(void **state)
             (qkv_attention){
                 .batch = 2, .heads = 2, .kv_heads = 1, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5},
             c);
-        int bandwidth = a.score >= QKV_SCORE_GAUSSIAN ? WITH_BANDWIDTH : 0;
-        if (bandwidth) a.bandwidths = 3;
-        problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_SCALE | bandwidth, c);
+        if (problem_takes_bandwidth(&a)) a.bandwidths = 3;
+        problem p = problem_random(a, REAL_DTYPE, WITH_BIAS | WITH_SCALE | WITH_BANDWIDTH, c);
         answer all = answer_new(&p), one = answer_new(&p);
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &all));
         for (operand x = Q; x < OPERANDS; x++) {

@@ -57,10 +57,7 @@ static void check_operand(const problem *p, operand x, double *gradient, layout 
 
 static void check(qkv_attention a, int with, layout where, size_t choice, uint64_t seed)
 {
-    if (a.score >= QKV_SCORE_GAUSSIAN)
-        a.bandwidths = seed % 2 ? a.d_k : 1;
-    else
-        with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+    if (problem_takes_bandwidth(&a)) a.bandwidths = seed % 2 ? a.d_k : 1;
     problem p = problem_random(a, QKV_F64, with | WITH_D_LSE, seed);
     answer y = answer_new(&p);
     assert_ok(compute(&p, where, ALL_GRADIENTS, &y));

@@ -13,7 +13,6 @@ static const qkv_attention many_keys = {
 
 static problem problem_of(qkv_attention a, int with)
 {
-    if (a.score < QKV_SCORE_GAUSSIAN) with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
     return problem_random(a, REAL_DTYPE, with, 11);
 }
 

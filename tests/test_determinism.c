@@ -12,10 +12,7 @@ enum { EVERYTHING = WITH_BIAS | WITH_MASK | WITH_HEAD_SCALE | WITH_HEAD_BANDWIDT
 
 static problem problem_of(qkv_attention a, int with, size_t seed)
 {
-    if (a.score >= QKV_SCORE_GAUSSIAN)
-        a.bandwidths = a.d_k;
-    else
-        with &= ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+    if (problem_takes_bandwidth(&a)) a.bandwidths = a.d_k;
     return problem_random(a, REAL_DTYPE, with, seed);
 }
 

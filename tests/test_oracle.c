@@ -40,13 +40,17 @@ static void for_all_shapes(qkv_attention choices)
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (size_t e = 0; e < sizeof extras / sizeof *extras; e++) {
             qkv_attention a = shapes[s];
-            bool gaussian = choices.score == QKV_SCORE_GAUSSIAN;
-            int with = gaussian ? extras[e] : extras[e] & ~(WITH_BANDWIDTH | WITH_HEAD_BANDWIDTH);
+            int with = extras[e];
             a.score = choices.score;
             a.normalize = choices.normalize;
             a.kernel = choices.kernel;
+            a.top_k = choices.top_k;
+            a.dropout = choices.dropout;
             a.empty = QKV_EMPTY_NEAREST;
-            a.bandwidths = gaussian && e % 2 ? a.d_k : 0;
+            a.bandwidths = problem_takes_bandwidth(&a) && e % 2 ? a.d_k : 0;
+            if (a.score == QKV_SCORE_USER) a.bandwidths = 2;
+            /* Cosines of numbers are 1 or -1: who is the largest? */
+            if (a.score == QKV_SCORE_COSINE && a.d_k == 1 && a.normalize < QKV_NONE_EXP) continue;
             a.mask.causal = e == 2;
             a.mask.causal_offset = 2;
             a.mask.leave_one_out = e == 1;
@@ -54,19 +58,17 @@ static void for_all_shapes(qkv_attention choices)
         }
 }
 
-static void every_normaliser_of_dots_has_the_gradient_of_its_forward(void **state)
+static void every_score_and_normaliser_has_the_gradient_of_its_forward(void **state)
 {
     (void)state;
     for (qkv_normalize i = QKV_SOFTMAX; i <= QKV_NONE_IDENTITY; i++) {
         if (i == QKV_KERNEL_SUM || i == QKV_NONE_KERNEL) continue;
         ptrdiff_t top_k = i == QKV_TOP_K || i == QKV_TOP_K_UNIFORM ? 2 : 0;
-        const qkv_attention a = {.normalize = i, .top_k = top_k};
-        qkv_attention dot = a, gaussian = a;
-        dot.score = QKV_SCORE_DOT;
-        gaussian.score = QKV_SCORE_GAUSSIAN;
-        for_all_shapes(a);
-        for_all_shapes(dot);
-        for_all_shapes(gaussian);
+        for (qkv_score score = QKV_SCORE_SCALED_DOT; score <= QKV_SCORE_USER; score++) {
+            double dropout = score % 2 ? 0.4 : 0;
+            for_all_shapes((qkv_attention){
+                .score = score, .normalize = i, .top_k = top_k, .dropout = dropout});
+        }
     }
 }
 
@@ -108,7 +110,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(softmax_of_two_keys_is_what_a_pencil_says),
-        cmocka_unit_test(every_normaliser_of_dots_has_the_gradient_of_its_forward),
+        cmocka_unit_test(every_score_and_normaliser_has_the_gradient_of_its_forward),
         cmocka_unit_test(every_kernel_has_the_gradient_of_its_forward),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

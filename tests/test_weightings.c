@@ -15,7 +15,6 @@ static const qkv_attention shape = {
 
 static problem problem_of(qkv_attention a, int with)
 {
-    if (a.score < QKV_SCORE_GAUSSIAN) with &= ~WITH_BANDWIDTH;
     return problem_random(a, REAL_DTYPE, with, 3);
 }
 

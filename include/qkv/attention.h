@@ -35,13 +35,19 @@ extern "C" {
 /* ---- The problem: sizes and choices; no data, no dtype. All zero is softmax scaled dot. ------ */
 
 /* s = scale a(q, k): here a, and the scale unless the operand scale replaces it. h is the operand
- * bandwidth. */
+ * bandwidth. q'Mk for a matrix M is the dot of M'q and k: see qkv_attend in tape.h. */
 typedef enum qkv_score {
     QKV_SCORE_SCALED_DOT = 0, /* q'k                                scale 1 / sqrt(d_k) */
     QKV_SCORE_DOT,            /* q'k                                scale 1 */
+    QKV_SCORE_COSINE,         /* q'k / (||q|| ||k||), 0 if either is 0   scale 1 */
     QKV_SCORE_GAUSSIAN,       /* -1/2 sum_c u_c^2, u_c = (q_c - k_c) / h_c   scale 1 */
     QKV_SCORE_LAPLACE,        /* -sum_c |u_c|                        scale 1 */
-    QKV_SCORE_CAUCHY          /* -log(1 + sum_c u_c^2)               scale 1 */
+    QKV_SCORE_CAUCHY,         /* -log(1 + sum_c u_c^2)               scale 1 */
+
+    /* sum_c w_c tanh(q_c + k_c), scale 1: additive attention (Bahdanau, Cho & Bengio 2015) of
+     * queries W_q q and keys W_k k; the tape projects them, here they come projected. */
+    QKV_SCORE_ADDITIVE,
+    QKV_SCORE_USER /* operands.user_score                 scale 1 */
 } qkv_score;
 
 /* How the scores s of a row become its weights. b is the bias (0 if absent); sums and the largest
@@ -113,9 +119,12 @@ typedef struct qkv_attention {
     /* 0 means heads. Query head h reads key/value head h / (heads / kv_heads). */
     ptrdiff_t kv_heads;
 
-    ptrdiff_t n_q, n_k;   /* queries, keys; either may be 0 */
-    ptrdiff_t d_k, d_v;   /* size of a query or key, size of a value; either may be 0 */
-    ptrdiff_t bandwidths; /* Distances only. 0 or 1: one for all coordinates; d_k: one for each */
+    ptrdiff_t n_q, n_k; /* queries, keys; either may be 0 */
+    ptrdiff_t d_k, d_v; /* size of a query or key, size of a value; either may be 0 */
+
+    /* Distances: 0 or 1: one bandwidth for all coordinates; d_k: one for each. QKV_SCORE_USER: how
+     * many numbers its w has. 0 otherwise. */
+    ptrdiff_t bandwidths;
     qkv_score score;
     qkv_normalize normalize;
     qkv_kernel kernel;
@@ -157,6 +166,45 @@ typedef struct qkv_slot_f64 {
     ptrdiff_t stride[4];
 } qkv_slot_f64;
 
+/* A score of your own, a(q, k) for one tile of pairs at a time; called from several threads at once.
+ * Queries i are lanes: q[c * lanes + i], s[j * lanes + i], with i < n_q <= lanes. */
+typedef struct qkv_score_tile_f32 {
+    ptrdiff_t batch, head, query, key; /* query and key: the first of the tile */
+    ptrdiff_t n_q, n_k, d_k, lanes;
+    const float *q;
+    const float *k; /* k[j * k_stride + c] */
+    ptrdiff_t k_stride;
+    const float *w; /* operands.w of this batch item and head */
+} qkv_score_tile_f32;
+
+typedef struct qkv_user_score_f32 {
+    /* s[j * lanes + i] = a(q_i, k_j), overwritten. */
+    void (*forward)(void *context, const qkv_score_tile_f32 *tile, float *s);
+
+    /* dq[c * lanes + i], dk[j * d_k + c] and dw[n] += the sum over pairs of da[j * lanes + i] times
+     * the derivative of a(q_i, k_j). A pair whose da is 0 must add nothing: it may be hidden, and
+     * its query or key NaN. Required by backward only. */
+    void (*backward)(void *context, const qkv_score_tile_f32 *tile, const float *da, float *dq,
+                     float *dk, float *dw);
+    void *context;
+} qkv_user_score_f32;
+
+/* The same in double. */
+typedef struct qkv_score_tile_f64 {
+    ptrdiff_t batch, head, query, key;
+    ptrdiff_t n_q, n_k, d_k, lanes;
+    const double *q, *k;
+    ptrdiff_t k_stride;
+    const double *w;
+} qkv_score_tile_f64;
+
+typedef struct qkv_user_score_f64 {
+    void (*forward)(void *context, const qkv_score_tile_f64 *tile, double *s);
+    void (*backward)(void *context, const qkv_score_tile_f64 *tile, const double *da, double *dq,
+                     double *dk, double *dw);
+    void *context;
+} qkv_user_score_f64;
+
 typedef struct qkv_slot_bool {
     const uint8_t *data; /* 0: hidden, anything else: seen */
     bool strided;
@@ -165,7 +213,7 @@ typedef struct qkv_slot_bool {
 
 /* The inputs, which are never written (data is not const because the same struct carries the
  * gradients). q, k and v are required where they have elements. As d_in, a slot with data receives
- * += the gradient of that input; mask, lengths and causal_offsets are ignored. */
+ * += the gradient of that input; what is no slot of numbers is ignored. */
 typedef struct qkv_operands_f32 {
     qkv_slot_f32 q; /* [batch, heads, n_q, d_k] */
     qkv_slot_f32 k; /* [batch, kv_heads, n_k, d_k] */
@@ -182,6 +230,10 @@ typedef struct qkv_operands_f32 {
     /* h > 0, in units of q and k: [bandwidths], shared by all; strided: [batch, heads, bandwidths]
      * by the strides 0, 1 and 3. Absent: 1. Distance scores only. */
     qkv_slot_f32 bandwidth;
+
+    /* [d_k] of QKV_SCORE_ADDITIVE, [bandwidths] of QKV_SCORE_USER, shared by all; strided as
+     * bandwidth. Required there, absent elsewhere. */
+    qkv_slot_f32 w;
 
     /* [heads]; strided: [batch, heads] by the strides 0 and 1. slope (j - i - causal_offset) is
      * added as a bias would be, without its matrix (ALiBi: Press, Smith & Lewis 2022). Absent: 0.
@@ -200,13 +252,16 @@ typedef struct qkv_operands_f32 {
 
     /* [batch], packed: mask.causal_offset of each batch item. NULL: the same for all. */
     const int64_t *causal_offsets;
+
+    const qkv_user_score_f32 *user_score; /* QKV_SCORE_USER only */
 } qkv_operands_f32;
 
 /* The same in double. */
 typedef struct qkv_operands_f64 {
-    qkv_slot_f64 q, k, v, bias, scale, bandwidth, slopes, sink;
+    qkv_slot_f64 q, k, v, bias, scale, bandwidth, w, slopes, sink;
     qkv_slot_bool mask;
     const int64_t *lengths, *causal_offsets;
+    const qkv_user_score_f64 *user_score;
 } qkv_operands_f64;
 
 /* The outputs, overwritten. o is required, the others are computed if data is given. row_max and

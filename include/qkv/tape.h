@@ -223,21 +223,28 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *     v          [batch, kv_heads, n_k, d_v]  of q's rank
  *     bias       any shape that broadcasts to [batch, heads, n_q, n_k]
  *     scale      one element, or [heads]
- *     bandwidth  one element, or [d_k]; Gaussian score only
+ *     bandwidth  one element, or [d_k]; distance scores only
+ *     w          [d_k] of the additive score, [bandwidths] of a user's score
  *     slopes     one element, or [heads]
  *     sink       one element, or [heads]; softmax only
+ *     m          [d_q, d_k] or [heads, d_q, d_k]: q becomes q m first, and the score of a dot q'Mk
+ *                (bilinear; Luong, Pham & Manning 2015). Dot and scaled dot only
+ *     w_q, w_k   [d, d_q] and [d, d_k]: q becomes W_q q and k becomes W_k k first, so that the
+ *                additive score is w'tanh(W_q q + W_k k). Additive score only
+ *     user_score NULL, or a qkv_user_score_f32 or _f64, as the tape, unchanged until the reset
  *     mask       NULL, or a slot over [batch, heads, n_q, n_k] whose data (the slot itself is
  *                copied) stays unchanged until the reset
  *     lengths, causal_offsets
  *                NULL, or [batch] numbers as in qkv_operands_f32, unchanged until the reset */
 typedef struct qkv_attend_vars {
-    qkv_var q, k, v, bias, scale, bandwidth, slopes, sink;
+    qkv_var q, k, v, bias, scale, bandwidth, w, slopes, sink, m, w_q, w_k;
+    const void *user_score;
     const qkv_slot_bool *mask;
     const int64_t *lengths, *causal_offsets;
 } qkv_attend_vars;
 
 /* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank. The choices
- * (score, normalize, kernel, empty, mask, softcap) are read from a, the sizes from the variables.
+ * (all fields that are no sizes; and bandwidths, of a user's score) are read from a, the sizes from the variables.
  * One variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32;
  * a or in NULL is QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
