@@ -2,6 +2,7 @@
 #ifndef QKV_SRC_INPUTS_H
 #define QKV_SRC_INPUTS_H
 
+#include "items.h"
 #include "problem.h"
 #include "qkv/attention.h"
 #include "real.h"
@@ -49,7 +50,11 @@ typedef struct FN(qkv_outputs) {
     FN(qkv_view) o, lse, row_max, row_log_sum, weights;
 } FN(qkv_outputs);
 
-/* Checks problem and operands, resolves them, starts the list of arrays with them. */
+/* Resolves the operands of a problem that is checked already, and starts the list of arrays with
+ * them. list->who and list->items are set: a is items->rows then. */
+qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *in,
+                               FN(qkv_inputs) *out, qkv_slot_list *list);
+/* The same, and checks the problem. */
 qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
                                   const FN(qkv_operands) *in, FN(qkv_inputs) *out,
                                   qkv_slot_list *list);
@@ -57,9 +62,9 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
                                    FN(qkv_outputs) *views, qkv_slot_list *list);
 enum { QKV_OPERANDS = 8 };
-/* The sizes of q, k, v, bias, scale, bandwidth, slopes, sink. */
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
-                          ptrdiff_t dims[QKV_OPERANDS][4]);
+/* The sizes of q, k, v, bias, scale, bandwidth, slopes, sink; items: NULL if not ragged. */
+void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
+                          const FN(qkv_operands) *in, ptrdiff_t dims[QKV_OPERANDS][4]);
 /* Adds these arrays (inputs, or their gradients, which are written) to the list. */
 qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list);
