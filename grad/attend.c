@@ -9,7 +9,7 @@
 extern const FN(qkv_backward_kernels) QKV_EACH_ISA(DECLARE);
 #define ADDRESS(isa) &FN(qkv_backward_kernels_##isa)
 
-static const FN(qkv_backward_kernels) *kernels_of(const char *who)
+const FN(qkv_backward_kernels) *FN(qkv_backward_kernels_of)(const char *who)
 {
     static const FN(qkv_backward_kernels) *const all[] = {QKV_EACH_ISA(ADDRESS)};
     int index;
@@ -32,13 +32,15 @@ qkv_status FN(qkv_attention_backward)(const qkv_attention *a, const FN(qkv_opera
         status = qkv_fail(QKV_E_ARG, "%s: user_score has no backward", list.who);
     if (!status) status = qkv_slot_list_check(&list);
     if (status || !a->batch || !a->heads || !a->n_q) return status;
-    const FN(qkv_backward_kernels) *kernels = kernels_of(list.who);
+    const FN(qkv_backward_kernels) *kernels = FN(qkv_backward_kernels_of)(list.who);
     if (!kernels) return QKV_E_ARG;
     qkv_team team;
     status = qkv_team_of(list.who, kernels->share(a), kernels->common(a),
                          FN(qkv_work)(a, kernels->pieces(a)), workspace, workspace_bytes, &team);
-    if (!status) kernels->backward(&inputs, &to, &team);
-    return status;
+    if (status) return status;
+    kernels->backward(&inputs, &to, &team);
+    kernels->add_parameters(&inputs, &to, team.memory);
+    return QKV_OK;
 }
 
 static size_t workspace_bytes(const qkv_attention *a, qkv_pass pass,
@@ -63,7 +65,7 @@ qkv_status FN(qkv_workspace)(const char *who, const qkv_attention *a, qkv_pass p
 {
     const FN(qkv_forward_kernels) *forward = FN(qkv_forward_kernels_of)(who);
     if (!forward) return QKV_E_ARG;
-    *bytes = workspace_bytes(a, pass, forward, kernels_of(who));
+    *bytes = workspace_bytes(a, pass, forward, FN(qkv_backward_kernels_of)(who));
     return QKV_OK;
 }
 

@@ -336,13 +336,14 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
 }
 
 /* The walks' sums, in order, into the gradients of what all share. */
-static void add_parameters(const plan *p)
+static void add_parameters(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, void *memory)
 {
-    const qkv_attention *a = &p->in->a;
-    const FN(qkv_gradients) *to = p->to;
-    for (ptrdiff_t i = 0; i < p->items; i++) {
-        const real *partial = p->partial + i * IN(qkv_partials)(a);
-        ptrdiff_t row = i / p->walks, b = row / a->heads, h = row % a->heads;
+    const qkv_attention *a = &in->a;
+    plan p;
+    plan_layout(&p, a, memory);
+    for (ptrdiff_t i = 0; i < p.items; i++) {
+        const real *partial = p.partial + i * IN(qkv_partials)(a);
+        ptrdiff_t row = i / p.walks, b = row / a->heads, h = row % a->heads;
         if (to->scale.data) *FN(qkv_at)(&to->scale, b, h, 0) += partial[0];
         if (to->slopes.data) *FN(qkv_at)(&to->slopes, b, h, 0) += partial[IN(qkv_at_slopes)(a)];
         if (to->sink.data) *FN(qkv_at)(&to->sink, b, h, 0) += partial[IN(qkv_at_sink)(a)];
@@ -393,8 +394,12 @@ static void backward(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, cons
     p.in_turns = threads > 1;
     memset(p.passed, 0, sizeof *p.passed * (size_t)p.items);
     qkv_team_run(team, threads, run, &p);
-    add_parameters(&p);
 }
 
 const FN(qkv_backward_kernels) IN(qkv_backward_kernels) = {
-    .pieces = pieces, .share = share, .common = common, .backward = backward};
+    .pieces = pieces,
+    .share = share,
+    .common = common,
+    .backward = backward,
+    .add_parameters = add_parameters,
+};

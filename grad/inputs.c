@@ -56,7 +56,7 @@ qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operan
     qkv_status status = FN(qkv_parameters_check)(list->who, a, d_in);
     if (status) return status;
     ptrdiff_t dims[QKV_OPERANDS][4];
-    FN(qkv_operand_dims)(a, d_in, dims);
+    FN(qkv_operand_dims)(a, list->items, d_in, dims);
     to->q = FN(qkv_view_of)(&d_in->q, dims[0]);
     to->k = FN(qkv_view_of)(&d_in->k, dims[1]);
     to->v = FN(qkv_view_of)(&d_in->v, dims[2]);

@@ -20,12 +20,15 @@ const FN(qkv_forward_kernels) *FN(qkv_forward_kernels_of)(const char *who)
 /* Threads take microseconds to start: with fewer multiply-adds for each they do not pay. */
 static const double WORTH_A_THREAD = 1e6;
 
+ptrdiff_t FN(qkv_worth)(double work, ptrdiff_t pieces)
+{
+    double worth = 1 + work / WORTH_A_THREAD;
+    return (double)pieces < worth ? pieces : (ptrdiff_t)worth;
+}
+
 ptrdiff_t FN(qkv_work)(const qkv_attention *a, ptrdiff_t pieces)
 {
-    double rows = (double)(a->batch * a->heads);
-    double worth = 1 + rows * (double)a->n_q * (double)a->n_k * (double)(a->d_k + a->d_v + 16) /
-                           WORTH_A_THREAD;
-    return (double)pieces < worth ? pieces : (ptrdiff_t)worth;
+    return FN(qkv_worth)(qkv_work_of(a), pieces);
 }
 
 static bool has_rows(const qkv_attention *a)
@@ -33,7 +36,7 @@ static bool has_rows(const qkv_attention *a)
     return a->batch && a->heads && a->n_q;
 }
 
-static qkv_status check_empty(const char *who, const qkv_attention *a, ptrdiff_t empty)
+qkv_status FN(qkv_check_empty)(const char *who, const qkv_attention *a, ptrdiff_t empty)
 {
     if (!empty || a->normalize != QKV_KERNEL_SUM || a->empty != QKV_EMPTY_ERROR) return QKV_OK;
     return qkv_fail(QKV_E_DOMAIN, "%s: %td of %td queries have no key within the kernel's support",
@@ -59,7 +62,7 @@ qkv_status FN(qkv_attention_forward)(const qkv_attention *a, const FN(qkv_operan
                     FN(qkv_work)(&inputs.a, kernels->forward_pieces(&inputs.a)), workspace,
                     workspace_bytes, &team);
     if (status) return status;
-    return check_empty(list.who, &inputs.a, kernels->forward(&inputs, &views, &team));
+    return FN(qkv_check_empty)(list.who, &inputs.a, kernels->forward(&inputs, &views, &team));
 }
 
 static qkv_status resolve_covariance(const FN(qkv_inputs) *in, const FN(qkv_slot) *cov,
@@ -107,7 +110,7 @@ qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_ope
     status = qkv_team_of(list.who, share, 0, FN(qkv_work)(a, kernels->covariance_pieces(a)),
                          workspace, workspace_bytes, &team);
     if (status) return status;
-    return check_empty(list.who, a, kernels->covariance(&inputs, &to, &team));
+    return FN(qkv_check_empty)(list.who, a, kernels->covariance(&inputs, &to, &team));
 }
 
 qkv_status FN(qkv_attend)(const qkv_attention *a, const real *q, const real *k, const real *v,

@@ -11,7 +11,7 @@ INLINE void factors(const FN(qkv_block) *t, int lane, ptrdiff_t group, uint64_t 
 {
     enum { HALVES = QKV_VEC / QKV_WORDS }; /* of float, two 64-bit lanes share one */
     const qkv_attention *a = &t->in->a;
-    uint64_t row = (uint64_t)(t->batch * a->heads + t->head);
+    uint64_t row = (uint64_t)((t->in->item + t->batch) * a->heads + t->head);
     wide c[HALVES][4];
     UNROLL
     for (int half = 0; half < HALVES; half++) {

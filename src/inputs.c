@@ -40,21 +40,22 @@ qkv_extent FN(qkv_extent_of)(const char *name, const FN(qkv_slot) *slot, const p
     return e;
 }
 
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
-                          ptrdiff_t dims[QKV_OPERANDS][4])
+void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
+                          const FN(qkv_operands) *in, ptrdiff_t dims[QKV_OPERANDS][4])
 {
+    ptrdiff_t batch = items ? items->n : a->batch; /* of what has no rows */
     bool many_scales = in->scale.strided, many_bandwidths = in->bandwidth.strided;
     bool many_w = in->w.strided;
     const ptrdiff_t d[QKV_OPERANDS][4] = {
         {a->batch, a->heads, a->n_q, a->d_k},
         {a->batch, a->kv_heads, a->n_k, a->d_k},
         {a->batch, a->kv_heads, a->n_k, a->d_v},
-        {a->batch, a->heads, a->n_q, a->n_k},
-        {many_scales ? a->batch : 1, many_scales ? a->heads : 1, 1, 1},
-        {many_bandwidths ? a->batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths},
-        {many_w ? a->batch : 1, many_w ? a->heads : 1, 1, a->bandwidths},
-        {in->slopes.strided ? a->batch : 1, a->heads, 1, 1},
-        {in->sink.strided ? a->batch : 1, a->heads, 1, 1}};
+        {a->batch, a->heads, a->n_q, items ? items->longest : a->n_k},
+        {many_scales ? batch : 1, many_scales ? a->heads : 1, 1, 1},
+        {many_bandwidths ? batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths},
+        {many_w ? batch : 1, many_w ? a->heads : 1, 1, a->bandwidths},
+        {in->slopes.strided ? batch : 1, a->heads, 1, 1},
+        {in->sink.strided ? batch : 1, a->heads, 1, 1}};
     memcpy(dims, d, sizeof d);
 }
 
@@ -62,7 +63,7 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
                                  qkv_slot_list *list)
 {
     ptrdiff_t dims[QKV_OPERANDS][4];
-    FN(qkv_operand_dims)(a, x, dims);
+    FN(qkv_operand_dims)(a, list->items, x, dims);
     const FN(qkv_slot) *slots[] = {&x->q,         &x->k, &x->v,      &x->bias, &x->scale,
                                    &x->bandwidth, &x->w, &x->slopes, &x->sink};
     static const char *const names[2][QKV_OPERANDS] = {
@@ -78,12 +79,11 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
     return QKV_OK;
 }
 
-static qkv_status list_mask(const qkv_attention *a, const qkv_slot_bool *mask, qkv_slot_list *list)
+static qkv_status list_mask(const ptrdiff_t dim[4], const qkv_slot_bool *mask, qkv_slot_list *list)
 {
     if (!mask->data) return QKV_OK;
     qkv_extent e = {.name = "mask", .data = mask->data, .element = 1};
-    const ptrdiff_t dim[4] = {a->batch, a->heads, a->n_q, a->n_k};
-    memcpy(e.dim, dim, sizeof dim);
+    memcpy(e.dim, dim, sizeof e.dim);
     qkv_strides(dim, mask->strided, mask->stride, e.stride);
     return qkv_slot_list_add(list, e);
 }
@@ -92,7 +92,8 @@ static qkv_status list_mask(const qkv_attention *a, const qkv_slot_bool *mask, q
 static qkv_status list_numbers(const qkv_attention *a, const FN(qkv_operands) *in,
                                qkv_slot_list *list)
 {
-    qkv_extent e = {.element = sizeof(int64_t), .dim = {a->batch, 1, 1, 1}, .packed = true};
+    ptrdiff_t batch = list->items ? list->items->n : a->batch;
+    qkv_extent e = {.element = sizeof(int64_t), .dim = {batch, 1, 1, 1}, .packed = true};
     e.stride[0] = 1;
     e.name = "lengths";
     e.data = in->lengths;
@@ -157,23 +158,20 @@ static qkv_status require_operands(const char *who, const qkv_attention *a,
     return QKV_OK;
 }
 
-qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
-                                  const FN(qkv_operands) *in, FN(qkv_inputs) *out,
-                                  qkv_slot_list *list)
+qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *in,
+                               FN(qkv_inputs) *out, qkv_slot_list *list)
 {
-    list->who = who;
     list->n = 0;
-    qkv_status status = qkv_problem_check(who, a, sizeof(real), &out->a);
-    if (status) return status;
-    if (!in) return qkv_fail(QKV_E_ARG, "%s: the operands are NULL", who);
-    a = &out->a;
-    status = require_operands(who, a, in);
+    if (!in) return qkv_fail(QKV_E_ARG, "%s: the operands are NULL", list->who);
+    ptrdiff_t dims[QKV_OPERANDS][4];
+    FN(qkv_operand_dims)(a, list->items, in, dims);
+    qkv_status status = require_operands(list->who, a, in);
     if (!status) status = FN(qkv_operands_list)(a, in, false, list);
-    if (!status) status = list_mask(a, &in->mask, list);
+    if (!status) status = list_mask(dims[3], &in->mask, list);
     if (!status) status = list_numbers(a, in, list);
     if (status) return status;
-    ptrdiff_t dims[QKV_OPERANDS][4];
-    FN(qkv_operand_dims)(a, in, dims);
+    out->a = *a;
+    out->item = 0;
     out->q = FN(qkv_view_of)(&in->q, dims[0]);
     out->k = FN(qkv_view_of)(&in->k, dims[1]);
     out->v = FN(qkv_view_of)(&in->v, dims[2]);
@@ -189,6 +187,17 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
     out->mask = in->mask;
     qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
     return QKV_OK;
+}
+
+qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
+                                  const FN(qkv_operands) *in, FN(qkv_inputs) *out,
+                                  qkv_slot_list *list)
+{
+    qkv_attention filled;
+    list->who = who;
+    list->items = NULL;
+    qkv_status status = qkv_problem_check(who, a, sizeof(real), &filled);
+    return status ? status : FN(qkv_inputs_view)(&filled, in, out, list);
 }
 
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,

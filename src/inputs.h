@@ -2,6 +2,7 @@
 #ifndef QKV_SRC_INPUTS_H
 #define QKV_SRC_INPUTS_H
 
+#include "items.h"
 #include "problem.h"
 #include "qkv/attention.h"
 #include "real.h"
@@ -70,6 +71,7 @@ static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdif
 
 /* The inputs, resolved once a call. */
 typedef struct FN(qkv_inputs) {
+    ptrdiff_t item;  /* of a ragged batch, else 0: the batch item that is the first here */
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
     FN(qkv_view) q, k, v, bias, scale, slopes, sink;
     FN(qkv_view) parameters; /* the bandwidths of a distance, the w of other scores */
@@ -82,7 +84,11 @@ typedef struct FN(qkv_outputs) {
     FN(qkv_view) o, lse, row_max, row_log_sum, weights;
 } FN(qkv_outputs);
 
-/* Checks problem and operands, resolves them, starts the list of arrays with them. */
+/* Resolves the operands of a problem that is checked already, and starts the list of arrays with
+ * them. list->who and list->items are set: a is items->rows then. */
+qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *in,
+                               FN(qkv_inputs) *out, qkv_slot_list *list);
+/* The same, and checks the problem. */
 qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
                                   const FN(qkv_operands) *in, FN(qkv_inputs) *out,
                                   qkv_slot_list *list);
@@ -90,9 +96,9 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
                                    FN(qkv_outputs) *views, qkv_slot_list *list);
 enum { QKV_OPERANDS = 9 };
-/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink. */
-void FN(qkv_operand_dims)(const qkv_attention *a, const FN(qkv_operands) *in,
-                          ptrdiff_t dims[QKV_OPERANDS][4]);
+/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink; items: NULL if not ragged. */
+void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
+                          const FN(qkv_operands) *in, ptrdiff_t dims[QKV_OPERANDS][4]);
 /* Adds these arrays (inputs, or their gradients, which are written) to the list. */
 qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
                                  qkv_slot_list *list);

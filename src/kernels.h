@@ -23,7 +23,12 @@ typedef struct FN(qkv_forward_kernels) {
  */
 const FN(qkv_forward_kernels) *FN(qkv_forward_kernels_of)(const char *who);
 
-/* The number of pieces that is worth threads of their own: fewer if they are tiny. */
+/* The number of pieces that is worth threads of their own: fewer if they are tiny. work: of all
+ * pieces together, as qkv_work_of counts it. */
 ptrdiff_t FN(qkv_work)(const qkv_attention *a, ptrdiff_t pieces);
+ptrdiff_t FN(qkv_worth)(double work, ptrdiff_t pieces);
+
+/* QKV_E_DOMAIN under QKV_EMPTY_ERROR if rows are empty (as the passes count them). */
+qkv_status FN(qkv_check_empty)(const char *who, const qkv_attention *a, ptrdiff_t empty);
 
 #endif

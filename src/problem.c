@@ -109,6 +109,12 @@ qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t ele
     return QKV_OK;
 }
 
+double qkv_work_of(const qkv_attention *a)
+{
+    double rows = (double)(a->batch * a->heads);
+    return rows * (double)a->n_q * (double)a->n_k * (double)(a->d_k + a->d_v + 16);
+}
+
 void qkv_strides(const ptrdiff_t dim[4], bool strided, const ptrdiff_t given[4],
                  ptrdiff_t stride[4])
 {

@@ -23,15 +23,19 @@ typedef struct qkv_extent {
 
 /* Every array of a call, gathered while they are resolved and checked in one go. */
 typedef struct qkv_slot_list {
-    const char *who; /* the public function, for messages */
+    const char *who;               /* the public function, for messages */
+    const struct qkv_items *items; /* of a ragged batch; NULL: none */
     int n;
-    qkv_extent extent[28];
+    qkv_extent extent[30];
 } qkv_slot_list;
 
 /* filled = a with kv_heads, bandwidths and a causal_offset that lies within the matrix. QKV_E_ARG,
  * QKV_E_SHAPE or QKV_E_OVERFLOW for a problem that is not well posed. */
 qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t element,
                              qkv_attention *filled);
+
+/* Multiply-adds of all queries with all keys, about. */
+double qkv_work_of(const qkv_attention *a);
 
 /* C-order strides over dim, or the given ones. */
 void qkv_strides(const ptrdiff_t dim[4], bool strided, const ptrdiff_t given[4],

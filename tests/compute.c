@@ -172,7 +172,7 @@ static void user_backward(void *context, const FN(qkv_score_tile) *t, const real
             }
 }
 
-static const FN(qkv_user_score) user_score = {user_forward, user_backward, NULL};
+const FN(qkv_user_score) FN(test_score) = {user_forward, user_backward, NULL};
 
 typedef struct operand_images {
     image at[OPERANDS];
@@ -203,7 +203,7 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
         *slots[x] = slot_of(&m.at[x], how, logical[x]);
     }
     m.slots.mask.data = p->mask;
-    if (p->a.score == QKV_SCORE_USER) m.slots.user_score = &user_score;
+    if (p->a.score == QKV_SCORE_USER) m.slots.user_score = &FN(test_score);
     m.slots.lengths = p->lengths;
     m.slots.causal_offsets = p->causal_offsets;
     return m;

@@ -15,6 +15,10 @@ typedef enum layout {
 
 enum { ALL_GRADIENTS = (1 << OPERANDS) - 1 };
 
+/* The user's score of all tests, with two parameters. */
+extern const qkv_user_score_f32 test_score_f32;
+extern const qkv_user_score_f64 test_score_f64;
+
 /* Forward, then backward, of p: arrays converted to p->dtype, laid out, computed, and read back.
  * Checks on the way that inputs and everything between the elements keep their bits. gradients:
  * bits 1 << operand of those wanted; 0 runs forward only. y is from answer_new; gradients not

@@ -7,6 +7,7 @@
 #include "npy.h"
 #include "optim.h"
 #include "plot.h"
+#include "ragged.h"
 #include "regression.h"
 #include "status.h"
 #include "tape.h"
