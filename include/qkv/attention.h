@@ -356,6 +356,38 @@ QKV_API qkv_status qkv_attention_covariance_f64(const qkv_attention *a, const qk
                                                 const qkv_slot_f64 *cov, void *workspace,
                                                 size_t workspace_bytes);
 
+/* Softmax attention of the same queries over some of the keys: a shard. */
+typedef struct qkv_partial_f32 {
+    float *o;   /* [rows, d_v] */
+    float *lse; /* [rows]; -inf where the shard has no key for the query, and o counts as absent */
+} qkv_partial_f32;
+
+typedef struct qkv_partial_f64 {
+    double *o, *lse;
+} qkv_partial_f64;
+
+/* Two shards of the keys become the whole, out overwritten; rows counts all queries of all batch
+ * items and heads. out may be a or b; shards may be merged in any order and number.
+ *
+ *     lse = log(e^lse_a + e^lse_b),  o = e^(lse_a - lse) o_a + e^(lse_b - lse) o_b
+ *
+ * (Milakov & Gimelshein 2018; Dao et al. 2022.) A sink belongs to one of the shards. QKV_E_SHAPE for
+ * a negative size, QKV_E_ARG for NULL. */
+QKV_API qkv_status qkv_attention_merge_f32(ptrdiff_t rows, ptrdiff_t d_v, const qkv_partial_f32 *a,
+                                           const qkv_partial_f32 *b, const qkv_partial_f32 *out);
+QKV_API qkv_status qkv_attention_merge_f64(ptrdiff_t rows, ptrdiff_t d_v, const qkv_partial_f64 *a,
+                                           const qkv_partial_f64 *b, const qkv_partial_f64 *out);
+
+/* d_a, d_b += the gradients of the shards, from those of the whole: d_out, of which o or lse may be
+ * NULL. d_a, d_b or an array of theirs NULL: not wanted. What comes out goes into the shards'
+ * backward as d_out.o and d_out.lse. Gradients share no memory with anything else. */
+QKV_API qkv_status qkv_attention_merge_backward_f32(
+    ptrdiff_t rows, ptrdiff_t d_v, const qkv_partial_f32 *a, const qkv_partial_f32 *b,
+    const qkv_partial_f32 *d_out, const qkv_partial_f32 *d_a, const qkv_partial_f32 *d_b);
+QKV_API qkv_status qkv_attention_merge_backward_f64(
+    ptrdiff_t rows, ptrdiff_t d_v, const qkv_partial_f64 *a, const qkv_partial_f64 *b,
+    const qkv_partial_f64 *d_out, const qkv_partial_f64 *d_a, const qkv_partial_f64 *d_b);
+
 /* The common case: q, k, v and o packed (the shapes of qkv_operands_f32 and qkv_results_f32), o
  * overwritten; no bias and no boolean mask, scale and bandwidth at their defaults. QKV_E_NOMEM if
  * there is no memory for its workspace. */
