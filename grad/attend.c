@@ -1,6 +1,7 @@
 /* attend.c - mirror of src/attend.c: the call of attention.h that goes backward, and how much
  * memory each pass needs (here since it must know both directions). */
 #include "grad/kernels.h"
+#include "grad/second_order.h"
 #include "src/fail.h"
 #include "src/kernels.h"
 #include "src/simd/isa.h"
@@ -45,7 +46,8 @@ qkv_status FN(qkv_attention_backward)(const qkv_attention *a, const FN(qkv_opera
 
 static size_t workspace_bytes(const qkv_attention *a, qkv_pass pass,
                               const FN(qkv_forward_kernels) *forward,
-                              const FN(qkv_backward_kernels) *backward)
+                              const FN(qkv_backward_kernels) *backward,
+                              const FN(qkv_second_kernels) *second)
 {
     switch (pass) {
     case QKV_FORWARD:
@@ -54,6 +56,11 @@ static size_t workspace_bytes(const qkv_attention *a, qkv_pass pass,
     case QKV_COVARIANCE:
         return qkv_team_bytes(forward->covariance_share(a), 0,
                               FN(qkv_work)(a, forward->covariance_pieces(a)));
+    case QKV_JVP:
+        return qkv_team_bytes(second->jvp_share(a), 0, FN(qkv_work)(a, second->pieces(a)));
+    case QKV_DOUBLE_BACKWARD:
+        return qkv_team_bytes(second->share(a), second->common(a),
+                              FN(qkv_work)(a, second->pieces(a)));
     case QKV_BACKWARD:
         break;
     }
@@ -65,7 +72,8 @@ qkv_status FN(qkv_workspace)(const char *who, const qkv_attention *a, qkv_pass p
 {
     const FN(qkv_forward_kernels) *forward = FN(qkv_forward_kernels_of)(who);
     if (!forward) return QKV_E_ARG;
-    *bytes = workspace_bytes(a, pass, forward, FN(qkv_backward_kernels_of)(who));
+    *bytes = workspace_bytes(a, pass, forward, FN(qkv_backward_kernels_of)(who),
+                             FN(qkv_second_kernels_of)(who));
     return QKV_OK;
 }
 
@@ -77,8 +85,8 @@ qkv_status qkv_attention_workspace(const qkv_attention *a, qkv_pass pass, qkv_dt
 {
     static const char who[] = "qkv_attention_workspace";
     if (!bytes) return qkv_fail(QKV_E_ARG, "%s: bytes is NULL", who);
-    if (pass < QKV_FORWARD || pass > QKV_COVARIANCE)
-        return qkv_fail(QKV_E_ARG, "%s: pass is %d, expected 0 to 2", who, (int)pass);
+    if (pass < QKV_FORWARD || pass > QKV_DOUBLE_BACKWARD)
+        return qkv_fail(QKV_E_ARG, "%s: pass is %d, expected 0 to 4", who, (int)pass);
     if (dtype != QKV_F32 && dtype != QKV_F64)
         return qkv_fail(QKV_E_ARG, "%s: dtype is %d, expected QKV_F32 or QKV_F64", who, (int)dtype);
     qkv_attention filled;

@@ -335,15 +335,12 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
     for (int i = 0; i < w->blocks; i++) IN(qkv_score_backward_end)(&w->g[i]);
 }
 
-/* The walks' sums, in order, into the gradients of what all share. */
-static void add_parameters(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, void *memory)
+void IN(qkv_add_partials)(const qkv_attention *a, const FN(qkv_gradients) *to, const real *partials,
+                          ptrdiff_t walks, ptrdiff_t items)
 {
-    const qkv_attention *a = &in->a;
-    plan p;
-    plan_layout(&p, a, memory);
-    for (ptrdiff_t i = 0; i < p.items; i++) {
-        const real *partial = p.partial + i * IN(qkv_partials)(a);
-        ptrdiff_t row = i / p.walks, b = row / a->heads, h = row % a->heads;
+    for (ptrdiff_t i = 0; i < items; i++) {
+        const real *partial = partials + i * IN(qkv_partials)(a);
+        ptrdiff_t row = i / walks, b = row / a->heads, h = row % a->heads;
         if (to->scale.data) *FN(qkv_at)(&to->scale, b, h, 0) += partial[0];
         if (to->slopes.data) *FN(qkv_at)(&to->slopes, b, h, 0) += partial[IN(qkv_at_slopes)(a)];
         if (to->sink.data) *FN(qkv_at)(&to->sink, b, h, 0) += partial[IN(qkv_at_sink)(a)];
@@ -354,8 +351,14 @@ static void add_parameters(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to
     }
 }
 
-/* Does an element of dbias get something from walks that do not take turns at it? */
-static bool bias_is_shared(const qkv_attention *a, const FN(qkv_view) *bias)
+static void add_parameters(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, void *memory)
+{
+    plan p = {.in = in};
+    plan_layout(&p, &in->a, memory);
+    IN(qkv_add_partials)(&in->a, to, p.partial, p.walks, p.items);
+}
+
+bool IN(qkv_bias_is_shared)(const qkv_attention *a, const FN(qkv_view) *bias)
 {
     const ptrdiff_t n[4] = {a->batch, a->heads, 1, a->n_k};
     for (int axis = 0; axis < 4; axis++)
@@ -390,7 +393,7 @@ static void backward(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, cons
 {
     plan p = {.in = in, .to = to};
     plan_layout(&p, &in->a, team->memory);
-    int threads = bias_is_shared(&in->a, &to->bias) ? 1 : team->threads;
+    int threads = IN(qkv_bias_is_shared)(&in->a, &to->bias) ? 1 : team->threads;
     p.in_turns = threads > 1;
     memset(p.passed, 0, sizeof *p.passed * (size_t)p.items);
     qkv_team_run(team, threads, run, &p);

@@ -49,22 +49,34 @@ qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_resul
     return status;
 }
 
+static qkv_status resolve(const qkv_attention *a, const FN(qkv_operands) *x, qkv_role role,
+                          FN(qkv_gradients) *to, qkv_slot_list *list)
+{
+    qkv_status status = FN(qkv_parameters_check)(list->who, a, x);
+    if (status) return status;
+    ptrdiff_t dims[QKV_OPERANDS][4];
+    FN(qkv_operand_dims)(a, list->items, x, dims);
+    to->q = FN(qkv_view_of)(&x->q, dims[0]);
+    to->k = FN(qkv_view_of)(&x->k, dims[1]);
+    to->v = FN(qkv_view_of)(&x->v, dims[2]);
+    to->bias = FN(qkv_view_of)(&x->bias, dims[3]);
+    to->scale = FN(qkv_parameter_view)(&x->scale, dims[4]);
+    to->parameters = qkv_is_distance(a) ? FN(qkv_parameter_view)(&x->bandwidth, dims[5])
+                                        : FN(qkv_parameter_view)(&x->w, dims[6]);
+    to->slopes = FN(qkv_head_view)(&x->slopes, dims[7]);
+    to->sink = FN(qkv_head_view)(&x->sink, dims[8]);
+    return FN(qkv_operands_list)(a, x, role, list);
+}
+
 qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) *d_in,
                                      FN(qkv_gradients) *to, qkv_slot_list *list)
 {
     if (!d_in) return qkv_fail(QKV_E_ARG, "%s: d_in is NULL", list->who);
-    qkv_status status = FN(qkv_parameters_check)(list->who, a, d_in);
-    if (status) return status;
-    ptrdiff_t dims[QKV_OPERANDS][4];
-    FN(qkv_operand_dims)(a, list->items, d_in, dims);
-    to->q = FN(qkv_view_of)(&d_in->q, dims[0]);
-    to->k = FN(qkv_view_of)(&d_in->k, dims[1]);
-    to->v = FN(qkv_view_of)(&d_in->v, dims[2]);
-    to->bias = FN(qkv_view_of)(&d_in->bias, dims[3]);
-    to->scale = FN(qkv_parameter_view)(&d_in->scale, dims[4]);
-    to->parameters = qkv_is_distance(a) ? FN(qkv_parameter_view)(&d_in->bandwidth, dims[5])
-                                        : FN(qkv_parameter_view)(&d_in->w, dims[6]);
-    to->slopes = FN(qkv_head_view)(&d_in->slopes, dims[7]);
-    to->sink = FN(qkv_head_view)(&d_in->sink, dims[8]);
-    return FN(qkv_operands_list)(a, d_in, true, list);
+    return resolve(a, d_in, QKV_GRADIENT, to, list);
+}
+
+qkv_status FN(qkv_tangents_resolve)(const qkv_attention *a, const FN(qkv_operands) *tangent,
+                                    FN(qkv_gradients) *u, qkv_slot_list *list)
+{
+    return resolve(a, tangent, QKV_TANGENT, u, list);
 }

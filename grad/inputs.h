@@ -19,5 +19,8 @@ qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_resul
                                       qkv_slot_list *list);
 qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) *d_in,
                                      FN(qkv_gradients) *to, qkv_slot_list *list);
+/* The operands' tangents, as views. */
+qkv_status FN(qkv_tangents_resolve)(const qkv_attention *a, const FN(qkv_operands) *tangent,
+                                    FN(qkv_gradients) *u, qkv_slot_list *list);
 
 #endif

@@ -74,6 +74,13 @@ static inline ptrdiff_t IN(qkv_partials)(const qkv_attention *a)
     return 3 + a->bandwidths;
 }
 
+/* ---- attention.c ---- */
+/* The sums of walks (items, so many a head), in order, into the gradients of what all share. */
+void IN(qkv_add_partials)(const qkv_attention *a, const FN(qkv_gradients) *to, const real *partials,
+                          ptrdiff_t walks, ptrdiff_t items);
+/* Does an element of dbias get something from walks that do not take turns at it? */
+bool IN(qkv_bias_is_shared)(const qkv_attention *a, const FN(qkv_view) *bias);
+
 /* Rows padded to whole vectors. */
 static inline ptrdiff_t IN(qkv_padded)(ptrdiff_t d)
 {

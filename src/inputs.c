@@ -59,19 +59,21 @@ void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
     memcpy(dims, d, sizeof d);
 }
 
-qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, bool gradients,
+qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, qkv_role role,
                                  qkv_slot_list *list)
 {
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, list->items, x, dims);
     const FN(qkv_slot) *slots[] = {&x->q,         &x->k, &x->v,      &x->bias, &x->scale,
                                    &x->bandwidth, &x->w, &x->slopes, &x->sink};
-    static const char *const names[2][QKV_OPERANDS] = {
+    static const char *const names[3][QKV_OPERANDS] = {
         {"q", "k", "v", "bias", "scale", "bandwidth", "w", "slopes", "sink"},
-        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dw", "dslopes", "dsink"}};
+        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dw", "dslopes", "dsink"},
+        {"tangent q", "tangent k", "tangent v", "tangent bias", "tangent scale",
+         "tangent bandwidth", "tangent w", "tangent slopes", "tangent sink"}};
     for (int i = 0; i < QKV_OPERANDS; i++) {
         if (!slots[i]->data) continue;
-        qkv_extent e = FN(qkv_extent_of)(names[gradients][i], slots[i], dims[i], gradients);
+        qkv_extent e = FN(qkv_extent_of)(names[role][i], slots[i], dims[i], role == QKV_GRADIENT);
         e.reduces = i >= 3;
         qkv_status status = qkv_slot_list_add(list, e);
         if (status) return status;
@@ -166,7 +168,7 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, list->items, in, dims);
     qkv_status status = require_operands(list->who, a, in);
-    if (!status) status = FN(qkv_operands_list)(a, in, false, list);
+    if (!status) status = FN(qkv_operands_list)(a, in, QKV_INPUT, list);
     if (!status) status = list_mask(dims[3], &in->mask, list);
     if (!status) status = list_numbers(a, in, list);
     if (status) return status;

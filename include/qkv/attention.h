@@ -299,7 +299,13 @@ typedef struct qkv_results_f64 {
  *   QKV_E_DOMAIN    an empty support under QKV_EMPTY_ERROR (forward and covariance)
  */
 
-typedef enum qkv_pass { QKV_FORWARD = 0, QKV_BACKWARD, QKV_COVARIANCE } qkv_pass;
+typedef enum qkv_pass {
+    QKV_FORWARD = 0,
+    QKV_BACKWARD,
+    QKV_COVARIANCE,
+    QKV_JVP, /* this and the next: second_order.h */
+    QKV_DOUBLE_BACKWARD
+} qkv_pass;
 
 /* *bytes = the workspace for one pass of a at the present number of threads; unspecified on an
  * error. A smaller one serves as long as it holds one thread's share; fewer threads then run. */

@@ -9,6 +9,7 @@
 #include "plot.h"
 #include "ragged.h"
 #include "regression.h"
+#include "second_order.h"
 #include "status.h"
 #include "tape.h"
 

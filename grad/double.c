@@ -1,0 +1,226 @@
+/* double.c - the second backward pass: a first pass over the keys finds the rows' tangents (jvp.c),
+ * a second one, tile by tile, what scores, values and their tangents are worth to phi. Blocks that
+ * share keys and values add to dk and dv in turns (turn.h). */
+#include "grad/second.h"
+#include "grad/turn.h"
+#include "src/workspace.h"
+
+typedef struct plan {
+    const FN(qkv_inputs) *in;
+    const FN(qkv_gradients) *u, *to;
+    const FN(qkv_outputs) *out;
+    ptrdiff_t items;
+    real *partial;     /* [items][partials] */
+    ptrdiff_t *passed; /* [items] */
+    ptrdiff_t taken;
+    bool in_turns;
+} plan;
+
+static size_t plan_layout(plan *p, const qkv_attention *a, void *memory)
+{
+    qkv_cursor c = {.base = memory};
+    p->items = a->batch * a->heads * IN(qkv_blocks_of)(a);
+    p->partial = qkv_take(&c, sizeof(real), IN(qkv_partials)(a), p->items);
+    p->passed = qkv_take(&c, sizeof *p->passed, p->items, 1);
+    return c.overflow ? SIZE_MAX : c.used;
+}
+
+size_t IN(qkv_double_common)(const qkv_attention *a)
+{
+    plan p;
+    return plan_layout(&p, a, NULL);
+}
+
+size_t IN(qkv_double_share)(const qkv_attention *a)
+{
+    FN(qkv_second) x = {.scale_u = 0};
+    return IN(qkv_second_layout)(&x, a, true, NULL);
+}
+
+/* Lanes as n_q rows. */
+static void to_rows(const FN(qkv_block) *t, const real *lanes, ptrdiff_t d, real *rows)
+{
+    for (int i = 0; i < t->n_q; i++)
+        for (ptrdiff_t c = 0; c < d; c++) rows[i * d + c] = lanes[c * QKV_LANES + i];
+}
+
+/* The cotangents of the block's rows, and what the first pass leaves for the second. */
+static void load_cotangents(FN(qkv_second) *x)
+{
+    const FN(qkv_block) *t = &x->t;
+    const FN(qkv_view) *d_o = &x->to->d_o, *d_lse = &x->to->d_lse, *o = &x->to->o;
+    ptrdiff_t d = t->in->a.d_v;
+    if (d) memset(x->d_o, 0, sizeof(real) * (size_t)d * QKV_LANES);
+    if (d && d_o->data) IN(qkv_to_lanes)
+    (x->d_o, FN(qkv_at)(d_o, t->batch, t->head, t->q0), d_o->stride[2], d_o->stride[3], t->n_q, d,
+     t->vectors, 1);
+    to_rows(t, x->d_o, d, x->d_o_rows);
+    to_rows(t, x->q, t->in->a.d_k, x->q_rows);
+    to_rows(t, x->q_u, t->in->a.d_k, x->q_u_rows);
+    for (int i = 0; i < QKV_LANES; i++) {
+        real delta = 0, row = 0;
+        const real *y = i < t->n_q && d ? FN(qkv_at)(o, t->batch, t->head, t->q0 + i) : NULL;
+        for (ptrdiff_t c = 0; y && c < d; c++) {
+            delta += x->d_o[c * QKV_LANES + i] * y[c * o->stride[3]];
+            row += x->d_o[c * QKV_LANES + i] * x->o_u[c * QKV_LANES + i];
+        }
+        if (i < t->n_q && d_lse->data) delta -= *FN(qkv_at)(d_lse, t->batch, t->head, t->q0 + i);
+        x->delta[i] = delta;
+        x->row[i] = row;
+    }
+}
+
+/* g = d phi / ds, h = d phi / ds', p = what pools d_o into dv; all 0 where hidden. */
+static void by_exponents(FN(qkv_second) *x)
+{
+    FN(qkv_block) *t = &x->t;
+    const qkv_attention *a = &t->in->a;
+    const FN(qkv_rows) v_u = {.data = x->v_u, .stride = a->d_v};
+    bool drops = a->dropout > 0;
+    IN(qkv_dot_tile)(&t->v, t->n_k, x->d_o, a->d_v, t->vectors, x->g, t->tile_max);
+    IN(qkv_dot_tile)(&v_u, t->n_k, x->d_o, a->d_v, t->vectors, x->h, t->tile_max);
+    if (drops) IN(qkv_times_keep)(t, x->keep, x->g);
+    if (drops) IN(qkv_times_keep)(t, x->keep, x->h);
+    for (int y = 0; y < t->n_k * QKV_LANES; y++) {
+        int i = y % QKV_LANES;
+        real w = t->w[y], dw = x->g[y] - x->delta[i], away = x->s_u[y] - x->lse_u[i];
+        x->g[y] = w * (x->h[y] + away * dw - x->row[i]);
+        x->h[y] = w * dw;
+        x->p[y] = w * away;
+    }
+    if (drops) IN(qkv_times_keep)(t, x->keep, x->p);
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i++) {
+            int y = j * QKV_LANES + i;
+            if (i >= t->n_q || !FN(qkv_pair)(t, j, i)) x->g[y] = x->h[y] = x->p[y] = 0;
+        }
+}
+
+/* dslopes, dscale; g and h become those of a and a'. */
+static void to_scores(FN(qkv_second) *x)
+{
+    const FN(qkv_block) *t = &x->t;
+    const qkv_attention *a = &t->in->a;
+    real slopes = 0, scales = 0;
+    for (int j = 0; j < t->n_k; j++) {
+        real distance = IN(qkv_distance_of)(t, j);
+        for (int i = 0; i < t->n_q; i++) {
+            int y = j * QKV_LANES + i;
+            if (x->g[y] == 0 && x->h[y] == 0) continue;
+            slopes += x->g[y] * (distance - (real)i);
+            if (a->softcap > 0) {
+                x->g[y] = x->g[y] * x->slope[y] + x->h[y] * x->curve[y] * x->x_u[y];
+                x->h[y] *= x->slope[y];
+            }
+            scales += x->a[y] * x->g[y] + x->a_u[y] * x->h[y];
+            x->g[y] = t->scale * x->g[y] + x->scale_u * x->h[y];
+            x->h[y] *= t->scale;
+        }
+    }
+    x->partial[0] += scales;
+    x->partial[IN(qkv_at_slopes)(a)] += slopes;
+}
+
+static void add_values(FN(qkv_second) *x)
+{
+    const FN(qkv_block) *t = &x->t;
+    ptrdiff_t d = t->in->a.d_v;
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < t->n_q; i++) {
+            real p = x->p[j * QKV_LANES + i];
+            for (ptrdiff_t c = 0; c < d && p != 0; c++)
+                x->dv[j * d + c] += p * x->d_o_rows[i * d + c];
+        }
+}
+
+static void add_bias(const FN(qkv_second) *x)
+{
+    const FN(qkv_block) *t = &x->t;
+    const FN(qkv_view) *to = &x->to->bias;
+    real *bias = FN(qkv_at)(to, t->batch, t->head, t->q0) + t->k0 * to->stride[3];
+    IN(qkv_from_lanes)(bias, to->stride[2], to->stride[3], t->n_q, t->n_k, x->r, x->ones, true);
+}
+
+static void backward_tile(FN(qkv_second) *x, ptrdiff_t k0, const qkv_turn *turn)
+{
+    FN(qkv_block) *t = &x->t;
+    const qkv_attention *a = &t->in->a;
+    bool seen = IN(qkv_second_tile)(x, k0);
+    if (seen) {
+        size_t k = sizeof(real) * (size_t)(t->n_k * a->d_k);
+        by_exponents(x);
+        memcpy(x->r, x->g, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
+        to_scores(x);
+        if (a->d_k) memset(x->dk, 0, k);
+        if (a->d_k) memset(x->dk_u, 0, k);
+        if (a->d_k) IN(qkv_second_chain)(x);
+        if (a->d_v) memset(x->dv, 0, sizeof(real) * (size_t)(t->n_k * a->d_v));
+        if (x->to->v.data) add_values(x);
+    }
+    qkv_turn_wait(turn, k0 + QKV_BACK_KEYS);
+    if (seen) {
+        if (x->to->bias.data) add_bias(x);
+        if (x->to->k.data && a->d_k) IN(qkv_add_rows)(&x->to->k, t, t->n_k, x->dk, a->d_k, a->d_k);
+        if (x->to->v.data && a->d_v) IN(qkv_add_rows)(&x->to->v, t, t->n_k, x->dv, a->d_v, a->d_v);
+    }
+    qkv_turn_pass(turn, k0 + QKV_BACK_KEYS);
+}
+
+static void sink_backward(FN(qkv_second) *x)
+{
+    const FN(qkv_block) *t = &x->t;
+    const FN(qkv_view) *tangent = &x->u->sink;
+    real sink_u = tangent->data ? *FN(qkv_at)(tangent, t->batch, t->head, 0) : 0, sum = 0;
+    for (int i = 0; i < t->n_q; i++) {
+        real w = IN(qkv_sink_weight)(t, i);
+        if (w != 0) sum += w * ((sink_u - x->lse_u[i]) * -x->delta[i] - x->row[i]);
+    }
+    x->partial[IN(qkv_at_sink)(&t->in->a)] += sum;
+}
+
+static void backward_block(plan *p, FN(qkv_second) *x, ptrdiff_t item)
+{
+    const qkv_attention *a = &p->in->a;
+    ptrdiff_t blocks = IN(qkv_blocks_of)(a), row = item / blocks;
+    ptrdiff_t group = a->heads / a->kv_heads * blocks;
+    const qkv_turn turn = {
+        .passed = p->in_turns ? p->passed : NULL, .item = item, .first = item % group == 0};
+    x->partial = p->partial + item * IN(qkv_partials)(a);
+    memset(x->partial, 0, sizeof(real) * (size_t)IN(qkv_partials)(a));
+    IN(qkv_second_begin)(x, row / a->heads, row % a->heads, blocks - 1 - item % blocks);
+    IN(qkv_second_rows)(x);
+    IN(qkv_second_write)(x, &p->out->o, &p->out->lse, true);
+    load_cotangents(x);
+    if (p->in->sink.data) sink_backward(x);
+    if (a->d_k) memset(x->dq, 0, sizeof(real) * (size_t)a->d_k * QKV_LANES);
+    if (a->d_k) memset(x->dq_u, 0, sizeof(real) * (size_t)a->d_k * QKV_LANES);
+    IN(qkv_span) span = IN(qkv_mask_span)(&x->t);
+    for (ptrdiff_t k0 = span.first / QKV_BACK_KEYS * QKV_BACK_KEYS; k0 < span.end;
+         k0 += QKV_BACK_KEYS)
+        backward_tile(x, k0, &turn);
+    qkv_turn_end(&turn);
+    IN(qkv_second_chain_end)(x);
+}
+
+static void run(void *context, void *memory)
+{
+    plan *p = context;
+    FN(qkv_second) x = {.t.in = p->in, .u = p->u, .to = p->to};
+    IN(qkv_second_layout)(&x, &p->in->a, true, memory);
+    ptrdiff_t groups = p->in->a.batch * p->in->a.kv_heads, group = p->items / groups;
+    for (ptrdiff_t i; (i = qkv_team_take(&p->taken)) < p->items;)
+        backward_block(p, &x, i % groups * group + i / groups);
+}
+
+void IN(qkv_double_backward)(const FN(qkv_inputs) *in, const FN(qkv_gradients) *u,
+                             const FN(qkv_gradients) *to, const FN(qkv_outputs) *dd_out,
+                             const qkv_team *team)
+{
+    plan p = {.in = in, .u = u, .to = to, .out = dd_out};
+    plan_layout(&p, &in->a, team->memory);
+    int threads = IN(qkv_bias_is_shared)(&in->a, &to->bias) ? 1 : team->threads;
+    p.in_turns = threads > 1;
+    memset(p.passed, 0, sizeof *p.passed * (size_t)p.items);
+    qkv_team_run(team, threads, run, &p);
+    IN(qkv_add_partials)(&in->a, to, p.partial, IN(qkv_blocks_of)(&in->a), p.items);
+}
