@@ -1,6 +1,7 @@
 /* test_ragged.c - a ragged batch is its items, computed one after the other by the calls of
  * attention.h: to the bit, in any layout, for any number of threads. Built for each dtype. */
 #include "qkv/ragged.h"
+#include "qkv/tape.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -408,6 +409,44 @@ static void a_cache_among_others(void **state)
     for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++) check(a, sizes, 4, l, PLAIN, 5);
 }
 
+static void the_tape_gives_the_same(void **state)
+{
+    (void)state;
+    const qkv_attention a = {.heads = 4, .kv_heads = 2, .d_k = 17, .d_v = 10, .mask = rule(1)};
+    batch *x = batch_of(a, many, MANY, LAYOUT_ROWS_FIRST, PLAIN, 3);
+    for (operand i = Q; i <= V; i++)
+        for (size_t j = 0; j < x->d[i].n; j++) x->d[i].memory[j] = 0;
+    x->d_lse.slot.data = NULL;
+    assert_ok(forward(x));
+    assert_ok(backward(x));
+    qkv_tape *tape;
+    assert_ok(qkv_tape_new(&tape, REAL_DTYPE));
+    const qkv_shape shapes[] = {qkv_shape3(x->a.n_q, a.heads, a.d_k),
+                                qkv_shape3(x->a.n_k, a.kv_heads, a.d_k),
+                                qkv_shape3(x->a.n_k, a.kv_heads, a.d_v)};
+    qkv_var leaves[3];
+    real *gradients[3];
+    for (operand i = Q; i <= V; i++) {
+        gradients[i] = calloc(x->d[i].n, sizeof(real));
+        leaves[i] = FN(qkv_leaf)(tape, shapes[i], x->in[i].memory, gradients[i]);
+    }
+    qkv_var seed = FN(qkv_leaf)(tape, qkv_shape3(x->a.n_q, a.heads, a.d_v), x->d_o.memory, NULL);
+    const qkv_attend_vars in = {.q = leaves[Q],
+                                .k = leaves[K],
+                                .v = leaves[V],
+                                .starts_q = x->starts_q,
+                                .starts_k = x->starts_k};
+    qkv_var o = qkv_attend(tape, &x->a, &in);
+    assert_ok(qkv_backward_with(tape, o, &(qkv_backward_options){.seed = seed}));
+    assert_memory_equal(FN(qkv_value)(tape, o), x->out[O].memory, (x->out[O].n - 1) * sizeof(real));
+    for (operand i = Q; i <= V; i++) {
+        assert_memory_equal(gradients[i], x->d[i].memory, (x->d[i].n - 1) * sizeof(real));
+        free(gradients[i]);
+    }
+    qkv_tape_free(tape);
+    batch_free(x);
+}
+
 static void one_share_of_the_workspace_is_enough(void **state)
 {
     (void)state;
@@ -618,6 +657,7 @@ int main(void)
         cmocka_unit_test(it_is_its_items_in_every_layout),
         cmocka_unit_test(a_bias_that_items_share_gets_its_gradient_in_order),
         cmocka_unit_test(a_cache_among_others),
+        cmocka_unit_test(the_tape_gives_the_same),
         cmocka_unit_test(one_share_of_the_workspace_is_enough),
         cmocka_unit_test(nothing_needs_nothing),
         cmocka_unit_test(starts_that_are_wrong_are_named),
