@@ -12,6 +12,7 @@ enum { INPUTS = 8 };
 typedef struct call {
     const qkv_attention *attention;
     const qkv_slot_bool *mask;
+    qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets, *starts_q, *starts_k;
     /* Which of q, k, v, bias, scale, bandwidth, slopes, sink the inputs are, in this order. */
     bool present[INPUTS];
@@ -201,6 +202,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     s->in.k = slot_of(s, x[K]->value, s->a.kv_heads, s->a.d_k);
     s->in.v = slot_of(s, x[V]->value, s->a.kv_heads, s->a.d_v);
     if (given->mask) s->in.mask = *given->mask;
+    s->in.mask_rule = given->mask_rule;
     s->in.lengths = given->lengths;
     s->in.causal_offsets = given->causal_offsets;
     if (x[BIAS] && bias_slot(tape, node, s, x[BIAS], &s->in.bias)) return tape->status;
@@ -299,6 +301,7 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
                                  in->scale, in->bandwidth, in->slopes, in->sink};
     call arguments = {.attention = a,
                       .mask = in->mask,
+                      .mask_rule = in->mask_rule,
                       .lengths = in->lengths,
                       .causal_offsets = in->causal_offsets,
                       .starts_q = in->starts_q,
@@ -348,6 +351,25 @@ static qkv_var modified(qkv_tape *tape, const qkv_var *x)
     const qkv_attend_vars in = {
         .q = x[0], .k = x[1], .v = x[2], .bias = x[3], .slopes = x[4], .sink = x[5]};
     return qkv_attend(tape, &a, &in);
+}
+
+/* Hides a third of the pairs, and all of query 2's. */
+static void hide_some(void *context, const qkv_mask_tile *tile, uint8_t *seen)
+{
+    (void)context;
+    for (ptrdiff_t i = 0; i < tile->n_q; i++)
+        for (ptrdiff_t j = 0; j < tile->n_k; j++) {
+            ptrdiff_t q = tile->query + i, k = tile->key + j;
+            if ((tile->batch + tile->head + q + 2 * k) % 3 == 0 || q == 2)
+                seen[i * tile->stride_q + j * tile->stride_k] = 0;
+        }
+}
+
+static qkv_var masked(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {
+        .q = x[0], .k = x[1], .v = x[2], .bias = x[3], .mask_rule = {.fill = hide_some}};
+    return qkv_attend(tape, &(qkv_attention){0}, &in);
 }
 
 static const int64_t starts_q[] = {0, 3, 3, 5}, starts_k[] = {0, 2, 3, 7};
@@ -503,6 +525,10 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 6,
      .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {2, {5, 7}}, {1, {2}}, {0}},
      .apply = modified},
+    {.label = "attend under a rule of the caller's",
+     .n_input = 4,
+     .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {2, {5, 7}}},
+     .apply = masked},
     {.label = "attend ragged, causal, bias, scale, slopes, sink",
      .n_input = 7,
      .input =

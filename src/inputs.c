@@ -156,6 +156,8 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
     out->sink = FN(qkv_head_view)(&in->sink, dims[7]);
     out->lengths = in->lengths;
     out->causal_offsets = in->causal_offsets;
+    out->mask_rule = in->mask_rule;
+    out->item = 0;
     out->mask = in->mask;
     qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
     return QKV_OK;

@@ -43,6 +43,8 @@ typedef struct FN(qkv_inputs) {
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
     FN(qkv_view) q, k, v, bias, scale, bandwidth, slopes, sink;
     qkv_slot_bool mask;
+    qkv_user_mask mask_rule;
+    ptrdiff_t item; /* of a ragged batch: what batch 0 is to mask_rule */
     const int64_t *lengths, *causal_offsets;
 } FN(qkv_inputs);
 

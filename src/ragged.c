@@ -35,6 +35,7 @@ FN(qkv_inputs_of_item)(const qkv_items *items, const FN(qkv_inputs) *all, ptrdif
     FN(qkv_inputs) in = *all;
     int64_t q = items->starts_q[b], k = items->starts_k[b];
     in.a = qkv_item_of(items, b);
+    in.item = b;
     FN(qkv_begin_at)(&in.q, 2, q);
     FN(qkv_begin_at)(&in.k, 2, k);
     FN(qkv_begin_at)(&in.v, 2, k);
@@ -76,8 +77,8 @@ static void forward_item(void *context, ptrdiff_t b, const qkv_team *team)
     __atomic_fetch_add(&x->empty, empty, __ATOMIC_RELAXED);
 }
 
-/* An item in the hands of one thread needs its own part and what its threads have in common; that is
- * enough for a part of it in the hands of all. */
+/* An item in the hands of one thread needs its share and what its threads have in common; so much
+ * from every thread is enough when all have it. */
 size_t FN(qkv_ragged_forward_share)(const FN(qkv_forward_kernels) *kernels, const qkv_items *items,
                                     ptrdiff_t *work)
 {

@@ -168,6 +168,7 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
         *slots[x] = slot_of(&m.at[x], how, logical[x]);
     }
     m.slots.mask.data = p->mask;
+    m.slots.mask_rule = p->mask_rule;
     m.slots.lengths = p->lengths;
     m.slots.causal_offsets = p->causal_offsets;
     return m;

@@ -228,6 +228,7 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *     sink       one element, or [heads]; softmax only
  *     mask       NULL, or a slot over [batch, heads, n_q, n_k] whose data (the slot itself is
  *                copied) stays unchanged until the reset
+ *     mask_rule  as in qkv_operands_f32; must serve until the reset
  *     lengths, causal_offsets
  *                NULL, or [batch] numbers as in qkv_operands_f32, unchanged until the reset
  *     starts_q, starts_k
@@ -238,6 +239,7 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
 typedef struct qkv_attend_vars {
     qkv_var q, k, v, bias, scale, bandwidth, slopes, sink;
     const qkv_slot_bool *mask;
+    qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets, *starts_q, *starts_k;
 } qkv_attend_vars;
 
