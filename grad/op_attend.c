@@ -3,6 +3,8 @@
 #include <string.h>
 
 #include "grad/tape.h"
+#include "qkv/ragged.h"
+#include "src/items.h"
 #include "src/real.h"
 
 enum { INPUTS = 9 };
@@ -10,7 +12,8 @@ enum { INPUTS = 9 };
 typedef struct call {
     const qkv_attention *attention;
     const qkv_slot_bool *mask;
-    const int64_t *lengths, *causal_offsets;
+    qkv_user_mask mask_rule;
+    const int64_t *lengths, *causal_offsets, *starts_q, *starts_k;
     const void *user_score;
     /* Which of q, k, v, bias, scale, bandwidth, w, slopes, sink the inputs are, in this order. */
     bool present[INPUTS];
@@ -21,21 +24,33 @@ enum { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK };
 typedef struct attend_state {
     qkv_attention a;
     int input[INPUTS]; /* which input is q, k, ..; -1: absent */
+    bool ragged;
+    const int64_t *starts_q, *starts_k;
+    ptrdiff_t columns; /* of a bias */
     FN(qkv_operands) in;
     FN(qkv_results) saved;
 } attend_state;
 
-/* [batch, heads, n, d] of an operand that may lack leading axes. */
+/* [batch, heads, n, d] of an operand that may lack leading axes. That of a ragged batch has no
+ * first axis, and rows come before heads. */
 static qkv_status matrix(qkv_tape *tape, const qkv_node *node, const qkv_node *x, const char *name,
                          ptrdiff_t dim[4])
 {
-    if (x->rank < 2 || x->rank > 4)
-        return qkv_node_fail(tape, node, QKV_E_SHAPE, "%s has rank %d, expected 2 to 4", name,
-                             x->rank);
+    const attend_state *s = node->state;
+    int most = s->ragged ? 3 : 4;
+    if (x->rank < 2 || x->rank > most)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE, "%s has rank %d, expected 2 to %d", name,
+                             x->rank, most);
+    dim[3] = x->dim[x->rank - 1];
+    if (s->ragged) {
+        dim[0] = 1;
+        dim[1] = x->rank > 2 ? x->dim[1] : 1;
+        dim[2] = x->dim[0];
+        return QKV_OK;
+    }
     dim[0] = x->rank > 2 ? x->dim[0] : 1;
     dim[1] = x->rank > 3 ? x->dim[1] : 1;
     dim[2] = x->dim[x->rank - 2];
-    dim[3] = x->dim[x->rank - 1];
     return QKV_OK;
 }
 
@@ -61,7 +76,8 @@ static qkv_status sizes(qkv_tape *tape, qkv_node *node, qkv_attention *a)
         equal(tape, node, "the size of a key", dk[3], dq[3]) ||
         equal(tape, node, "the number of values", dv[2], dk[2]))
         return tape->status;
-    a->batch = dq[0];
+    const attend_state *s = node->state;
+    if (!s->ragged) a->batch = dq[0];
     a->heads = dq[1];
     a->kv_heads = dk[1];
     a->n_q = dq[2];
@@ -71,11 +87,40 @@ static qkv_status sizes(qkv_tape *tape, qkv_node *node, qkv_attention *a)
     return QKV_OK;
 }
 
+static qkv_status report(qkv_tape *tape, const qkv_node *node, qkv_status status)
+{
+    return status ? qkv_node_fail(tape, node, status, "%s", qkv_last_error()) : QKV_OK;
+}
+
+/* Do the starts fit the rows that there are? */
+static qkv_status check_items(qkv_tape *tape, const qkv_node *node, attend_state *s)
+{
+    qkv_items items;
+    s->columns = s->a.n_k;
+    if (!s->ragged) return QKV_OK;
+    qkv_status status =
+        qkv_items_of("qkv_attend", &s->a, sizeof(real), s->starts_q, s->starts_k, &items);
+    if (status) return report(tape, node, status);
+    s->columns = items.longest;
+    if (equal(tape, node, "the number of queries", s->a.n_q, items.rows.n_q)) return tape->status;
+    return equal(tape, node, "the number of keys", s->a.n_k, items.rows.n_k);
+}
+
+/* Packed [batch, heads, n, d], or [total, heads, d]. */
+static FN(qkv_slot) slot_of(const attend_state *s, void *data, ptrdiff_t heads, ptrdiff_t d)
+{
+    FN(qkv_slot) slot = {.data = data, .strided = s->ragged};
+    slot.stride[1] = d;
+    slot.stride[2] = heads * d;
+    slot.stride[3] = 1;
+    return slot;
+}
+
 /* A bias of any shape that broadcasts, as strides over [batch, heads, n_q, n_k]. */
-static qkv_status bias_slot(qkv_tape *tape, const qkv_node *node, const qkv_attention *a,
+static qkv_status bias_slot(qkv_tape *tape, const qkv_node *node, const attend_state *s,
                             const qkv_node *x, FN(qkv_slot) *slot)
 {
-    const ptrdiff_t to[4] = {a->batch, a->heads, a->n_q, a->n_k};
+    const ptrdiff_t to[4] = {s->ragged ? 1 : s->a.batch, s->a.heads, s->a.n_q, s->columns};
     ptrdiff_t step = 1;
     if (x->rank > 4)
         return qkv_node_fail(tape, node, QKV_E_SHAPE, "the bias has rank %d, expected 0 to 4",
@@ -137,7 +182,7 @@ static qkv_status parameter_slots(qkv_tape *tape, const qkv_node *node, attend_s
 /* The rows that backward needs. */
 static qkv_status save_slots(qkv_tape *tape, const qkv_node *node, attend_state *s)
 {
-    size_t rows = (size_t)(s->a.batch * s->a.heads * s->a.n_q);
+    size_t rows = (size_t)((s->ragged ? 1 : s->a.batch) * s->a.heads * s->a.n_q);
     real *memory = qkv_node_take(tape, node, rows, 2 * sizeof *memory);
     if (!memory) return QKV_E_NOMEM;
     s->saved.row_max.data = memory;
@@ -150,7 +195,10 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     const call *given = arguments;
     attend_state *s = qkv_node_take(tape, node, 1, sizeof *s);
     if (!s) return QKV_E_NOMEM;
-    *s = (attend_state){.a = *given->attention};
+    *s = (attend_state){.a = *given->attention,
+                        .ragged = given->starts_q || given->starts_k,
+                        .starts_q = given->starts_q,
+                        .starts_k = given->starts_k};
     if (s->a.score != QKV_SCORE_USER) s->a.bandwidths = 0;
     node->state = s;
     const qkv_node *x[INPUTS] = {0};
@@ -158,15 +206,16 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
         s->input[i] = given->present[i] ? n++ : -1;
         if (given->present[i]) x[i] = qkv_input(tape, node, s->input[i]);
     }
-    if (sizes(tape, node, &s->a)) return tape->status;
-    s->in.q.data = x[Q]->value;
-    s->in.k.data = x[K]->value;
-    s->in.v.data = x[V]->value;
+    if (sizes(tape, node, &s->a) || check_items(tape, node, s)) return tape->status;
+    s->in.q = slot_of(s, x[Q]->value, s->a.heads, s->a.d_k);
+    s->in.k = slot_of(s, x[K]->value, s->a.kv_heads, s->a.d_k);
+    s->in.v = slot_of(s, x[V]->value, s->a.kv_heads, s->a.d_v);
     if (given->mask) s->in.mask = *given->mask;
+    s->in.mask_rule = given->mask_rule;
     s->in.lengths = given->lengths;
     s->in.causal_offsets = given->causal_offsets;
     s->in.user_score = given->user_score;
-    if (x[BIAS] && bias_slot(tape, node, &s->a, x[BIAS], &s->in.bias)) return tape->status;
+    if (x[BIAS] && bias_slot(tape, node, s, x[BIAS], &s->in.bias)) return tape->status;
     if (parameter_slots(tape, node, s, x) || save_slots(tape, node, s)) return tape->status;
     ptrdiff_t dim[4];
     for (int i = 0; i < x[Q]->rank; i++) dim[i] = x[Q]->dim[i];
@@ -177,15 +226,10 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 static void *workspace(qkv_tape *tape, const qkv_node *node, qkv_pass pass, size_t *bytes)
 {
     const attend_state *s = node->state;
-    qkv_status status = qkv_attention_workspace(&s->a, pass, REAL_DTYPE, bytes);
-    if (!status) return qkv_node_workspace(tape, node, *bytes);
-    qkv_node_fail(tape, node, status, "%s", qkv_last_error());
-    return NULL;
-}
-
-static qkv_status report(qkv_tape *tape, const qkv_node *node, qkv_status status)
-{
-    return status ? qkv_node_fail(tape, node, status, "%s", qkv_last_error()) : QKV_OK;
+    qkv_status status =
+        s->ragged ? qkv_ragged_workspace(&s->a, s->starts_q, s->starts_k, pass, REAL_DTYPE, bytes)
+                  : qkv_attention_workspace(&s->a, pass, REAL_DTYPE, bytes);
+    return report(tape, node, status) ? NULL : qkv_node_workspace(tape, node, *bytes);
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
@@ -194,8 +238,11 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
     size_t bytes;
     void *memory = workspace(tape, node, QKV_FORWARD, &bytes);
     if (!memory) return tape->status;
-    s->saved.o.data = node->value;
-    return report(tape, node, FN(qkv_attention_forward)(&s->a, &s->in, &s->saved, memory, bytes));
+    s->saved.o = slot_of(s, node->value, s->a.heads, s->a.d_v);
+    return report(tape, node,
+                  s->ragged ? FN(qkv_ragged_forward)(&s->a, s->starts_q, s->starts_k, &s->in,
+                                                     &s->saved, memory, bytes)
+                            : FN(qkv_attention_forward)(&s->a, &s->in, &s->saved, memory, bytes));
 }
 
 /* Where the gradient of an operand goes. An array may be several operands at once (k and v of
@@ -245,9 +292,11 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     d_in.w.data = gradient[W];
     d_in.slopes.data = gradient[SLOPES];
     d_in.sink.data = gradient[SINK];
-    const FN(qkv_results) d_out = {.o.data = node->gradient};
-    qkv_status status =
-        FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out, &d_in, memory, bytes);
+    const FN(qkv_results) d_out = {.o = slot_of(s, node->gradient, s->a.heads, s->a.d_v)};
+    qkv_status status = s->ragged ? FN(qkv_ragged_backward)(&s->a, s->starts_q, s->starts_k, &s->in,
+                                                            &s->saved, &d_out, &d_in, memory, bytes)
+                                  : FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out,
+                                                               &d_in, memory, bytes);
     if (!status) join_gradients(tape, node, gradient);
     return report(tape, node, status);
 }
@@ -293,8 +342,11 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
                                  in->bandwidth, in->w, in->slopes, in->sink};
     call arguments = {.attention = a,
                       .mask = in->mask,
+                      .mask_rule = in->mask_rule,
                       .lengths = in->lengths,
                       .causal_offsets = in->causal_offsets,
+                      .starts_q = in->starts_q,
+                      .starts_k = in->starts_k,
                       .user_score = in->user_score};
     qkv_var inputs[INPUTS];
     int n = 0;
@@ -366,6 +418,56 @@ static qkv_var dropout(qkv_tape *tape, const qkv_var *x)
 {
     const qkv_attention a = {.dropout = 0.3, .dropout_seed = 3};
     const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend(tape, &a, &in);
+}
+
+/* Hides a third of the pairs, and all of query 2's. */
+static void hide_some(void *context, const qkv_mask_tile *tile, uint8_t *seen)
+{
+    (void)context;
+    for (ptrdiff_t i = 0; i < tile->n_q; i++)
+        for (ptrdiff_t j = 0; j < tile->n_k; j++) {
+            ptrdiff_t q = tile->query + i, k = tile->key + j;
+            if ((tile->batch + tile->head + q + 2 * k) % 3 == 0 || q == 2)
+                seen[i * tile->stride_q + j * tile->stride_k] = 0;
+        }
+}
+
+static qkv_var masked(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {
+        .q = x[0], .k = x[1], .v = x[2], .bias = x[3], .mask_rule = {.fill = hide_some}};
+    return qkv_attend(tape, &(qkv_attention){0}, &in);
+}
+
+static const int64_t starts_q[] = {0, 3, 3, 5}, starts_k[] = {0, 2, 3, 7};
+
+static qkv_var ragged(qkv_tape *tape, const qkv_var *x)
+{
+    static const int64_t offsets[] = {1, 0, 2};
+    const qkv_attention a = {.batch = 3, .mask = {.causal = true}};
+    const qkv_attend_vars in = {.q = x[0],
+                                .k = x[1],
+                                .v = x[2],
+                                .bias = x[3],
+                                .scale = x[4],
+                                .slopes = x[5],
+                                .sink = x[6],
+                                .causal_offsets = offsets,
+                                .starts_q = starts_q,
+                                .starts_k = starts_k};
+    return qkv_attend(tape, &a, &in);
+}
+
+static qkv_var ragged_gaussian(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.batch = 3, .score = QKV_SCORE_GAUSSIAN};
+    const qkv_attend_vars in = {.q = x[0],
+                                .k = x[1],
+                                .v = x[2],
+                                .bandwidth = x[3],
+                                .starts_q = starts_q,
+                                .starts_k = starts_k};
     return qkv_attend(tape, &a, &in);
 }
 
@@ -513,6 +615,21 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 6,
      .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {2, {5, 7}}, {1, {2}}, {0}},
      .apply = modified},
+    {.label = "attend under a rule of the caller's",
+     .n_input = 4,
+     .input = {{4, {2, 2, 5, 3}}, {4, {2, 1, 7, 3}}, {4, {2, 1, 7, 2}}, {2, {5, 7}}},
+     .apply = masked},
+    {.label = "attend ragged, causal, bias, scale, slopes, sink",
+     .n_input = 7,
+     .input =
+         {{3, {5, 4, 3}}, {3, {7, 2, 3}}, {3, {7, 2, 2}}, {2, {5, 4}}, {1, {4}}, {1, {4}}, {0}},
+     .apply = ragged},
+    {.label = "attend ragged, one head, gaussian",
+     .n_input = 4,
+     .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}, {1, {3}}},
+     .lower = 0.5,
+     .upper = 2,
+     .apply = ragged_gaussian},
     {.label = "attend gaussian, one bandwidth, leave one out",
      .n_input = 4,
      .input = {{2, {6, 3}}, {2, {7, 3}}, {2, {7, 2}}, {0}},

@@ -228,7 +228,8 @@ static void run(void *context, void *memory)
 static ptrdiff_t forward(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const qkv_team *team)
 {
     const qkv_attention *a = &in->a;
-    bool plain = !IN(qkv_biased)(in) && !in->sink.data && !in->mask.data && !out->weights.data;
+    bool masked = in->mask.data || in->mask_rule.fill;
+    bool plain = !IN(qkv_biased)(in) && !in->sink.data && !masked && !out->weights.data;
     if (plain && IN(qkv_decode_suits)(a)) {
         IN(qkv_decode)(in, out, team);
         return 0;

@@ -173,7 +173,6 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
     if (!status) status = list_numbers(a, in, list);
     if (status) return status;
     out->a = *a;
-    out->item = 0;
     out->q = FN(qkv_view_of)(&in->q, dims[0]);
     out->k = FN(qkv_view_of)(&in->k, dims[1]);
     out->v = FN(qkv_view_of)(&in->v, dims[2]);
@@ -186,6 +185,8 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
     out->user_score = in->user_score;
     out->lengths = in->lengths;
     out->causal_offsets = in->causal_offsets;
+    out->mask_rule = in->mask_rule;
+    out->item = 0;
     out->mask = in->mask;
     qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
     return QKV_OK;

@@ -71,11 +71,12 @@ static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdif
 
 /* The inputs, resolved once a call. */
 typedef struct FN(qkv_inputs) {
-    ptrdiff_t item;  /* of a ragged batch, else 0: the batch item that is the first here */
+    ptrdiff_t item;  /* of a ragged batch, else 0: what batch 0 is to dropout and mask_rule */
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
     FN(qkv_view) q, k, v, bias, scale, slopes, sink;
     FN(qkv_view) parameters; /* the bandwidths of a distance, the w of other scores */
     qkv_slot_bool mask;
+    qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets;
     const FN(qkv_user_score) *user_score;
 } FN(qkv_inputs);

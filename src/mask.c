@@ -146,6 +146,25 @@ static bool load_bias(FN(qkv_block) *t)
     return hides;
 }
 
+/* The caller's own rule. Whatever it writes, it does no more than hide. */
+static void apply_user(FN(qkv_block) *t)
+{
+    const qkv_user_mask *rule = &t->in->mask_rule;
+    uint8_t *seen = t->seen, before[QKV_KEYS * QKV_LANES];
+    int n = t->n_k * QKV_LANES;
+    const qkv_mask_tile tile = {.batch = t->batch + t->in->item,
+                                .head = t->head,
+                                .query = t->q0,
+                                .key = t->k0,
+                                .n_q = t->n_q,
+                                .n_k = t->n_k,
+                                .stride_q = 1,
+                                .stride_k = QKV_LANES};
+    memcpy(before, seen, (size_t)n);
+    rule->fill(rule->context, &tile, seen);
+    for (int x = 0; x < n; x++) seen[x] = before[x] & (seen[x] != 0);
+}
+
 static qkv_coverage count_seen(const FN(qkv_block) *t)
 {
     int seen = 0;
@@ -157,14 +176,19 @@ static qkv_coverage count_seen(const FN(qkv_block) *t)
 void IN(qkv_mask_tile)(FN(qkv_block) *t)
 {
     bool bias_hides = IN(qkv_biased)(t->in) && load_bias(t);
-    if (rules_hide_nothing(t) && !t->in->mask.data && !bias_hides) {
+    bool user = t->in->mask_rule.fill, rules = !rules_hide_nothing(t);
+    if (!rules && !t->in->mask.data && !bias_hides && !user) {
         t->coverage = QKV_SEES_ALL;
         return;
     }
-    apply_rules(t);
+    if (rules)
+        apply_rules(t);
+    else
+        memset(t->seen, 1, (size_t)(t->n_k * QKV_LANES));
     if (t->in->mask.data) apply_boolean(t);
     if (bias_hides)
         for (int x = 0; x < t->n_k * QKV_LANES; x++)
             if (t->b[x] == (real)-INFINITY) t->seen[x] = 0;
+    if (user) apply_user(t);
     t->coverage = count_seen(t);
 }

@@ -77,8 +77,8 @@ static void forward_item(void *context, ptrdiff_t b, const qkv_team *team)
     __atomic_fetch_add(&x->empty, empty, __ATOMIC_RELAXED);
 }
 
-/* An item in the hands of one thread needs its own part and what its threads have in common; that is
- * enough for a part of it in the hands of all. */
+/* An item in the hands of one thread needs its share and what its threads have in common; so much
+ * from every thread is enough when all have it. */
 size_t FN(qkv_ragged_forward_share)(const FN(qkv_forward_kernels) *kernels, const qkv_items *items,
                                     ptrdiff_t *work)
 {

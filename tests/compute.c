@@ -204,6 +204,7 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
     }
     m.slots.mask.data = p->mask;
     if (p->a.score == QKV_SCORE_USER) m.slots.user_score = &FN(test_score);
+    m.slots.mask_rule = p->mask_rule;
     m.slots.lengths = p->lengths;
     m.slots.causal_offsets = p->causal_offsets;
     return m;

@@ -13,7 +13,8 @@ typedef struct problem {
     qkv_attention a;
     qkv_dtype dtype; /* in and the cotangents hold numbers of this type exactly */
     ptrdiff_t dim[OPERANDS][4];
-    double *in[OPERANDS];              /* NULL: absent */
+    double *in[OPERANDS]; /* NULL: absent */
+    qkv_user_mask mask_rule;
     uint8_t *mask;                     /* [batch, heads, n_q, n_k] or NULL */
     int64_t *lengths, *causal_offsets; /* [batch] or NULL */
     double *d_o;                       /* [batch, heads, n_q, d_v], the cotangents of o and lse */

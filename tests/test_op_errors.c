@@ -114,7 +114,7 @@ static qkv_var attend(qkv_shape q, qkv_shape k, qkv_shape v, const qkv_attend_va
     in.q = leaf(q);
     in.k = leaf(k);
     in.v = leaf(v);
-    return qkv_attend(tape, &(qkv_attention){0}, &in);
+    return qkv_attend(tape, &(qkv_attention){.batch = 2}, &in);
 }
 
 static void attention_over_sizes_that_differ(void **state)
@@ -146,6 +146,28 @@ static void attention_over_sizes_that_differ(void **state)
     leaf(three_two);
     assert_refused(qkv_attend(tape, &(qkv_attention){0}, NULL), QKV_E_ARG,
                    "%1 = attend(): in is NULL");
+}
+
+static void ragged_attention_whose_starts_do_not_fit(void **state)
+{
+    (void)state;
+    const qkv_shape three_two = qkv_shape2(3, 2);
+    static const int64_t good[] = {0, 1, 3}, down[] = {0, 2, 1}, more[] = {0, 1, 4};
+    qkv_attend_vars in = {.starts_q = good};
+    assert_refused(attend(three_two, three_two, three_two, &in), QKV_E_ARG,
+                   "%3 = attend(%0,%1,%2): qkv_attend: starts_k is NULL");
+    in = (qkv_attend_vars){.starts_q = down, .starts_k = good};
+    assert_refused(attend(three_two, three_two, three_two, &in), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): qkv_attend: starts_q[2] is 1, expected 2 or more, as "
+                   "starts_q[1]");
+    in = (qkv_attend_vars){.starts_q = good, .starts_k = more};
+    assert_refused(attend(three_two, three_two, three_two, &in), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): qkv_attend: starts_k[2] is 4, expected n_k, 3");
+    in.starts_k = good;
+    assert_refused(attend(qkv_shape2(0, 2), three_two, three_two, &in), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): the number of queries is 0, expected 3");
+    assert_refused(attend(qkv_shape4(1, 1, 3, 2), three_two, three_two, &in), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): q has rank 4, expected 2 to 3");
 }
 
 /* ---- The caller's own ------------------------------------------------------------------------ */
@@ -244,6 +266,7 @@ int main(void)
         TEST(reshapes_of_another_size),
         TEST(products_that_do_not_fit),
         TEST(attention_over_sizes_that_differ),
+        TEST(ragged_attention_whose_starts_do_not_fit),
         TEST(operation_of_the_callers_that_fails),
         TEST(failed_backward_leaves_the_callers_gradients),
         TEST(operation_that_records_on_its_own_tape),

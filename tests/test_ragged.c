@@ -1,6 +1,7 @@
 /* test_ragged.c - a ragged batch is its items, computed one after the other by the calls of
  * attention.h: to the bit, in any layout, for any number of threads. Built for each dtype. */
 #include "qkv/ragged.h"
+#include "qkv/tape.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -77,6 +78,7 @@ typedef struct batch {
     array in[OPERANDS], d[OPERANDS], out[OUTPUTS], d_o, d_lse;
     array mask_as; /* its strides are the mask's */
     uint8_t *mask;
+    qkv_user_mask mask_rule; /* instead of the mask */
     bool with_offsets;
 } batch;
 
@@ -242,7 +244,8 @@ static FN(qkv_slot) row_slot(const batch *x, const array *from, ptrdiff_t b)
 static slots slots_of(const batch *x, ptrdiff_t b)
 {
     slots y = {.in = operands_of(x, x->in, b), .d_in = operands_of(x, x->d, b)};
-    if (x->mask) {
+    y.in.mask_rule = x->mask_rule;
+    if (x->mask && !x->mask_rule.fill) {
         int64_t row = b < 0 ? 0 : x->starts_q[b];
         y.in.mask = (qkv_slot_bool){.strided = b >= 0 || x->mask_as.slot.strided};
         memcpy(y.in.mask.stride, x->mask_as.stride, sizeof y.in.mask.stride);
@@ -411,6 +414,80 @@ static void a_cache_among_others(void **state)
     static const ptrdiff_t sizes[][2] = {{1, 6000}, {40, 40}, {3, 4500}, {4, 70}};
     const qkv_attention a = {.heads = 4, .kv_heads = 2, .d_k = 17, .d_v = 10};
     for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++) check(a, sizes, 4, l, PLAIN, 5);
+}
+
+/* The mask of a batch, as the rule of one. */
+static void from_mask(void *context, const qkv_mask_tile *t, uint8_t *seen)
+{
+    const batch *x = context;
+    const ptrdiff_t *stride = x->mask_as.stride;
+    const uint8_t *mask = x->mask + (x->mask_as.first - x->mask_as.memory) + t->head * stride[1];
+    for (ptrdiff_t i = 0; i < t->n_q; i++)
+        for (ptrdiff_t j = 0; j < t->n_k; j++) {
+            ptrdiff_t row = x->starts_q[t->batch] + t->query + i;
+            if (!mask[row * stride[2] + (t->key + j) * stride[3]])
+                seen[i * t->stride_q + j * t->stride_k] = 0;
+        }
+}
+
+static void a_rule_of_the_callers_is_told_the_item(void **state)
+{
+    (void)state;
+    const qkv_attention a = {.heads = 4, .kv_heads = 2, .d_k = 17, .d_v = 10, .mask = rule(1)};
+    batch *x = batch_of(a, many, MANY, LAYOUT_PACKED, 0, 1);
+    size_t n;
+    real *start = results_of(x, &n);
+    assert_ok(forward(x));
+    assert_ok(backward(x));
+    real *expected = results_of(x, &n);
+    copy_results(x, start, true);
+    x->mask_rule = (qkv_user_mask){.fill = from_mask, .context = x};
+    assert_ok(forward(x));
+    assert_ok(backward(x));
+    real *got = results_of(x, &n);
+    assert_same(got, expected, n, "mask rule", 0);
+    free(got);
+    free(expected);
+    free(start);
+    batch_free(x);
+}
+
+static void the_tape_gives_the_same(void **state)
+{
+    (void)state;
+    const qkv_attention a = {.heads = 4, .kv_heads = 2, .d_k = 17, .d_v = 10, .mask = rule(1)};
+    batch *x = batch_of(a, many, MANY, LAYOUT_ROWS_FIRST, PLAIN, 3);
+    for (operand i = Q; i <= V; i++)
+        for (size_t j = 0; j < x->d[i].n; j++) x->d[i].memory[j] = 0;
+    x->d_lse.slot.data = NULL;
+    assert_ok(forward(x));
+    assert_ok(backward(x));
+    qkv_tape *tape;
+    assert_ok(qkv_tape_new(&tape, REAL_DTYPE));
+    const qkv_shape shapes[] = {qkv_shape3(x->a.n_q, a.heads, a.d_k),
+                                qkv_shape3(x->a.n_k, a.kv_heads, a.d_k),
+                                qkv_shape3(x->a.n_k, a.kv_heads, a.d_v)};
+    qkv_var leaves[3];
+    real *gradients[3];
+    for (operand i = Q; i <= V; i++) {
+        gradients[i] = calloc(x->d[i].n, sizeof(real));
+        leaves[i] = FN(qkv_leaf)(tape, shapes[i], x->in[i].memory, gradients[i]);
+    }
+    qkv_var seed = FN(qkv_leaf)(tape, qkv_shape3(x->a.n_q, a.heads, a.d_v), x->d_o.memory, NULL);
+    const qkv_attend_vars in = {.q = leaves[Q],
+                                .k = leaves[K],
+                                .v = leaves[V],
+                                .starts_q = x->starts_q,
+                                .starts_k = x->starts_k};
+    qkv_var o = qkv_attend(tape, &x->a, &in);
+    assert_ok(qkv_backward_with(tape, o, &(qkv_backward_options){.seed = seed}));
+    assert_memory_equal(FN(qkv_value)(tape, o), x->out[O].memory, (x->out[O].n - 1) * sizeof(real));
+    for (operand i = Q; i <= V; i++) {
+        assert_memory_equal(gradients[i], x->d[i].memory, (x->d[i].n - 1) * sizeof(real));
+        free(gradients[i]);
+    }
+    qkv_tape_free(tape);
+    batch_free(x);
 }
 
 static void one_share_of_the_workspace_is_enough(void **state)
@@ -644,6 +721,8 @@ int main(void)
         cmocka_unit_test(it_is_its_items_in_every_layout),
         cmocka_unit_test(a_bias_that_items_share_gets_its_gradient_in_order),
         cmocka_unit_test(a_cache_among_others),
+        cmocka_unit_test(a_rule_of_the_callers_is_told_the_item),
+        cmocka_unit_test(the_tape_gives_the_same),
         cmocka_unit_test(one_share_of_the_workspace_is_enough),
         cmocka_unit_test(nothing_needs_nothing),
         cmocka_unit_test(starts_that_are_wrong_are_named),

@@ -96,8 +96,8 @@ typedef enum qkv_empty {
     QKV_EMPTY_ERROR
 } qkv_empty;
 
-/* Who may see whom, by rule; all rules, operands.mask, operands.lengths and a bias of -inf combine
- * by "and". Query i stands at key i + causal_offset. */
+/* Who may see whom, by rule; all rules, operands.mask, mask_rule and lengths, and a bias of -inf
+ * combine by "and". Query i stands at key i + causal_offset. */
 typedef struct qkv_mask {
     bool causal; /* query i sees keys j <= i + causal_offset */
 
@@ -211,6 +211,23 @@ typedef struct qkv_slot_bool {
     ptrdiff_t stride[4];
 } qkv_slot_bool;
 
+/* n_q queries of one head, from this one on, with n_k keys, from this one on. */
+typedef struct qkv_mask_tile {
+    ptrdiff_t batch, head, query, key;
+    ptrdiff_t n_q, n_k;
+    ptrdiff_t stride_q, stride_k; /* of seen, see below */
+} qkv_mask_tile;
+
+/* A mask of your own, without its matrix. fill is asked tile by tile: seen[i * stride_q + j *
+ * stride_k] is 1 where all else lets query `query + i` see key `key + j`, and 0 elsewhere; it may
+ * write 0 (a 1 over a 0 shows nothing). It is called from any thread, for tiles of any size, as
+ * often as passes need them, and must answer the same each time. Of a tile that it hides as a whole
+ * neither keys nor values are read. fill NULL: none. */
+typedef struct qkv_user_mask {
+    void (*fill)(void *context, const qkv_mask_tile *tile, uint8_t *seen);
+    void *context; /* yours */
+} qkv_user_mask;
+
 /* The inputs, which are never written (data is not const because the same struct carries the
  * gradients). q, k and v are required where they have elements. As d_in, a slot with data receives
  * += the gradient of that input; what is no slot of numbers is ignored. */
@@ -247,6 +264,8 @@ typedef struct qkv_operands_f32 {
 
     qkv_slot_bool mask; /* [batch, heads, n_q, n_k]. Absent: all seen */
 
+    qkv_user_mask mask_rule; /* beside the mask. Absent: all seen */
+
     /* [batch], packed: batch item b has only the keys j < lengths[b]; 0 to n_k. NULL: n_k each. */
     const int64_t *lengths;
 
@@ -260,6 +279,7 @@ typedef struct qkv_operands_f32 {
 typedef struct qkv_operands_f64 {
     qkv_slot_f64 q, k, v, bias, scale, bandwidth, w, slopes, sink;
     qkv_slot_bool mask;
+    qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets;
     const qkv_user_score_f64 *user_score;
 } qkv_operands_f64;

@@ -27,6 +27,7 @@
  *                                               of dbias not written
  *     scale, bandwidth, w, slopes, sink, causal_offsets
  *                 as ever: strided, stride[0] goes from item to item
+ *     mask_rule   is told the item as tile->batch, and queries and keys within it
  *     lengths     must be NULL: the starts say it
  *     weights     must be absent
  *

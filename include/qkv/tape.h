@@ -234,19 +234,27 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *     user_score NULL, or a qkv_user_score_f32 or _f64, as the tape, unchanged until the reset
  *     mask       NULL, or a slot over [batch, heads, n_q, n_k] whose data (the slot itself is
  *                copied) stays unchanged until the reset
+ *     mask_rule  as in qkv_operands_f32; must serve until the reset
  *     lengths, causal_offsets
- *                NULL, or [batch] numbers as in qkv_operands_f32, unchanged until the reset */
+ *                NULL, or [batch] numbers as in qkv_operands_f32, unchanged until the reset
+ *     starts_q, starts_k
+ *                NULL, or both [batch + 1]: a ragged batch (ragged.h), unchanged until the reset.
+ *                Then batch is a's, q is [total_q, heads, d_k] (or [total_q, d_k]: one head), k
+ *                [total_k, kv_heads, d_k], v [total_k, kv_heads, d_v], of one rank; bias anything
+ *                that broadcasts to [heads, total_q, longest], mask a slot over that */
 typedef struct qkv_attend_vars {
     qkv_var q, k, v, bias, scale, bandwidth, w, slopes, sink, m, w_q, w_k;
     const void *user_score;
     const qkv_slot_bool *mask;
-    const int64_t *lengths, *causal_offsets;
+    qkv_user_mask mask_rule;
+    const int64_t *lengths, *causal_offsets, *starts_q, *starts_k;
 } qkv_attend_vars;
 
-/* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank. The choices
- * (all fields that are no sizes; and bandwidths, of a user's score) are read from a, the sizes from the variables.
- * One variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32;
- * a or in NULL is QKV_E_ARG. */
+/* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank, or, of a
+ * ragged batch, [total_q, heads, d_v]. The choices (all fields that
+ * are no sizes, and bandwidths of a user's score) are read from a, the sizes from the variables. One variable may be several operands: its
+ * gradients add up. Errors as qkv_attention_forward_f32 or qkv_ragged_forward_f32; a or in NULL is
+ * QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
 
 /* ---- Your own operation ---------------------------------------------------------------------- */
