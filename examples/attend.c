@@ -33,6 +33,9 @@ enum {
     PRESENT_KEY,
     PRESENT_VALUE,
     NORMALIZE,
+    TOP_K,
+    DROPOUT,
+    SEED,
     WEIGHTS,
     LSE,
     SCORES,
@@ -60,7 +63,8 @@ static const command attend = {
         [OUT] = {"out", "FILE", "Write the answers here, with the axes of the queries."},
         [HEADS] = {"heads", "N", "Heads of queries with 3 axes (default: 1)."},
         [KV_HEADS] = {"kv-heads", "N", "Heads of keys with 3 axes (default: as --heads)."},
-        [SCORE] = {"score", "NAME", "scaled-dot (default), dot, gaussian, laplace or cauchy."},
+        [SCORE] = {"score", "NAME",
+                   "scaled-dot (default), dot, cosine, gaussian, laplace or cauchy."},
         [BANDWIDTH] = {"bandwidth", "H[,H..]", "Of the distances: one, or one a coordinate."},
         [SCALE] = {"scale", "S", "Scores are times S (default: scaled-dot 1/sqrt(d), else 1)."},
         [SOFTCAP] = {"softcap", "C", "Scores become C tanh(s / C)."},
@@ -80,10 +84,16 @@ static const command attend = {
         [PAST_VALUE] = {"past-value", "FILE", "The same before the values."},
         [PRESENT_KEY] = {"present-key", "FILE", "Write past and new keys here."},
         [PRESENT_VALUE] = {"present-value", "FILE", "Write past and new values here."},
-        [NORMALIZE] = {"normalize", "NAME",
-                       "softmax (default), boxcar, triangular, epanechnikov, biweight, triweight, "
-                       "tricube, cosine, constant, hard, uniform; none (that is exp), sigmoid, "
-                       "identity: no sum."},
+        [NORMALIZE] =
+            {"normalize", "NAME",
+             "softmax (default), boxcar, triangular, epanechnikov, biweight, triweight, "
+             "tricube, cosine, constant, top-k, top-k-uniform (nearest neighbours), hard, "
+             "uniform, sparsemax, entmax (1.5); none (that is exp), sigmoid, identity: no "
+             "sum."},
+        [TOP_K] = {"top-k", "N", "How many keys top-k and top-k-uniform select at most."},
+        [DROPOUT] = {"dropout", "P",
+                     "Drop weights with this probability, the others times 1 / (1 - P)."},
+        [SEED] = {"seed", "N", "Which are dropped is a function of it (default: 0)."},
         [WEIGHTS] = {"weights", "FILE", "Write the weights here, [.., queries, keys]."},
         [LSE] = {"lse", "FILE", "Write the log of each row's sum here."},
         [SCORES] = {"scores", "FILE", "Write scores here, [.., queries, keys]."},
@@ -232,10 +242,12 @@ typedef struct problem {
 
 static qkv_score parse_score(const char *name)
 {
-    static const char *const names[] = {"scaled-dot", "dot", "gaussian", "laplace", "cauchy"};
-    for (int i = 0; i < 5; i++)
+    static const char *const names[] = {"scaled-dot", "dot",     "cosine",
+                                        "gaussian",   "laplace", "cauchy"};
+    for (int i = 0; i < 6; i++)
         if (!strcmp(name, names[i])) return (qkv_score)i;
-    usage_error("--score: '%s' is none of scaled-dot, dot, gaussian, laplace, cauchy", name);
+    usage_error("--score: '%s' is none of scaled-dot, dot, cosine, gaussian, laplace, cauchy",
+                name);
 }
 
 static void parse_normalize(const char *name, qkv_attention *a)
@@ -253,6 +265,10 @@ static void parse_normalize(const char *name, qkv_attention *a)
                {"tricube", QKV_KERNEL_SUM, QKV_KERNEL_TRICUBE},
                {"cosine", QKV_KERNEL_SUM, QKV_KERNEL_COSINE},
                {"constant", QKV_KERNEL_SUM, QKV_KERNEL_CONSTANT},
+               {"top-k", QKV_TOP_K, 0},
+               {"top-k-uniform", QKV_TOP_K_UNIFORM, 0},
+               {"sparsemax", QKV_SPARSEMAX, 0},
+               {"entmax", QKV_ENTMAX_15, 0},
                {"hard", QKV_HARD, 0},
                {"uniform", QKV_UNIFORM, 0},
                {"none", QKV_NONE_EXP, 0},
@@ -265,7 +281,8 @@ static void parse_normalize(const char *name, qkv_attention *a)
             return;
         }
     usage_error("--normalize: '%s' is none of softmax, boxcar, triangular, epanechnikov, biweight, "
-                "triweight, tricube, cosine, constant, hard, uniform, none, sigmoid, identity",
+                "triweight, tricube, cosine, constant, top-k, top-k-uniform, hard, uniform, "
+                "sparsemax, entmax, none, sigmoid, identity",
                 name);
 }
 
@@ -426,6 +443,13 @@ static void set_choices(problem *p)
     double *numbers;
     if (given[SCORE]) a->score = parse_score(given[SCORE]);
     if (given[NORMALIZE]) parse_normalize(given[NORMALIZE], a);
+    bool counts = a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM;
+    if (counts != (given[TOP_K] != NULL))
+        usage_error("--top-k goes with --normalize top-k or top-k-uniform, and they with it");
+    if (counts) a->top_k = (ptrdiff_t)integer_argument("top-k", given[TOP_K], 1, INT64_MAX);
+    if (given[DROPOUT]) a->dropout = number_argument("dropout", given[DROPOUT], 0, 1);
+    if (given[SEED])
+        a->dropout_seed = (uint64_t)integer_argument("seed", given[SEED], 0, INT64_MAX);
     if (given[SOFTCAP]) a->softcap = number_argument("softcap", given[SOFTCAP], 1e-300, 1e300);
     a->mask.causal = given[CAUSAL] != NULL;
     if (given[WINDOW]) {
@@ -598,6 +622,8 @@ static void write_scores(problem p, const operand *weights)
         usage_error("--scores-stage: '%s' is none of raw, softcap, bias, weights", stage);
     results r = {.o = rows_of(&p.a, p.a.d_v), .weights = rows_of(&p.a, p.a.n_k)};
     p.sink = (operand){0};
+    p.a.top_k = 0;
+    p.a.dropout = 0;
     operand uniform = {0};
     if (raw || softcap) {
         p.bias = p.slopes = (operand){0};
@@ -686,11 +712,17 @@ static void check_options(void)
 {
     for (int i = QUERY; i <= VALUE; i++)
         if (!given[i]) usage_error("--%s is required", attend.options[i].name);
-    static const int needs[][2] = {{GRAD_QUERY, GRAD_OUT},     {GRAD_KEY, GRAD_OUT},
-                                   {GRAD_VALUE, GRAD_OUT},     {GRAD_MASK, GRAD_OUT},
-                                   {GRAD_BANDWIDTH, GRAD_OUT}, {GRAD_SCALE, GRAD_OUT},
-                                   {GRAD_MASK, MASK},          {GRAD_BANDWIDTH, BANDWIDTH},
-                                   {GRAD_SCALE, SCALE},        {SCORES_STAGE, SCORES}};
+    static const int needs[][2] = {{GRAD_QUERY, GRAD_OUT},
+                                   {GRAD_KEY, GRAD_OUT},
+                                   {GRAD_VALUE, GRAD_OUT},
+                                   {GRAD_MASK, GRAD_OUT},
+                                   {GRAD_BANDWIDTH, GRAD_OUT},
+                                   {GRAD_SCALE, GRAD_OUT},
+                                   {GRAD_MASK, MASK},
+                                   {GRAD_BANDWIDTH, BANDWIDTH},
+                                   {GRAD_SCALE, SCALE},
+                                   {SCORES_STAGE, SCORES},
+                                   {SEED, DROPOUT}};
     for (size_t i = 0; i < sizeof needs / sizeof *needs; i++)
         if (given[needs[i][0]] && !given[needs[i][1]])
             usage_error("--%s needs --%s", attend.options[needs[i][0]].name,

@@ -323,6 +323,82 @@ static void scores_are_written_at_the_stage_asked_for(void **state)
     free(q);
 }
 
+/* Every name of a score and of a normaliser means the library's, weights and scores too. */
+static void names_are_the_library_s_choices(void **state)
+{
+    (void)state;
+    enum { N = 7, D = 3 };
+    const struct {
+        const char *score, *normalize;
+        qkv_attention a;
+    } all[] = {
+        {"cosine", "softmax", {.score = QKV_SCORE_COSINE}},
+        {"laplace", "softmax", {.score = QKV_SCORE_LAPLACE}},
+        {"cauchy", "hard", {.score = QKV_SCORE_CAUCHY, .normalize = QKV_HARD}},
+        {"dot", "top-k", {.score = QKV_SCORE_DOT, .normalize = QKV_TOP_K, .top_k = 3}},
+        {"dot",
+         "top-k-uniform",
+         {.score = QKV_SCORE_DOT, .normalize = QKV_TOP_K_UNIFORM, .top_k = 3}},
+        {"dot", "sparsemax", {.score = QKV_SCORE_DOT, .normalize = QKV_SPARSEMAX}},
+        {"scaled-dot", "entmax", {.normalize = QKV_ENTMAX_15}},
+        {"gaussian",
+         "tricube",
+         {.score = QKV_SCORE_GAUSSIAN, .normalize = QKV_KERNEL_SUM, .kernel = QKV_KERNEL_TRICUBE}},
+        {"dot", "sigmoid", {.score = QKV_SCORE_DOT, .normalize = QKV_NONE_SIGMOID}},
+        {"dot", "softmax", {.score = QKV_SCORE_DOT, .dropout = 0.5, .dropout_seed = 9}},
+    };
+    double *q = normal(N * D, 1), *k = normal(N * D, 2), *v = normal(N * D, 3);
+    for (int i = 0; i < N * D; i++) k[i] = q[i] + 0.1 * k[i]; /* some near, for the kernel */
+    const char *fq = save("nq.npy", 2, (ptrdiff_t[]){N, D}, q),
+               *fk = save("nk.npy", 2, (ptrdiff_t[]){N, D}, k),
+               *fv = save("nv.npy", 2, (ptrdiff_t[]){N, D}, v);
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        qkv_attention a = all[i].a;
+        double o[N * D], weights[N * N];
+        static char workspace[1 << 18];
+        a.batch = a.heads = 1;
+        a.n_q = a.n_k = N;
+        a.d_k = a.d_v = D;
+        const qkv_operands_f64 in = {.q.data = q, .k.data = k, .v.data = v};
+        const qkv_results_f64 out = {.o.data = o, .weights.data = weights};
+        assert_ok(qkv_attention_forward_f64(&a, &in, &out, workspace, sizeof workspace));
+        const char *argv[32] = {ATTEND,
+                                "--query",
+                                fq,
+                                "--key",
+                                fk,
+                                "--value",
+                                fv,
+                                "--score",
+                                all[i].score,
+                                "--normalize",
+                                all[i].normalize,
+                                "--out",
+                                scratch("no.npy"),
+                                "--weights",
+                                scratch("nw.npy"),
+                                "--scores",
+                                scratch("ns.npy"),
+                                "--scores-stage",
+                                "bias"};
+        int n = 19;
+        if (a.top_k) argv[n++] = "--top-k", argv[n++] = "3";
+        if (a.dropout > 0)
+            argv[n++] = "--dropout", argv[n++] = "0.5", argv[n++] = "--seed", argv[n++] = "9";
+        assert_runs(argv);
+        assert_file("no.npy", o, N * D);
+        assert_file("nw.npy", weights, N * N);
+        a.normalize = QKV_NONE_IDENTITY;
+        a.top_k = 0;
+        a.dropout = 0;
+        assert_ok(qkv_attention_forward_f64(&a, &in, &out, workspace, sizeof workspace));
+        assert_file("ns.npy", weights, N * N);
+    }
+    free(q);
+    free(k);
+    free(v);
+}
+
 /* ---- Errors ---------------------------------------------------------------------------------- */
 
 static void what_is_wrong_is_said(void **state)
@@ -350,6 +426,10 @@ static void what_is_wrong_is_said(void **state)
                  "wide.npy: the last axis is 5, expected at most 4");
     assert_fails(ARGV(PLAIN, "--normalize", "soft"), 2, "'soft' is none of softmax");
     assert_fails(ARGV(PLAIN, "--score", "cos"), 2, "'cos' is none of scaled-dot");
+    assert_fails(ARGV(PLAIN, "--normalize", "top-k"), 2, "--top-k goes with --normalize top-k");
+    assert_fails(ARGV(PLAIN, "--top-k", "2"), 2, "--top-k goes with --normalize top-k");
+    assert_fails(ARGV(PLAIN, "--dropout", "1.5"), 2, "--dropout");
+    assert_fails(ARGV(PLAIN, "--seed", "1"), 2, "--seed needs --dropout");
     assert_fails(ARGV(PLAIN, "--window", "3"), 2, "'3' is not L,R");
     assert_fails(ARGV(PLAIN, "--normalize", "boxcar"), 1, "a kernel K(u) does not go with a dot");
     assert_fails(ARGV(PLAIN, "--past-key", three), 2, "--past-key and --past-value go together");
@@ -365,6 +445,7 @@ int main(void)
         cmocka_unit_test(gradients_are_the_library_s),
         cmocka_unit_test(other_axes_are_the_same_attention),
         cmocka_unit_test(scores_are_written_at_the_stage_asked_for),
+        cmocka_unit_test(names_are_the_library_s_choices),
         cmocka_unit_test(what_is_wrong_is_said),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
