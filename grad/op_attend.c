@@ -414,6 +414,14 @@ static qkv_var additive(qkv_tape *tape, const qkv_var *x)
     return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_ADDITIVE}, &in);
 }
 
+static qkv_var multi_head(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.heads = 4, .kv_heads = 2, .mask = {.causal = true}};
+    const qkv_multi_head_vars in = {
+        .x_q = x[0], .w_q = x[1], .w_k = x[2], .w_v = x[3], .w_o = x[4], .b_q = x[5], .b_o = x[6]};
+    return qkv_multi_head_attention(tape, &a, &in);
+}
+
 static qkv_var dropout(qkv_tape *tape, const qkv_var *x)
 {
     const qkv_attention a = {.dropout = 0.3, .dropout_seed = 3};
@@ -658,6 +666,11 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 6,
      .input = {{2, {5, 4}}, {2, {7, 3}}, {2, {7, 2}}, {2, {6, 4}}, {2, {6, 3}}, {1, {6}}},
      .apply = additive},
+    {.label = "multi-head attention",
+     .n_input = 7,
+     .input =
+         {{3, {2, 3, 5}}, {2, {5, 8}}, {2, {5, 4}}, {2, {5, 6}}, {2, {12, 3}}, {1, {8}}, {1, {3}}},
+     .apply = multi_head},
     {.label = "attend dropout",
      .n_input = 3,
      .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}},

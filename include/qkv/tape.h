@@ -257,6 +257,30 @@ typedef struct qkv_attend_vars {
  * QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
 
+/* The operands of multi-head attention; {0} where one from x_k on, but w_q to w_o, is absent. Widths
+ * are heads d_k, kv_heads d_k, kv_heads d_v and heads d_v.
+ *
+ *     x_q        [batch, n_q, d_model], or [n_q, d_model], of a ragged batch [total_q, d_model]
+ *     x_k        [batch, n_k, d_model] of x_q's rank; absent: x_q (self-attention)
+ *     x_v        the same; absent: x_k
+ *     w_q w_k w_v
+ *                [d_model, width]: head h has the columns h d to h d + d - 1
+ *     w_o        [heads d_v, d_out]
+ *     b_q b_k b_v b_o
+ *                [width], [d_out]: added to the products
+ *     attend     everything else of qkv_attend; its q, k, v, m, w_q and w_k are not read */
+typedef struct qkv_multi_head_vars {
+    qkv_var x_q, x_k, x_v, w_q, w_k, w_v, w_o, b_q, b_k, b_v, b_o;
+    qkv_attend_vars attend;
+} qkv_multi_head_vars;
+
+/* Multi-head attention (Vaswani et al. 2017, section 3.2.2), [batch, n_q, d_out] in x_q's rank: the
+ * projections of x_q, x_k and x_v attend head by head, and the answers side by side go through w_o.
+ * heads, kv_heads and the choices are read from a. QKV_E_SHAPE if heads divide no width. A
+ * composition of qkv_matmul, qkv_add, qkv_transpose and qkv_attend, whose errors it has. */
+QKV_API qkv_var qkv_multi_head_attention(qkv_tape *tape, const qkv_attention *a,
+                                         const qkv_multi_head_vars *in);
+
 /* ---- Your own operation ---------------------------------------------------------------------- */
 
 /* A packed array of the tape's dtype. */
