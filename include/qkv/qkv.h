@@ -3,6 +3,7 @@
 #define QKV_QKV_H
 
 #include "attention.h"
+#include "cache.h"
 #include "gradcheck.h"
 #include "npy.h"
 #include "optim.h"
