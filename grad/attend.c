@@ -56,6 +56,9 @@ static size_t workspace_bytes(const qkv_attention *a, qkv_pass pass,
     case QKV_COVARIANCE:
         return qkv_team_bytes(forward->covariance_share(a), 0,
                               FN(qkv_work)(a, forward->covariance_pieces(a)));
+    case QKV_SUMMARY:
+        return qkv_team_bytes(forward->summary_share(a), forward->summary_common(a),
+                              FN(qkv_work)(a, forward->covariance_pieces(a)));
     case QKV_JVP:
         return qkv_team_bytes(second->jvp_share(a), 0, FN(qkv_work)(a, second->pieces(a)));
     case QKV_DOUBLE_BACKWARD:
@@ -85,8 +88,8 @@ qkv_status qkv_attention_workspace(const qkv_attention *a, qkv_pass pass, qkv_dt
 {
     static const char who[] = "qkv_attention_workspace";
     if (!bytes) return qkv_fail(QKV_E_ARG, "%s: bytes is NULL", who);
-    if (pass < QKV_FORWARD || pass > QKV_DOUBLE_BACKWARD)
-        return qkv_fail(QKV_E_ARG, "%s: pass is %d, expected 0 to 4", who, (int)pass);
+    if (pass < QKV_FORWARD || pass > QKV_SUMMARY)
+        return qkv_fail(QKV_E_ARG, "%s: pass is %d, expected 0 to 5", who, (int)pass);
     if (dtype != QKV_F32 && dtype != QKV_F64)
         return qkv_fail(QKV_E_ARG, "%s: dtype is %d, expected QKV_F32 or QKV_F64", who, (int)dtype);
     qkv_attention filled;

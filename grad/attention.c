@@ -8,7 +8,7 @@
  * are. */
 #include "grad/kernels.h"
 #include "grad/tile.h"
-#include "grad/turn.h"
+#include "src/turn.h"
 #include "src/workspace.h"
 
 typedef struct walk {

@@ -2,7 +2,7 @@
  * a second one, tile by tile, what scores, values and their tangents are worth to phi. Blocks that
  * share keys and values add to dk and dv in turns (turn.h). */
 #include "grad/second.h"
-#include "grad/turn.h"
+#include "src/turn.h"
 #include "src/workspace.h"
 
 typedef struct plan {

@@ -248,4 +248,7 @@ const FN(qkv_forward_kernels) IN(qkv_forward_kernels) = {
     .forward = forward,
     .covariance_share = IN(qkv_covariance_share),
     .covariance = IN(qkv_covariance),
+    .summary_share = IN(qkv_summary_share),
+    .summary_common = IN(qkv_summary_common),
+    .summarize = IN(qkv_summarize),
 };

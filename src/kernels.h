@@ -3,6 +3,7 @@
 #define QKV_SRC_KERNELS_H
 
 #include "inputs.h"
+#include "summary.h"
 #include "team.h"
 
 /* Inputs and outputs are checked and at least one query exists; the team has its memory. The passes
@@ -16,6 +17,10 @@ typedef struct FN(qkv_forward_kernels) {
                          const qkv_team *team);
     ptrdiff_t (*covariance_pieces)(const qkv_attention *a);
     size_t (*covariance_share)(const qkv_attention *a);
+    size_t (*summary_share)(const qkv_attention *a);
+    size_t (*summary_common)(const qkv_attention *a);
+    void (*summarize)(const FN(qkv_inputs) *in, const FN(qkv_summary_views) *out,
+                      const qkv_team *team);
     ptrdiff_t (*covariance)(const FN(qkv_inputs) *in, const FN(qkv_view) *to, const qkv_team *team);
 } FN(qkv_forward_kernels);
 

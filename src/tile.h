@@ -21,6 +21,7 @@
 #include "exponents.h"
 #include "inputs.h"
 #include "simd/vector.h"
+#include "summary.h"
 #include "team.h"
 
 enum {
@@ -224,6 +225,12 @@ void IN(qkv_decode)(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const 
 size_t IN(qkv_covariance_share)(const qkv_attention *a);
 ptrdiff_t IN(qkv_covariance)(const FN(qkv_inputs) *in, const FN(qkv_view) *to,
                              const qkv_team *team);
+
+/* ---- summary.c ---- */
+size_t IN(qkv_summary_share)(const qkv_attention *a);
+size_t IN(qkv_summary_common)(const qkv_attention *a);
+void IN(qkv_summarize)(const FN(qkv_inputs) *in, const FN(qkv_summary_views) *out,
+                       const qkv_team *team);
 
 /* ---- lanes.c: between rows of the caller's and lanes ---- */
 /* to[c][i] = scale * x[i * row + c * column] for n rows, 0 in the other lanes. */

@@ -144,10 +144,12 @@ static void logarithms_are_within_a_few_ulp(void **state)
     (void)state;
     double worst = 0, steps = 4e5, highest = HIGHEST * 0.6931;
     for (double i = 0; i <= steps; i++) {
-        real xs[] = {(real)exp(i / steps * highest), (real)(1 + i / steps), (real)(1 + i * 1e-9)};
-        for (int k = 0; k < 3; k++) {
+        double x = exp(i / steps * highest);
+        real xs[] = {(real)x, (real)(1 + i / steps), (real)(1 + i * 1e-9), (real)(2 / x),
+                     (real)(1 - i / steps / 2)};
+        for (int k = 0; k < 5; k++) {
             long double expected = logl((long double)xs[k]);
-            double least = REAL_EPSILON * fmax(1, (double)expected);
+            double least = REAL_EPSILON * fmax(1, fabs((double)expected));
             double error = (double)fabsl(first(log_of, xs[k]) - expected) / least;
             worst = error > worst ? error : worst;
         }

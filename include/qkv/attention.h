@@ -324,7 +324,8 @@ typedef enum qkv_pass {
     QKV_BACKWARD,
     QKV_COVARIANCE,
     QKV_JVP, /* this and the next: second_order.h */
-    QKV_DOUBLE_BACKWARD
+    QKV_DOUBLE_BACKWARD,
+    QKV_SUMMARY /* summary.h */
 } qkv_pass;
 
 /* *bytes = the workspace for one pass of a at the present number of threads; unspecified on an

@@ -12,6 +12,7 @@
 #include "regression.h"
 #include "second_order.h"
 #include "status.h"
+#include "summary.h"
 #include "tape.h"
 
 #endif

@@ -1,4 +1,4 @@
-/* log.h - the logarithm on vectors, for the Cauchy score.
+/* log.h - the logarithm on vectors, for the Cauchy score and for entropies.
  *
  * x = 2^e m with m from sqrt(1/2) to sqrt(2), and with r = (m - 1) / (m + 1),
  * log m = 2 (r + r^3/3 + r^5/5 + ..), cut off where what is left is below half an ulp of r. The
@@ -10,7 +10,7 @@
 
 enum { LOG_TERMS = QKV_REAL == 32 ? 5 : 11 };
 
-/* log x for x >= 1, inf for inf, NaN for NaN. */
+/* log x of a positive normal number, inf for inf, NaN for NaN. */
 INLINE vec log_of(vec x)
 {
     const uvec one = (uvec)splat(1), half_root = (uvec)splat((real)0.70710678118654752);

@@ -1,7 +1,7 @@
 /* turn.h - walks that add to the same memory take turns at it, piece by piece: a walk may touch the
  * keys below n when the walk before has passed n. */
-#ifndef QKV_GRAD_TURN_H
-#define QKV_GRAD_TURN_H
+#ifndef QKV_SRC_TURN_H
+#define QKV_SRC_TURN_H
 
 #include <stdbool.h>
 #include <stddef.h>

@@ -1,4 +1,4 @@
-#include "grad/turn.h"
+#include "turn.h"
 
 #include <sched.h>
 
