@@ -16,6 +16,7 @@ typedef struct walk {
     int blocks;
     real *q_rows, *d_o_rows; /* QKV_BLOCKS x QKV_LANES padded rows */
     real *scratch;           /* QKV_BACK_KEYS padded rows */
+    real *table;             /* the gradient of relative */
 } walk;
 
 /* All walks of a call. */
@@ -27,6 +28,7 @@ typedef struct plan {
     real *partial;     /* [items][partials] */
     ptrdiff_t *passed; /* [items]: keys whose dk and dv the walk has added to */
     ptrdiff_t taken;   /* how many items threads have begun */
+    ptrdiff_t through; /* how many have added their table, in the order in which they were begun */
     bool in_turns;     /* more than one thread */
 } plan;
 
@@ -43,6 +45,7 @@ static size_t layout(walk *w, const qkv_attention *a, void *memory)
     w->d_o_rows = qkv_take(&c, r, v, blocks * QKV_LANES);
     w->scratch = qkv_take(&c, r, d, QKV_BACK_KEYS);
     real *dk = qkv_take(&c, r, a->d_k, QKV_BACK_KEYS);
+    w->table = qkv_take(&c, r, qkv_relative_size(a), 1);
     real *weights = qkv_take(&c, r, QKV_BACK_TILE, blocks);
     real *ds = qkv_take(&c, r, QKV_BACK_TILE, blocks);
     real *slope = qkv_take(&c, r, a->softcap > 0 ? QKV_BACK_TILE : 0, 1);
@@ -59,6 +62,7 @@ static size_t layout(walk *w, const qkv_attention *a, void *memory)
         g->dk = dk;
         g->slope = slope;
         g->keep = keep;
+        g->table = w->table;
         g->d_o = qkv_take(&c, r, a->d_v, QKV_LANES);
         g->dq = qkv_take(&c, r, a->d_k, QKV_LANES);
         g->delta = qkv_take(&c, r, QKV_LANES, 1);
@@ -272,6 +276,7 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
     if (!scores_move(a)) return;
     IN(qkv_score_backward)(g);
     if (g->to->slopes.data) IN(qkv_slopes_backward)(g);
+    if (g->to->relative.data) IN(qkv_relative_backward)(t, g->db, g->table);
 }
 
 /* dk, dv and dbias of the tile, in turn. A block that sees fewer of its keys than others of the
@@ -385,8 +390,16 @@ static void run(void *context, void *memory)
     walk w;
     for (int i = 0; i < QKV_BLOCKS; i++) w.g[i] = (FN(qkv_grad_block)){.t.in = p->in, .to = p->to};
     layout(&w, &p->in->a, memory);
-    for (ptrdiff_t i; (i = qkv_team_take(&p->taken)) < p->items;)
+    const FN(qkv_view) *table = &p->to->relative;
+    size_t bytes = sizeof(real) * (size_t)qkv_relative_size(&p->in->a);
+    for (ptrdiff_t i; (i = qkv_team_take(&p->taken)) < p->items;) {
+        if (table->data) memset(w.table, 0, bytes);
         backward_walk(p, &w, item_of(p, i));
+        if (!table->data) continue;
+        qkv_order_wait(&p->through, i);
+        IN(qkv_relative_add)(table, &w.g[0].t, w.table);
+        qkv_order_pass(&p->through, i);
+    }
 }
 
 static void backward(const FN(qkv_inputs) *in, const FN(qkv_gradients) *to, const qkv_team *team)

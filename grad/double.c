@@ -12,7 +12,7 @@ typedef struct plan {
     ptrdiff_t items;
     real *partial;     /* [items][partials] */
     ptrdiff_t *passed; /* [items] */
-    ptrdiff_t taken;
+    ptrdiff_t taken, through;
     bool in_turns;
 } plan;
 
@@ -150,6 +150,7 @@ static void backward_tile(FN(qkv_second) *x, ptrdiff_t k0, const qkv_turn *turn)
         size_t k = sizeof(real) * (size_t)(t->n_k * a->d_k);
         by_exponents(x);
         memcpy(x->r, x->g, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
+        if (x->to->relative.data) IN(qkv_relative_backward)(t, x->r, x->table);
         to_scores(x);
         if (a->d_k) memset(x->dk, 0, k);
         if (a->d_k) memset(x->dk_u, 0, k);
@@ -208,8 +209,16 @@ static void run(void *context, void *memory)
     FN(qkv_second) x = {.t.in = p->in, .u = p->u, .to = p->to};
     IN(qkv_second_layout)(&x, &p->in->a, true, memory);
     ptrdiff_t groups = p->in->a.batch * p->in->a.kv_heads, group = p->items / groups;
-    for (ptrdiff_t i; (i = qkv_team_take(&p->taken)) < p->items;)
+    const FN(qkv_view) *table = &p->to->relative;
+    size_t bytes = sizeof(real) * (size_t)qkv_relative_size(&p->in->a);
+    for (ptrdiff_t i; (i = qkv_team_take(&p->taken)) < p->items;) {
+        if (table->data) memset(x.table, 0, bytes);
         backward_block(p, &x, i % groups * group + i / groups);
+        if (!table->data) continue;
+        qkv_order_wait(&p->through, i);
+        IN(qkv_relative_add)(table, &x.t, x.table);
+        qkv_order_pass(&p->through, i);
+    }
 }
 
 void IN(qkv_double_backward)(const FN(qkv_inputs) *in, const FN(qkv_gradients) *u,

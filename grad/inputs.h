@@ -8,7 +8,7 @@
  * does, so each walk of queries first sums into its own place in partial, and the caller's slots
  * get += the walks in order. */
 typedef struct FN(qkv_gradients) {
-    FN(qkv_view) q, k, v, bias, scale, parameters, slopes, sink;
+    FN(qkv_view) q, k, v, bias, scale, parameters, slopes, sink, relative;
     FN(qkv_view) d_o, d_lse;              /* the cotangents */
     FN(qkv_view) o, row_max, row_log_sum; /* what forward saved */
 } FN(qkv_gradients);

@@ -29,6 +29,7 @@ size_t IN(qkv_second_layout)(FN(qkv_second) *x, const qkv_attention *a, bool bac
     x->v_u = qkv_take(&c, r, a->d_v, QKV_BACK_KEYS);
     x->dv = qkv_take(&c, r, backward ? a->d_v : 0, QKV_BACK_KEYS);
     x->d_o_rows = qkv_take(&c, r, backward ? a->d_v : 0, QKV_LANES);
+    x->table = qkv_take(&c, r, backward ? qkv_relative_size(a) : 0, 1);
     x->k_along = qkv_take(&c, r, QKV_BACK_KEYS, 1);
     x->slope = qkv_take(&c, r, a->softcap > 0 ? TILE : 0, 1);
     x->curve = qkv_take(&c, r, a->softcap > 0 ? TILE : 0, 1);
@@ -133,7 +134,7 @@ static void find_curve(FN(qkv_second) *x)
         x->curve[i] = factor * t->s[i] * x->slope[i];
 }
 
-/* s_u += the tangents of bias and slopes; r is used. */
+/* s_u += the tangents of bias, slopes and relative; r is used. */
 static void add_bias(FN(qkv_second) *x)
 {
     const FN(qkv_block) *t = &x->t;
@@ -144,6 +145,13 @@ static void add_bias(FN(qkv_second) *x)
         (x->r, FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3],
          bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, 1);
         for (int i = 0; i < n; i++) x->s_u[i] += x->r[i];
+    }
+    if (x->u->relative.data) {
+        real segment[QKV_SEGMENT];
+        IN(qkv_relative_segment)(t, &x->u->relative, segment);
+        for (int j = 0; j < t->n_k; j++)
+            for (int i = 0; i < QKV_LANES; i++)
+                x->s_u[j * QKV_LANES + i] += segment[t->n_k - 1 - j + i];
     }
     if (!slopes->data) return;
     real slope = *FN(qkv_at)(slopes, t->batch, t->head, 0);

@@ -15,6 +15,20 @@ void IN(qkv_slopes_backward)(const FN(qkv_grad_block) *g)
     g->partial[IN(qkv_at_slopes)(&t->in->a)] += sum;
 }
 
+void IN(qkv_relative_backward)(const FN(qkv_block) *t, const real *db, real *table)
+{
+    real r[QKV_SEGMENT] = {0};
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < t->n_q; i++) r[t->n_k - 1 - j + i] += db[j * QKV_LANES + i];
+    for (int m = 0; m < t->n_k + t->n_q - 1; m++) table[IN(qkv_relative_entry)(t, m)] += r[m];
+}
+
+void IN(qkv_relative_add)(const FN(qkv_view) *to, const FN(qkv_block) *t, const real *table)
+{
+    real *x = FN(qkv_at)(to, t->batch, t->head, 0);
+    for (ptrdiff_t e = 0; e < qkv_relative_size(&t->in->a); e++) x[e * to->stride[3]] += table[e];
+}
+
 void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g)
 {
     const FN(qkv_block) *t = &g->t;

@@ -7,7 +7,7 @@
 #include "src/items.h"
 #include "src/real.h"
 
-enum { INPUTS = 9 };
+enum { INPUTS = 10 };
 
 typedef struct call {
     const qkv_attention *attention;
@@ -15,11 +15,11 @@ typedef struct call {
     qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets, *starts_q, *starts_k;
     const void *user_score;
-    /* Which of q, k, v, bias, scale, bandwidth, w, slopes, sink the inputs are, in this order. */
+    /* Which of q, k, v, bias, scale, bandwidth, w, slopes, sink, relative the inputs are, in this order. */
     bool present[INPUTS];
 } call;
 
-enum { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK };
+enum { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK, RELATIVE };
 
 typedef struct attend_state {
     qkv_attention a;
@@ -176,6 +176,16 @@ static qkv_status parameter_slots(qkv_tape *tape, const qkv_node *node, attend_s
                              "[%td]",
                              w->size, w->rank, n);
     if (w) s->in.w.data = w->value;
+    const qkv_node *table = x[RELATIVE];
+    if (!table) return QKV_OK;
+    ptrdiff_t entries = s->a.relative_left + s->a.relative_right + 1;
+    bool per_head = table->rank == 2 && table->dim[0] == s->a.heads;
+    if ((table->rank != 1 && !per_head) || table->dim[table->rank - 1] != entries)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE,
+                             "relative has %zu elements and rank %d, expected [%td] or [%td, %td]",
+                             table->size, table->rank, entries, s->a.heads, entries);
+    s->in.relative = (FN(qkv_slot)){
+        .data = table->value, .strided = true, .stride = {0, per_head ? entries : 0, 0, 1}};
     return QKV_OK;
 }
 
@@ -292,6 +302,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     d_in.w.data = gradient[W];
     d_in.slopes.data = gradient[SLOPES];
     d_in.sink.data = gradient[SINK];
+    d_in.relative.data = gradient[RELATIVE];
     const FN(qkv_results) d_out = {.o = slot_of(s, node->gradient, s->a.heads, s->a.d_v)};
     qkv_status status = s->ragged ? FN(qkv_ragged_backward)(&s->a, s->starts_q, s->starts_k, &s->in,
                                                             &s->saved, &d_out, &d_in, memory, bytes)
@@ -339,7 +350,7 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
     if (project(tape, a, &projected)) return (qkv_var){0};
     in = &projected;
     const qkv_var all[INPUTS] = {in->q,         in->k, in->v,      in->bias, in->scale,
-                                 in->bandwidth, in->w, in->slopes, in->sink};
+                                 in->bandwidth, in->w, in->slopes, in->sink, in->relative};
     call arguments = {.attention = a,
                       .mask = in->mask,
                       .mask_rule = in->mask_rule,
@@ -412,6 +423,13 @@ static qkv_var additive(qkv_tape *tape, const qkv_var *x)
     const qkv_attend_vars in = {
         .q = x[0], .k = x[1], .v = x[2], .w_q = x[3], .w_k = x[4], .w = x[5]};
     return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_ADDITIVE}, &in);
+}
+
+static qkv_var relative(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.relative_left = 2, .relative_right = 1};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2], .relative = x[3]};
+    return qkv_attend(tape, &a, &in);
 }
 
 static qkv_var multi_head(qkv_tape *tape, const qkv_var *x)
@@ -666,6 +684,14 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 6,
      .input = {{2, {5, 4}}, {2, {7, 3}}, {2, {7, 2}}, {2, {6, 4}}, {2, {6, 3}}, {1, {6}}},
      .apply = additive},
+    {.label = "attend relative positions",
+     .n_input = 4,
+     .input = {{3, {2, 5, 3}}, {3, {2, 6, 3}}, {3, {2, 6, 2}}, {1, {4}}},
+     .apply = relative},
+    {.label = "attend relative positions, a table a head",
+     .n_input = 4,
+     .input = {{4, {1, 2, 5, 3}}, {4, {1, 2, 6, 3}}, {4, {1, 2, 6, 2}}, {2, {2, 4}}},
+     .apply = relative},
     {.label = "multi-head attention",
      .n_input = 7,
      .input =

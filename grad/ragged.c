@@ -52,7 +52,8 @@ static FN(qkv_gradients) gradients_of_item(const call *x, ptrdiff_t b)
     FN(qkv_gradients) to = x->to;
     FN(qkv_view) *const of_queries[] = {&to.q, &to.bias,    &to.d_o,        &to.d_lse,
                                         &to.o, &to.row_max, &to.row_log_sum};
-    FN(qkv_view) *const of_items[] = {&to.scale, &to.parameters, &to.slopes, &to.sink};
+    FN(qkv_view) *const of_items[] = {&to.scale, &to.parameters, &to.slopes, &to.sink,
+                                      &to.relative};
     for (size_t i = 0; i < sizeof of_queries / sizeof *of_queries; i++)
         FN(qkv_begin_at)(of_queries[i], 2, x->items.starts_q[b]);
     FN(qkv_begin_at)(&to.k, 2, x->items.starts_k[b]);
@@ -87,10 +88,10 @@ static void add_parameters(const call *x)
     }
 }
 
-/* Do queries of different items add to the same numbers? */
+/* Do different items add to the same numbers? */
 static bool bias_is_shared(const call *x)
 {
-    return x->to.bias.data && x->to.bias.stride[2] == 0;
+    return (x->to.bias.data && x->to.bias.stride[2] == 0) || x->to.relative.data;
 }
 
 static qkv_status run(call *x, const char *who, void *workspace, size_t workspace_bytes)

@@ -33,6 +33,7 @@ typedef struct FN(qkv_second) {
     real *g, *h;          /* tiles: d phi / da and d phi / da', by way of s and s' */
     real *dq, *dq_u;      /* d_k x QKV_LANES: by q and, cosine, by q' */
     real *dk, *dk_u, *dv; /* QKV_BACK_KEYS rows */
+    real *table;          /* the gradient of relative */
     real *partial;
 } FN(qkv_second);
 

@@ -25,6 +25,7 @@ typedef struct FN(qkv_grad_block) {
     real *keep;     /* of the walk: with dropout, the factor of each weight */
     real *slope;    /* of the walk: with softcap, d capped score / d score */
     real *dk;       /* all but dot scores: QKV_BACK_KEYS x d_k, of the walk */
+    real *table;    /* of the walk: the gradient of relative */
     real *partial;  /* the walk's dscale, dbandwidth or dw, dslopes, dsink */
     bool q_finite, d_o_finite;
     bool seen; /* something of the tile at hand is; its pairs stand in t.seen, the block's own */
@@ -44,6 +45,10 @@ void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g);
 /* ---- mask.c ---- */
 void IN(qkv_mask_backward)(const FN(qkv_grad_block) *g);   /* dbias += db */
 void IN(qkv_slopes_backward)(const FN(qkv_grad_block) *g); /* dslopes, into partial */
+/* table += db by distance. */
+void IN(qkv_relative_backward)(const FN(qkv_block) *t, const real *db, real *table);
+/* The gradient of relative of the block's head += table. */
+void IN(qkv_relative_add)(const FN(qkv_view) *to, const FN(qkv_block) *t, const real *table);
 /* ---- score.c ---- */
 void IN(qkv_score_backward)(FN(qkv_grad_block) *g); /* ds -> dq; all but dots: dk and partial too */
 /* After the last tile: dq += into the caller's, and dscale of the dot scores into partial. */

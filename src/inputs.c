@@ -55,7 +55,8 @@ void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
         {many_bandwidths ? batch : 1, many_bandwidths ? a->heads : 1, 1, a->bandwidths},
         {many_w ? batch : 1, many_w ? a->heads : 1, 1, a->bandwidths},
         {in->slopes.strided ? batch : 1, a->heads, 1, 1},
-        {in->sink.strided ? batch : 1, a->heads, 1, 1}};
+        {in->sink.strided ? batch : 1, a->heads, 1, 1},
+        {in->relative.strided ? batch : 1, a->heads, 1, qkv_relative_size(a)}};
     memcpy(dims, d, sizeof d);
 }
 
@@ -65,12 +66,12 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, list->items, x, dims);
     const FN(qkv_slot) *slots[] = {&x->q,         &x->k, &x->v,      &x->bias, &x->scale,
-                                   &x->bandwidth, &x->w, &x->slopes, &x->sink};
+                                   &x->bandwidth, &x->w, &x->slopes, &x->sink, &x->relative};
     static const char *const names[3][QKV_OPERANDS] = {
-        {"q", "k", "v", "bias", "scale", "bandwidth", "w", "slopes", "sink"},
-        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dw", "dslopes", "dsink"},
+        {"q", "k", "v", "bias", "scale", "bandwidth", "w", "slopes", "sink", "relative"},
+        {"dq", "dk", "dv", "dbias", "dscale", "dbandwidth", "dw", "dslopes", "dsink", "drelative"},
         {"tangent q", "tangent k", "tangent v", "tangent bias", "tangent scale",
-         "tangent bandwidth", "tangent w", "tangent slopes", "tangent sink"}};
+         "tangent bandwidth", "tangent w", "tangent slopes", "tangent sink", "tangent relative"}};
     for (int i = 0; i < QKV_OPERANDS; i++) {
         if (!slots[i]->data) continue;
         qkv_extent e = FN(qkv_extent_of)(names[role][i], slots[i], dims[i], role == QKV_GRADIENT);
@@ -182,6 +183,7 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
                                          : FN(qkv_parameter_view)(&in->w, dims[6]);
     out->slopes = FN(qkv_head_view)(&in->slopes, dims[7]);
     out->sink = FN(qkv_head_view)(&in->sink, dims[8]);
+    out->relative = FN(qkv_head_view)(&in->relative, dims[9]);
     out->user_score = in->user_score;
     out->lengths = in->lengths;
     out->causal_offsets = in->causal_offsets;

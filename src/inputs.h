@@ -27,6 +27,12 @@ static inline bool qkv_needs_scan(const qkv_attention *a)
            (a->normalize == QKV_KERNEL_SUM && a->empty == QKV_EMPTY_NEAREST);
 }
 
+/* Entries of a table of relative positions. */
+static inline ptrdiff_t qkv_relative_size(const qkv_attention *a)
+{
+    return a->relative_left + a->relative_right + 1;
+}
+
 /* Is the score a product, of rows as they are or of unit length? */
 static inline bool qkv_is_dot(const qkv_attention *a)
 {
@@ -73,7 +79,7 @@ static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdif
 typedef struct FN(qkv_inputs) {
     ptrdiff_t item;  /* of a ragged batch, else 0: what batch 0 is to dropout and mask_rule */
     qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
-    FN(qkv_view) q, k, v, bias, scale, slopes, sink;
+    FN(qkv_view) q, k, v, bias, scale, slopes, sink, relative;
     FN(qkv_view) parameters; /* the bandwidths of a distance, the w of other scores */
     qkv_slot_bool mask;
     qkv_user_mask mask_rule;
@@ -96,8 +102,8 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
 /* The same for the results of forward. */
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
                                    FN(qkv_outputs) *views, qkv_slot_list *list);
-enum { QKV_OPERANDS = 9 };
-/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink; items: NULL if not ragged. */
+enum { QKV_OPERANDS = 10 };
+/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink, relative; items: NULL if not ragged. */
 void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
                           const FN(qkv_operands) *in, ptrdiff_t dims[QKV_OPERANDS][4]);
 /* Adds these arrays to the list: inputs, their gradients, which are written, or their tangents. */
@@ -107,7 +113,7 @@ qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) 
 FN(qkv_view) FN(qkv_view_of)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
 /* Of scale, bandwidth or w: packed means one for all batch items and heads. */
 FN(qkv_view) FN(qkv_parameter_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
-/* Of slopes or sink: packed means the same for all batch items. */
+/* Of slopes, sink or relative: packed means the same for all batch items. */
 FN(qkv_view) FN(qkv_head_view)(const FN(qkv_slot) *slot, const ptrdiff_t dim[4]);
 /* QKV_E_ARG for a bandwidth or a w that does not go with the score. */
 qkv_status FN(qkv_parameters_check)(const char *who, const qkv_attention *a,

@@ -102,6 +102,21 @@ static void add_slopes(FN(qkv_block) *t, real unit)
     }
 }
 
+ptrdiff_t IN(qkv_relative_entry)(const FN(qkv_block) *t, ptrdiff_t m)
+{
+    const qkv_attention *a = &t->in->a;
+    ptrdiff_t distance = t->k0 + t->n_k - 1 - t->q0 - origin(t->in, t->batch) - m;
+    return between(-a->relative_left, distance, a->relative_right) + a->relative_left;
+}
+
+void IN(qkv_relative_segment)(const FN(qkv_block) *t, const FN(qkv_view) *table,
+                              real r[QKV_SEGMENT])
+{
+    const real *x = FN(qkv_at)(table, t->batch, t->head, 0);
+    for (ptrdiff_t m = 0; m < t->n_k + QKV_LANES; m++)
+        r[m] = x[IN(qkv_relative_entry)(t, m) * table->stride[3]];
+}
+
 /* The matrix itself, 0 in the unused lanes; the largest |b|. */
 static real load_matrix(FN(qkv_block) *t, real unit)
 {
@@ -129,7 +144,27 @@ static real in_base_2(real x)
     return y > REAL_MAX ? REAL_MAX : y < -REAL_MAX ? -REAL_MAX : y;
 }
 
-/* Loads bias and slopes into b; true if some of the bias is -inf. */
+/* b = (or += if there is more) the table's entry of the pair's distance; true if one is -inf. */
+static bool add_relative(FN(qkv_block) *t)
+{
+    real r[QKV_SEGMENT];
+    bool hides = false, first = !t->in->bias.data && !t->in->slopes.data;
+    IN(qkv_relative_segment)(t, &t->in->relative, r);
+    for (int m = 0; m < t->n_k + QKV_LANES; m++) {
+        hides |= r[m] == (real)-INFINITY;
+        t->large_bias |= fabs(r[m]) > REAL_MAX / 4;
+        if (t->base_2) r[m] = in_base_2(r[m]);
+    }
+    for (int j = 0; j < t->n_k; j++)
+        for (int i = 0; i < QKV_LANES; i += QKV_VEC) {
+            real *b = t->b + j * QKV_LANES + i;
+            vec y = load_any(r + t->n_k - 1 - j + i);
+            store(b, first ? y : load(b) + y);
+        }
+    return hides;
+}
+
+/* Loads bias, slopes and relative into b; true if some of the bias is -inf. */
 static bool load_bias(FN(qkv_block) *t)
 {
     real unit = t->base_2 ? (real)LOG2E : 1;
@@ -143,6 +178,7 @@ static bool load_bias(FN(qkv_block) *t)
         }
     }
     if (t->in->slopes.data) add_slopes(t, unit);
+    if (t->in->relative.data) hides |= add_relative(t);
     return hides;
 }
 

@@ -12,10 +12,16 @@ static qkv_status check_sizes(const char *who, const qkv_attention *a, const qkv
     const struct {
         const char *name;
         ptrdiff_t value;
-    } sizes[] = {{"batch", a->batch},       {"heads", a->heads},
-                 {"kv_heads", a->kv_heads}, {"n_q", a->n_q},
-                 {"n_k", a->n_k},           {"d_k", a->d_k},
-                 {"d_v", a->d_v},           {"bandwidths", a->bandwidths}};
+    } sizes[] = {{"batch", a->batch},
+                 {"heads", a->heads},
+                 {"kv_heads", a->kv_heads},
+                 {"n_q", a->n_q},
+                 {"n_k", a->n_k},
+                 {"d_k", a->d_k},
+                 {"d_v", a->d_v},
+                 {"bandwidths", a->bandwidths},
+                 {"relative_left", a->relative_left},
+                 {"relative_right", a->relative_right}};
     for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
         if (sizes[i].value < 0)
             return qkv_fail(QKV_E_SHAPE, "%s: %s is %td, expected 0 or more", who, sizes[i].name,
@@ -103,6 +109,9 @@ qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t ele
     if (!status) status = check_choices(who, a);
     if (!status) status = check_overflow(who, filled, element);
     if (status) return status;
+    if (a->relative_left > PTRDIFF_MAX / 32 || a->relative_right > PTRDIFF_MAX / 32)
+        return qkv_fail(QKV_E_OVERFLOW, "%s: a relative table of %td + %td + 1 exceeds memory", who,
+                        a->relative_left, a->relative_right);
     /* Beyond these bounds the offset hides or shows everything, and i + offset might overflow. */
     if (filled->mask.causal_offset > a->n_k) filled->mask.causal_offset = a->n_k;
     if (filled->mask.causal_offset < -a->n_q) filled->mask.causal_offset = -a->n_q;

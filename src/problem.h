@@ -26,7 +26,7 @@ typedef struct qkv_slot_list {
     const char *who;               /* the public function, for messages */
     const struct qkv_items *items; /* of a ragged batch; NULL: none */
     int n;
-    qkv_extent extent[48];
+    qkv_extent extent[56];
 } qkv_slot_list;
 
 /* filled = a with kv_heads, bandwidths and a causal_offset that lies within the matrix. QKV_E_ARG,

@@ -44,6 +44,7 @@ FN(qkv_inputs_of_item)(const qkv_items *items, const FN(qkv_inputs) *all, ptrdif
     FN(qkv_begin_at)(&in.parameters, 0, b);
     FN(qkv_begin_at)(&in.slopes, 0, b);
     FN(qkv_begin_at)(&in.sink, 0, b);
+    FN(qkv_begin_at)(&in.relative, 0, b);
     if (in.mask.data) in.mask.data += q * in.mask.stride[2];
     if (in.causal_offsets) in.causal_offsets += b;
     return in;

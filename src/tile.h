@@ -83,7 +83,7 @@ typedef struct FN(qkv_block) {
     qkv_coverage coverage;
     bool large_bias; /* some |b| is so large that its sum with a score might overflow */
     uint8_t *seen;   /* tile: may the query see the key; valid where coverage is SOME */
-    real *b;         /* tile: bias and slopes, valid if biased; finite if the caller's bias is */
+    real *b; /* tile: bias, slopes and relative, valid if biased; finite if the caller's bias is */
     real *s, *w; /* tile, the same memory: the scores, which become the weights (going forward not
                     yet divided by sum) */
 
@@ -109,7 +109,7 @@ typedef struct FN(qkv_block) {
 /* Is something added to the scores? */
 static inline bool IN(qkv_biased)(const FN(qkv_inputs) *in)
 {
-    return in->bias.data || in->slopes.data;
+    return in->bias.data || in->slopes.data || in->relative.data;
 }
 
 /* May the query of lane i see the key of row j? Not asked for lanes beyond n_q. */
@@ -157,6 +157,13 @@ typedef struct IN(qkv_span) {
 IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query);
 /* j - i - causal_offset of row j of the tile and lane 0; lane i has i less. */
 real IN(qkv_distance_of)(const FN(qkv_block) *t, int j);
+/* The entries of a table of relative positions for the distances of the tile, from the largest down:
+ * r[n_k - 1 - j + i] is that of row j and lane i. */
+enum { QKV_SEGMENT = QKV_KEYS + QKV_LANES };
+void IN(qkv_relative_segment)(const FN(qkv_block) *t, const FN(qkv_view) *table,
+                              real r[QKV_SEGMENT]);
+/* The entry of r[m] above. */
+ptrdiff_t IN(qkv_relative_entry)(const FN(qkv_block) *t, ptrdiff_t m);
 /* Of a block: all keys that the rules leave to any of its queries. */
 IN(qkv_span) IN(qkv_mask_span)(const FN(qkv_block) *t);
 /* ---- normalize.c ---- */

@@ -18,4 +18,8 @@ void qkv_turn_pass(const qkv_turn *t, ptrdiff_t n);
 /* No more keys: the next may pass where all before this one have. */
 void qkv_turn_end(const qkv_turn *t);
 
+/* Pieces of work whose last step must be done in order: piece n waits until n are through. */
+void qkv_order_wait(const ptrdiff_t *through, ptrdiff_t n);
+void qkv_order_pass(ptrdiff_t *through, ptrdiff_t n);
+
 #endif

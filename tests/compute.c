@@ -188,11 +188,12 @@ static operand_images operands_of(const problem *p, double *const dense[OPERANDS
                                       [BANDWIDTH] = {1, 1, 1, p->dim[BANDWIDTH][3]},
                                       [W] = {1, 1, 1, p->dim[W][3]},
                                       [SLOPES] = {1, a->heads, 1, 1},
+                                      [RELATIVE] = {1, a->heads, 1, p->dim[RELATIVE][3]},
                                       [SINK] = {1, a->heads, 1, 1}};
     operand_images m = {0};
-    real_slot *slots[OPERANDS] = {&m.slots.q,    &m.slots.k,      &m.slots.v,
-                                  &m.slots.bias, &m.slots.scale,  &m.slots.bandwidth,
-                                  &m.slots.w,    &m.slots.slopes, &m.slots.sink};
+    real_slot *slots[OPERANDS] = {&m.slots.q,     &m.slots.k,         &m.slots.v, &m.slots.bias,
+                                  &m.slots.scale, &m.slots.bandwidth, &m.slots.w, &m.slots.slopes,
+                                  &m.slots.sink,  &m.slots.relative};
     for (operand x = Q; x < OPERANDS; x++) {
         if (!p->in[x] || !(wanted >> x & 1)) continue;
         if (x <= V) memcpy(logical[x], p->dim[x], sizeof logical[x]);

@@ -118,6 +118,13 @@ static long double position(const row *r, ptrdiff_t j)
                          (p->causal_offsets ? p->causal_offsets[r->b] : p->a.mask.causal_offset));
 }
 
+/* Of the table of relative positions. */
+static ptrdiff_t entry(const row *r, ptrdiff_t j)
+{
+    long double d = position(r, j), left = r->p->a.relative_left, right = r->p->a.relative_right;
+    return (ptrdiff_t)(fminl(fmaxl(d, -left), right) + left);
+}
+
 /* Of a query, or of key j. */
 static number length(const row *r, ptrdiff_t j)
 {
@@ -194,6 +201,7 @@ static void score(row *r, ptrdiff_t j)
         r->bias[j] += slope;
         size += fabsl(creall(slope) / creall(scale(r)));
     }
+    if (r->p->in[RELATIVE]) r->bias[j] += element(r, RELATIVE, r->h, 0, entry(r, j));
     r->size = fmaxl(r->size, fabsl(creall(scale(r))) * size + fabsl(creall(r->bias[j])));
 }
 
@@ -735,6 +743,9 @@ static void add_row_gradients(const row *r, ptrdiff_t index, answer *y, answer *
         }
         if (p->in[BIAS] && creall(to_b) != 0)
             add(r, y, size, BIAS, operand_index(p, BIAS, r->b, r->h, r->i, j),
+                (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))});
+        if (p->in[RELATIVE] && creall(to_b) != 0)
+            add(r, y, size, RELATIVE, operand_index(p, RELATIVE, r->b, r->h, 0, entry(r, j)),
                 (sized){g.x * creall(to_b), g.size * (fabsl(creall(to_b)) + alpha_size(r, j))});
         if (creall(to_b) != 0)
             add(r, y, size, SLOPES, operand_index(p, SLOPES, r->b, r->h, 0, 0),

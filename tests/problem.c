@@ -8,7 +8,7 @@
 #include "src/random.h"
 
 const char *const operand_name[OPERANDS] = {"q",         "k", "v",      "bias", "scale",
-                                            "bandwidth", "w", "slopes", "sink"};
+                                            "bandwidth", "w", "slopes", "sink", "relative"};
 
 ptrdiff_t problem_kv_heads(const problem *p)
 {
@@ -147,6 +147,11 @@ problem problem_random(qkv_attention a, qkv_dtype dtype, int with, uint64_t seed
     if (with & WITH_SLOPES) {
         add_operand(&p, SLOPES, (ptrdiff_t[]){1, a.heads, 1, 1}, seed);
         make_positive(&p, SLOPES, 0.02);
+    }
+    if (with & WITH_RELATIVE) {
+        p.a.relative_left = 4;
+        p.a.relative_right = 2;
+        add_operand(&p, RELATIVE, (ptrdiff_t[]){1, a.heads, 1, 7}, seed);
     }
     if (with & WITH_SINK && a.normalize == QKV_SOFTMAX)
         add_operand(&p, SINK, (ptrdiff_t[]){a.batch, a.heads, 1, 1}, seed);

@@ -5,7 +5,19 @@
 
 #include "qkv/attention.h"
 
-typedef enum operand { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK, OPERANDS } operand;
+typedef enum operand {
+    Q,
+    K,
+    V,
+    BIAS,
+    SCALE,
+    BANDWIDTH,
+    W,
+    SLOPES,
+    SINK,
+    RELATIVE,
+    OPERANDS
+} operand;
 extern const char *const operand_name[OPERANDS];
 
 /* Arrays are dense, C order. dim is 1 on an axis along which an operand is shared. */
@@ -35,8 +47,9 @@ enum {
     WITH_D_LSE = 512,
     WITH_LENGTHS = 1024, /* the first batch item has all keys, the second none, others some */
     WITH_OFFSETS = 2048,
-    WITH_SLOPES = 4096, /* [heads] */
-    WITH_SINK = 8192    /* [batch, heads]; softmax only */
+    WITH_SLOPES = 4096,   /* [heads] */
+    WITH_SINK = 8192,     /* [batch, heads]; softmax only */
+    WITH_RELATIVE = 16384 /* [heads, entries], of 4 to the left and 2 to the right */
 };
 
 /* Normal q, k, v and cotangents, a function of a, dtype, with and seed alone. Bandwidths are such

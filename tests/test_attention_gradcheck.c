@@ -35,7 +35,8 @@ static bool is_flat(const qkv_attention *a, operand x)
                  (a->kernel == QKV_KERNEL_BOXCAR || a->kernel == QKV_KERNEL_CONSTANT);
     if (x == V) return false;
     return a->normalize == QKV_HARD || a->normalize == QKV_UNIFORM ||
-           a->normalize == QKV_TOP_K_UNIFORM || (steps && x != BIAS && x != SLOPES);
+           a->normalize == QKV_TOP_K_UNIFORM ||
+           (steps && x != BIAS && x != SLOPES && x != RELATIVE);
 }
 
 static void check_operand(const problem *p, operand x, double *gradient, layout where,
@@ -84,7 +85,7 @@ static const struct {
      {.causal = true, .causal_offset = 3, .leave_one_out = true},
      0,
      0.4},
-    {WITH_SLOPES | WITH_SINK | WITH_LENGTHS | WITH_OFFSETS | WITH_BANDWIDTH,
+    {WITH_SLOPES | WITH_RELATIVE | WITH_SINK | WITH_LENGTHS | WITH_OFFSETS | WITH_BANDWIDTH,
      {.window = true, .window_left = 2, .window_right = 2},
      2.5,
      0},

@@ -26,7 +26,8 @@ static void the_number_of_threads_changes_no_bit(void **state)
         {.batch = 1, .heads = 1, .n_q = 701, .n_k = 457, .d_k = 3, .d_v = 4},
     };
     for (size_t c = 0; c < 2 * CHOICES; c++) {
-        int with = c % 3 ? EVERYTHING : WITH_KEY_BIAS | WITH_SCALE | WITH_BANDWIDTH; /* summed */
+        int with = c % 3 ? EVERYTHING
+                         : WITH_KEY_BIAS | WITH_RELATIVE | WITH_SCALE | WITH_BANDWIDTH; /* summed */
         qkv_attention a = with_choice(shapes[c % 2], c / 2);
         a.dropout = c % 5 == 0 ? 0.4 : 0;
         problem p = problem_of(a, with, c);

@@ -65,6 +65,7 @@ static void every_score_and_normaliser_has_the_gradient_of_its_forward(void **st
         if (i == QKV_KERNEL_SUM || i == QKV_NONE_KERNEL) continue;
         ptrdiff_t top_k = i == QKV_TOP_K || i == QKV_TOP_K_UNIFORM ? 2 : 0;
         for (qkv_score score = QKV_SCORE_SCALED_DOT; score <= QKV_SCORE_USER; score++) {
+            if (i > QKV_SOFTMAX && ((int)i + (int)score) % 3) continue; /* the oracle is slow */
             double dropout = score % 2 ? 0.4 : 0;
             for_all_shapes((qkv_attention){
                 .score = score, .normalize = i, .top_k = top_k, .dropout = dropout});

@@ -104,6 +104,7 @@ static array parameter(const batch *x, operand i, bool shared, layout where, dou
                        uint64_t seed)
 {
     ptrdiff_t columns = i == BANDWIDTH && x->a.bandwidths ? x->a.bandwidths : 1;
+    if (i == RELATIVE) columns = x->a.relative_left + x->a.relative_right + 1;
     if (i == W) columns = x->a.score == QKV_SCORE_USER ? x->a.bandwidths : x->a.d_k;
     bool one = i == SCALE || i == BANDWIDTH || i == W; /* packed means the same for all heads */
     const ptrdiff_t dim[4] = {shared ? 1 : x->a.batch, x->a.heads, 1, columns};
@@ -148,6 +149,8 @@ static batch *batch_of(qkv_attention a, const ptrdiff_t (*sizes)[2], ptrdiff_t n
     bool distance = problem_takes_bandwidth(&a), shared = how & SHARED_PARAMETERS;
     ptrdiff_t kv_heads = a.kv_heads ? a.kv_heads : a.heads;
     if (distance && !shared) a.bandwidths = a.d_k;
+    a.relative_left = 3;
+    a.relative_right = 2;
     x->a = a;
     const ptrdiff_t q[4] = {1, a.heads, a.n_q, a.d_k}, k[4] = {1, kv_heads, a.n_k, a.d_k},
                     v[4] = {1, kv_heads, a.n_k, a.d_v}, o[4] = {1, a.heads, a.n_q, a.d_v},
@@ -163,11 +166,9 @@ static batch *batch_of(qkv_attention a, const ptrdiff_t (*sizes)[2], ptrdiff_t n
     if (has_lse(&a)) x->d_lse = array_of(row, where, 0, seed + 31);
     if (!has_lse(&a)) x->out[LSE].slot.data = NULL;
     if (how & PLAIN) return x;
-    const bool wanted[OPERANDS] = {[SCALE] = true,
-                                   [BANDWIDTH] = distance,
-                                   [W] = a.score >= QKV_SCORE_ADDITIVE,
-                                   [SLOPES] = true,
-                                   [SINK] = !a.normalize};
+    const bool wanted[OPERANDS] = {
+        [SCALE] = true,  [BANDWIDTH] = distance, [W] = a.score >= QKV_SCORE_ADDITIVE,
+        [SLOPES] = true, [RELATIVE] = true,      [SINK] = !a.normalize};
     const double center[OPERANDS] = {[SCALE] = 0.4, [BANDWIDTH] = 3, [SLOPES] = 0.02};
     for (operand i = SCALE; i < OPERANDS; i++) {
         if (!wanted[i]) continue;
@@ -225,7 +226,7 @@ static FN(qkv_operands) operands_of(const batch *x, const array from[OPERANDS], 
 {
     FN(qkv_operands) y = {0};
     FN(qkv_slot) *to[OPERANDS] = {&y.q,         &y.k, &y.v,      &y.bias, &y.scale,
-                                  &y.bandwidth, &y.w, &y.slopes, &y.sink};
+                                  &y.bandwidth, &y.w, &y.slopes, &y.sink, &y.relative};
     if (x->a.score == QKV_SCORE_USER) y.user_score = &FN(test_score);
     for (operand i = Q; i < OPERANDS; i++) {
         const int64_t *starts = i == K || i == V ? x->starts_k : x->starts_q;

@@ -103,7 +103,7 @@ static FN(qkv_operands) operands_of(const problem *p, const arrays *x)
 {
     FN(qkv_operands) y = {0};
     real_slot *to[OPERANDS] = {&y.q,         &y.k, &y.v,      &y.bias, &y.scale,
-                               &y.bandwidth, &y.w, &y.slopes, &y.sink};
+                               &y.bandwidth, &y.w, &y.slopes, &y.sink, &y.relative};
     for (operand i = Q; i < OPERANDS; i++) {
         ptrdiff_t step = 1;
         *to[i] = (real_slot){.data = x->x[i], .strided = true};
@@ -194,7 +194,8 @@ static const struct {
 } extras[] = {
     {0, {0}, 0, 0, false},
     {WITH_BIAS | WITH_SCALE | WITH_BANDWIDTH, {.leave_one_out = true}, 0, 0, true},
-    {WITH_SHARED_BIAS | WITH_HEAD_SCALE | WITH_HEAD_BANDWIDTH | WITH_SLOPES | WITH_SINK,
+    {WITH_SHARED_BIAS | WITH_HEAD_SCALE | WITH_HEAD_BANDWIDTH | WITH_SLOPES | WITH_SINK |
+         WITH_RELATIVE,
      {.causal = true, .causal_offset = 2},
      0,
      0,

@@ -55,7 +55,7 @@ static FN(qkv_operands) operands_of(const problem *p)
     static real *memory[OPERANDS];
     FN(qkv_operands) y = {0};
     FN(qkv_slot) *to[OPERANDS] = {&y.q,         &y.k, &y.v,      &y.bias, &y.scale,
-                                  &y.bandwidth, &y.w, &y.slopes, &y.sink};
+                                  &y.bandwidth, &y.w, &y.slopes, &y.sink, &y.relative};
     for (operand i = Q; i < OPERANDS; i++) {
         ptrdiff_t step = 1;
         free(memory[i]);

@@ -130,6 +130,9 @@ typedef struct qkv_attention {
     qkv_kernel kernel;
     bool open_edge; /* a key at u = 1 lies outside; the other kernels than the boxcar are 0 there */
     qkv_empty empty;
+
+    /* Of operands.relative: how far to the left and right its entries tell keys apart. */
+    ptrdiff_t relative_left, relative_right;
     ptrdiff_t top_k; /* QKV_TOP_K and QKV_TOP_K_UNIFORM: how many keys at most, 1 or more */
     qkv_mask mask;
 
@@ -257,6 +260,12 @@ typedef struct qkv_operands_f32 {
      */
     qkv_slot_f32 slopes;
 
+    /* [heads, relative_left + relative_right + 1]; strided: [batch, heads, entries] by the strides
+     * 0, 1 and 3. A learned bias by relative position: entry d + relative_left is added to the score
+     * of a key at distance d = j - i - causal_offset; what is farther away takes the first or the
+     * last entry (Raffel et al. 2020; Shaw, Uszkoreit & Vaswani 2018). Absent: 0. */
+    qkv_slot_f32 relative;
+
     /* [heads]; strided: [batch, heads] by the strides 0 and 1. A logit that takes part in the
      * softmax and the lse, but has no value: alpha_ij = exp(s_ij + b_ij) / (e^sink + sum). A row
      * that sees no key has o = 0 and lse = sink. Softmax only. Absent: none. */
@@ -277,7 +286,7 @@ typedef struct qkv_operands_f32 {
 
 /* The same in double. */
 typedef struct qkv_operands_f64 {
-    qkv_slot_f64 q, k, v, bias, scale, bandwidth, w, slopes, sink;
+    qkv_slot_f64 q, k, v, bias, scale, bandwidth, w, slopes, relative, sink;
     qkv_slot_bool mask;
     qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets;

@@ -226,6 +226,7 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *     bandwidth  one element, or [d_k]; distance scores only
  *     w          [d_k] of the additive score, [bandwidths] of a user's score
  *     slopes     one element, or [heads]
+ *     relative   [entries] of attention.h, the same for all heads, or [heads, entries]
  *     sink       one element, or [heads]; softmax only
  *     m          [d_q, d_k] or [heads, d_q, d_k]: q becomes q m first, and the score of a dot q'Mk
  *                (bilinear; Luong, Pham & Manning 2015). Dot and scaled dot only
@@ -243,7 +244,7 @@ QKV_API qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_
  *                [total_k, kv_heads, d_k], v [total_k, kv_heads, d_v], of one rank; bias anything
  *                that broadcasts to [heads, total_q, longest], mask a slot over that */
 typedef struct qkv_attend_vars {
-    qkv_var q, k, v, bias, scale, bandwidth, w, slopes, sink, m, w_q, w_k;
+    qkv_var q, k, v, bias, scale, bandwidth, w, slopes, relative, sink, m, w_q, w_k;
     const void *user_score;
     const qkv_slot_bool *mask;
     qkv_user_mask mask_rule;
