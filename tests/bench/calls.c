@@ -60,9 +60,11 @@ static size_t lay_out(state *s, real *data)
     } more[] = {
         {s->c.bias, &s->in.bias, &s->d_in.bias, (size_t)(a->batch * a->heads * a->n_q * a->n_k)},
         {s->c.slopes, &s->in.slopes, &s->d_in.slopes, (size_t)a->heads},
+        {s->c.relative, &s->in.relative, &s->d_in.relative,
+         (size_t)(a->heads * (a->relative_left + a->relative_right + 1))},
         {s->c.sink, &s->in.sink, &s->d_in.sink, (size_t)a->heads}};
     real *first = at;
-    for (int i = 0; i < 3; i++) {
+    for (size_t i = 0; i < sizeof more / sizeof *more; i++) {
         if (!more[i].is_there) continue;
         more[i].in->data = next(&at, more[i].n);
         if (s->c.pass == QKV_BACKWARD) more[i].gradient->data = next(&at, more[i].n);

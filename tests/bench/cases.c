@@ -14,7 +14,7 @@ static const struct {
     bench_measure measure;
     bool causal, gaussian, tape;
     ptrdiff_t window; /* keys seen on either side, 0: all */
-    bool bias, slopes, sink;
+    bool bias, slopes, sink, relative;
     double softcap, dropout;
     qkv_normalize normalize;
 } lines[] = {
@@ -36,6 +36,7 @@ static const struct {
     {"window", F32, BOTH, 1, 16384, 16384, .d_k = 64, .d_v = 64, .window = 256},
     {"bias", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .bias = true},
     {"slopes", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .slopes = true},
+    {"relative", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .relative = true},
     {"sink", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .sink = true},
     {"softcap", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .softcap = 30},
     {"dropout", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .dropout = 0.1},
@@ -67,6 +68,7 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                       .bias = lines[line].bias,
                       .slopes = lines[line].slopes,
                       .sink = lines[line].sink,
+                      .relative = lines[line].relative,
                       .tape = lines[line].tape};
     c->a =
         (qkv_attention){.batch = 1,
@@ -81,6 +83,8 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                                  .window_left = lines[line].window,
                                  .window_right = lines[line].window},
                         .softcap = lines[line].softcap,
+                        .relative_left = lines[line].relative ? 128 : 0,
+                        .relative_right = lines[line].relative ? 128 : 0,
                         .dropout = lines[line].dropout,
                         .normalize = lines[line].normalize,
                         .top_k = lines[line].normalize == QKV_TOP_K ? 32 : 0};

@@ -21,8 +21,8 @@ typedef struct bench_case {
     qkv_dtype dtype;
     qkv_pass pass;
     qkv_attention a;
-    bool bias, slopes, sink; /* operands beside q, k, v */
-    bool tape;               /* forward and backward through the tape, not the pass alone */
+    bool bias, slopes, sink, relative; /* operands beside q, k, v */
+    bool tape; /* forward and backward through the tape, not the pass alone */
 } bench_case;
 
 /* The i-th case; false if there is none. quick: the same at tiny sizes. */
