@@ -93,12 +93,18 @@ class Data:
 # ---- Ours, through ctypes: the structures of qkv/attention.h
 
 
+class Mask(ctypes.Structure):
+    _fields_ = [("causal", ctypes.c_bool), ("causal_offset", ctypes.c_ssize_t),
+                ("leave_one_out", ctypes.c_bool), ("window", ctypes.c_bool),
+                ("window_left", ctypes.c_ssize_t), ("window_right", ctypes.c_ssize_t)]
+
+
 class Attention(ctypes.Structure):
     _fields_ = [(n, ctypes.c_ssize_t) for n in
                 ("batch", "heads", "kv_heads", "n_q", "n_k", "d_k", "d_v", "bandwidths")]
-    _fields_ += [(n, ctypes.c_int) for n in ("score", "normalize", "kernel", "empty")]
-    _fields_ += [("causal", ctypes.c_bool), ("causal_offset", ctypes.c_ssize_t),
-                 ("leave_one_out", ctypes.c_bool)]
+    _fields_ += [(n, ctypes.c_int) for n in ("score", "normalize", "kernel")]
+    _fields_ += [("open_edge", ctypes.c_bool), ("empty", ctypes.c_int), ("mask", Mask),
+                 ("softcap", ctypes.c_double)]
 
 
 class Slot(ctypes.Structure):
@@ -107,7 +113,10 @@ class Slot(ctypes.Structure):
 
 
 class Operands(ctypes.Structure):
-    _fields_ = [(n, Slot) for n in ("q", "k", "v", "bias", "scale", "bandwidth", "mask")]
+    _fields_ = [(n, Slot) for n in ("q", "k", "v", "bias", "scale", "bandwidth", "slopes", "sink",
+                                    "mask")]
+    _fields_ += [(n, ctypes.c_void_p) for n in ("mask_rule", "mask_rule_context", "lengths",
+                                                "causal_offsets")]
 
 
 class Results(ctypes.Structure):
@@ -137,7 +146,8 @@ class Ours:
     def prepare(self, case, data, np):
         """A call, and its result."""
         a = Attention(batch=1, heads=case.heads, n_q=case.n_q, n_k=case.n_k, d_k=case.d_k,
-                      d_v=case.d_v, score=2 if case.kernel_regression else 0, causal=case.causal)
+                      d_v=case.d_v, score=2 if case.kernel_regression else 0,
+                      mask=Mask(causal=case.causal))
         o, row_max, row_log_sum = (np.empty_like(data.d_o) for _ in range(3))
         d = {x: np.zeros_like(getattr(data, x)) for x in "qkv"}
         inputs = slots(Operands, q=data.q, k=data.k, v=data.v)
