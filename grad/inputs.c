@@ -66,7 +66,7 @@ static qkv_status resolve(const qkv_attention *a, const FN(qkv_operands) *x, qkv
     to->slopes = FN(qkv_head_view)(&x->slopes, dims[7]);
     to->sink = FN(qkv_head_view)(&x->sink, dims[8]);
     to->relative = FN(qkv_head_view)(&x->relative, dims[9]);
-    return FN(qkv_operands_list)(a, x, role, list);
+    return FN(qkv_operands_list)(dims, x, role, list);
 }
 
 qkv_status FN(qkv_gradients_resolve)(const qkv_attention *a, const FN(qkv_operands) *d_in,

@@ -346,9 +346,12 @@ qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars
 {
     if (!tape || !a || !in)
         return qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "%s is NULL", a ? "in" : "a");
-    qkv_attend_vars projected = *in;
-    if (project(tape, a, &projected)) return (qkv_var){0};
-    in = &projected;
+    qkv_attend_vars projected;
+    if (in->m.generation || in->w_q.generation || in->w_k.generation) {
+        projected = *in;
+        if (project(tape, a, &projected)) return (qkv_var){0};
+        in = &projected;
+    }
     const qkv_var all[INPUTS] = {in->q,         in->k, in->v,      in->bias, in->scale,
                                  in->bandwidth, in->w, in->slopes, in->sink, in->relative};
     call arguments = {.attention = a,

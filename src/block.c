@@ -4,38 +4,50 @@
 #include "tile.h"
 #include "workspace.h"
 
+/* Row i of those that were taken together: many small pieces take longer to cut than a small problem
+ * to solve. */
+static real *row_of(real *rows, int i)
+{
+    return rows ? rows + i * QKV_LANES : NULL;
+}
+
+static void rows_layout(FN(qkv_block) *t, qkv_cursor *c)
+{
+    enum { ROWS = 7 };
+    real *rows = qkv_take(c, sizeof(real), QKV_LANES, ROWS);
+    real **const to[ROWS] = {&t->max,  &t->sum,       &t->log_sum,  &t->any,
+                             &t->best, &t->threshold, &t->q_inverse};
+    for (int i = 0; i < ROWS; i++) *to[i] = row_of(rows, i);
+    t->winner = qkv_take(c, sizeof *t->winner, QKV_LANES, 1);
+}
+
 size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *a, void *memory)
 {
     qkv_cursor c = {.base = memory};
     const size_t r = sizeof(real);
     ptrdiff_t keys = IN(qkv_keys_of)(a);
-    t->parameters = qkv_take(&c, r, a->bandwidths, 1);
-    t->k_inverse = qkv_take(&c, r, keys, 1);
-    t->inverse_bandwidth = qkv_take(&c, r, a->d_k, 1);
-    t->score_bandwidth = qkv_take(&c, r, a->d_k, 1);
+    bool dot = qkv_is_dot(a);
+    t->parameters = dot ? NULL : qkv_take(&c, r, a->bandwidths, 1);
+    t->inverse_bandwidth = dot ? NULL : qkv_take(&c, r, a->d_k, 1);
+    t->score_bandwidth = dot ? NULL : qkv_take(&c, r, a->d_k, 1);
+    t->k_inverse = a->score == QKV_SCORE_COSINE ? qkv_take(&c, r, keys, 1) : NULL;
     t->k.packed = qkv_take(&c, r, a->d_k, keys);
     t->v.packed = qkv_take(&c, r, a->d_v, keys);
     t->seen = qkv_take(&c, 1, keys, QKV_LANES);
     t->b = qkv_take(&c, r, keys, QKV_LANES);
     t->s = t->w = qkv_take(&c, r, keys, QKV_LANES);
-    t->exponents = qkv_take(&c, r, qkv_selects(a) ? a->n_k : 0, QKV_LANES);
-    qkv_take(&c, r, a->top_k ? a->n_k : 0, QKV_LANES); /* follow the exponents */
-    t->from = qkv_take(&c, r, QKV_LANES, 1);
-    t->tile_max = qkv_take(&c, r, QKV_LANES, 1);
-    t->tile_sum = qkv_take(&c, r, QKV_LANES, 1);
-    t->rescale = qkv_take(&c, r, QKV_LANES, 1);
+    t->exponents = qkv_selects(a) ? qkv_take(&c, r, a->n_k, QKV_LANES) : NULL;
+    if (a->top_k) qkv_take(&c, r, a->n_k, QKV_LANES); /* follow the exponents */
+    real *rows = qkv_take(&c, r, QKV_LANES, 4);
+    t->from = row_of(rows, 0);
+    t->tile_max = row_of(rows, 1);
+    t->tile_sum = row_of(rows, 2);
+    t->rescale = row_of(rows, 3);
     for (int i = 0; i < blocks; i++) {
         if (i) t[i] = t[0];
         t[i].q = qkv_take(&c, r, a->d_k, QKV_LANES);
-        t[i].q_inverse = qkv_take(&c, r, QKV_LANES, 1);
         t[i].o = qkv_take(&c, r, a->d_v, QKV_LANES);
-        t[i].max = qkv_take(&c, r, QKV_LANES, 1);
-        t[i].sum = qkv_take(&c, r, QKV_LANES, 1);
-        t[i].log_sum = qkv_take(&c, r, QKV_LANES, 1);
-        t[i].any = qkv_take(&c, r, QKV_LANES, 1);
-        t[i].best = qkv_take(&c, r, QKV_LANES, 1);
-        t[i].winner = qkv_take(&c, sizeof *t->winner, QKV_LANES, 1);
-        t[i].threshold = qkv_take(&c, r, QKV_LANES, 1);
+        rows_layout(&t[i], &c);
     }
     return c.overflow ? SIZE_MAX : c.used;
 }

@@ -60,11 +60,9 @@ void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
     memcpy(dims, d, sizeof d);
 }
 
-qkv_status FN(qkv_operands_list)(const qkv_attention *a, const FN(qkv_operands) *x, qkv_role role,
-                                 qkv_slot_list *list)
+qkv_status FN(qkv_operands_list)(ptrdiff_t dims[QKV_OPERANDS][4], const FN(qkv_operands) *x,
+                                 qkv_role role, qkv_slot_list *list)
 {
-    ptrdiff_t dims[QKV_OPERANDS][4];
-    FN(qkv_operand_dims)(a, list->items, x, dims);
     const FN(qkv_slot) *slots[] = {&x->q,         &x->k, &x->v,      &x->bias, &x->scale,
                                    &x->bandwidth, &x->w, &x->slopes, &x->sink, &x->relative};
     static const char *const names[3][QKV_OPERANDS] = {
@@ -169,7 +167,7 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
     ptrdiff_t dims[QKV_OPERANDS][4];
     FN(qkv_operand_dims)(a, list->items, in, dims);
     qkv_status status = require_operands(list->who, a, in);
-    if (!status) status = FN(qkv_operands_list)(a, in, QKV_INPUT, list);
+    if (!status) status = FN(qkv_operands_list)(dims, in, QKV_INPUT, list);
     if (!status) status = list_mask(dims[3], &in->mask, list);
     if (!status) status = list_numbers(a, in, list);
     if (status) return status;
@@ -190,7 +188,7 @@ qkv_status FN(qkv_inputs_view)(const qkv_attention *a, const FN(qkv_operands) *i
     out->mask_rule = in->mask_rule;
     out->item = 0;
     out->mask = in->mask;
-    qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
+    if (in->mask.data) qkv_strides(dims[3], in->mask.strided, in->mask.stride, out->mask.stride);
     return QKV_OK;
 }
 

@@ -103,8 +103,11 @@ class Attention(ctypes.Structure):
     _fields_ = [(n, ctypes.c_ssize_t) for n in
                 ("batch", "heads", "kv_heads", "n_q", "n_k", "d_k", "d_v", "bandwidths")]
     _fields_ += [(n, ctypes.c_int) for n in ("score", "normalize", "kernel")]
-    _fields_ += [("open_edge", ctypes.c_bool), ("empty", ctypes.c_int), ("mask", Mask),
-                 ("softcap", ctypes.c_double)]
+    _fields_ += [("open_edge", ctypes.c_bool), ("empty", ctypes.c_int),
+                 ("relative_left", ctypes.c_ssize_t), ("relative_right", ctypes.c_ssize_t),
+                 ("top_k", ctypes.c_ssize_t), ("mask", Mask), ("softcap", ctypes.c_double),
+                 ("dropout", ctypes.c_double), ("dropout_seed", ctypes.c_uint64),
+                 ("dropout_offset", ctypes.c_uint32)]
 
 
 class Slot(ctypes.Structure):
@@ -113,10 +116,10 @@ class Slot(ctypes.Structure):
 
 
 class Operands(ctypes.Structure):
-    _fields_ = [(n, Slot) for n in ("q", "k", "v", "bias", "scale", "bandwidth", "slopes", "sink",
-                                    "mask")]
+    _fields_ = [(n, Slot) for n in ("q", "k", "v", "bias", "scale", "bandwidth", "w", "slopes",
+                                    "relative", "sink", "mask")]
     _fields_ += [(n, ctypes.c_void_p) for n in ("mask_rule", "mask_rule_context", "lengths",
-                                                "causal_offsets")]
+                                                "causal_offsets", "user_score")]
 
 
 class Results(ctypes.Structure):
@@ -146,7 +149,7 @@ class Ours:
     def prepare(self, case, data, np):
         """A call, and its result."""
         a = Attention(batch=1, heads=case.heads, n_q=case.n_q, n_k=case.n_k, d_k=case.d_k,
-                      d_v=case.d_v, score=2 if case.kernel_regression else 0,
+                      d_v=case.d_v, score=3 if case.kernel_regression else 0,
                       mask=Mask(causal=case.causal))
         o, row_max, row_log_sum = (np.empty_like(data.d_o) for _ in range(3))
         d = {x: np.zeros_like(getattr(data, x)) for x in "qkv"}
