@@ -118,8 +118,8 @@ static size_t common(const qkv_attention *a)
     return plan_layout(&p, a, NULL);
 }
 
-/* Padded rows of a block, each times a factor. What is not finite becomes 0 and is added by outer.c;
- * true if everything is finite. */
+/* Padded rows of a block, each times a factor. What is not finite becomes 0 and is added by
+ * outer.c; true if everything is finite. */
 static bool load_padded(real *rows, const FN(qkv_view) *from, const FN(qkv_block) *t, ptrdiff_t d,
                         const real *factors)
 {

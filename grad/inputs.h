@@ -4,9 +4,9 @@
 
 #include "src/inputs.h"
 
-/* data NULL where not wanted. dscale, dbandwidth, dw, dslopes and dsink are sums over everything a head
- * does, so each walk of queries first sums into its own place in partial, and the caller's slots
- * get += the walks in order. */
+/* data NULL where not wanted. dscale, dbandwidth, dw, dslopes and dsink are sums over everything a
+ * head does, so each walk of queries first sums into its own place in partial, and the caller's
+ * slots get += the walks in order. */
 typedef struct FN(qkv_gradients) {
     FN(qkv_view) q, k, v, bias, scale, parameters, slopes, sink, relative;
     FN(qkv_view) d_o, d_lse;              /* the cotangents */

@@ -1,5 +1,6 @@
-/* jvp.c - forward mode: each block of queries passes over the keys once, with the weights recomputed
- * from the rows' max and sum, and pools the tangents' share beside that of the values. */
+/* jvp.c - forward mode: each block of queries passes over the keys once, with the weights
+ * recomputed from the rows' max and sum, and pools the tangents' share beside that of the
+ * values. */
 #include "grad/second.h"
 #include "src/workspace.h"
 

@@ -15,7 +15,8 @@ typedef struct call {
     qkv_user_mask mask_rule;
     const int64_t *lengths, *causal_offsets, *starts_q, *starts_k;
     const void *user_score;
-    /* Which of q, k, v, bias, scale, bandwidth, w, slopes, sink, relative the inputs are, in this order. */
+    /* Which of q, k, v, bias, scale, bandwidth, w, slopes, sink, relative the inputs are, in this
+     * order. */
     bool present[INPUTS];
 } call;
 
@@ -435,6 +436,19 @@ static qkv_var relative(qkv_tape *tape, const qkv_var *x)
     return qkv_attend(tape, &a, &in);
 }
 
+static qkv_var variance(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend_variance(tape, &(qkv_attention){0}, &in);
+}
+
+static qkv_var covariance(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.score = QKV_SCORE_GAUSSIAN};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend_covariance(tape, &a, &in);
+}
+
 static qkv_var multi_head(qkv_tape *tape, const qkv_var *x)
 {
     const qkv_attention a = {.heads = 4, .kv_heads = 2, .mask = {.causal = true}};
@@ -695,6 +709,14 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 4,
      .input = {{4, {1, 2, 5, 3}}, {4, {1, 2, 6, 3}}, {4, {1, 2, 6, 2}}, {2, {2, 4}}},
      .apply = relative},
+    {.label = "variance of the values",
+     .n_input = 3,
+     .input = {{4, {1, 2, 4, 3}}, {4, {1, 2, 6, 3}}, {4, {1, 2, 6, 2}}},
+     .apply = variance},
+    {.label = "covariance of the values",
+     .n_input = 3,
+     .input = {{2, {4, 3}}, {2, {6, 3}}, {2, {6, 2}}},
+     .apply = covariance},
     {.label = "multi-head attention",
      .n_input = 7,
      .input =

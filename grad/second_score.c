@@ -1,5 +1,5 @@
-/* second_score.c - the scores' own part of second.h. For each pair, a(q, k) and its tangent a'; then,
- * given g = d phi / da and h = d phi / da', what q, k and the parameters get:
+/* second_score.c - the scores' own part of second.h. For each pair, a(q, k) and its tangent a';
+ * then, given g = d phi / da and h = d phi / da', what q, k and the parameters get:
  *
  *   dot       a = q'k, a' = q_u'k + q'k_u:        dq = sum_j g k + h k_u,  dk = sum_i g q + h q_u
  *   cosine    the same of rows of unit length and their tangents; through the length at the end
@@ -141,8 +141,8 @@ static void outer(const FN(qkv_second) *x, const real *p, const real *rows, real
         }
 }
 
-/* Gradients g1 by x / |x| and g2 by its tangent x_u become the gradient by x, in g1. With r = 1/|x|:
- * r (g1 - x x'g1 - x g2'x_u - x_u x'g2 - r along (g2 - x x'g2)). */
+/* Gradients g1 by x / |x| and g2 by its tangent x_u become the gradient by x, in g1. With r =
+ * 1/|x|: r (g1 - x x'g1 - x g2'x_u - x_u x'g2 - r along (g2 - x x'g2)). */
 static void through_length(const real *x, const real *x_u, real *g1, const real *g2, ptrdiff_t step,
                            ptrdiff_t d, real r, real along)
 {

@@ -38,7 +38,8 @@ void IN(qkv_pool_backward)(FN(qkv_grad_block) *g); /* d_o -> dw = d_o'v */
 void IN(qkv_softmax_dot_backward)(FN(qkv_grad_block) *g);
 /* ---- normalize.c ---- */
 void IN(qkv_normalize_backward)(FN(qkv_grad_block) *g); /* w, dw, delta, s -> dw = d bias, ds */
-/* sum g dw and sum g of the tile's rows += .., of sparsemax and entmax: their delta is the ratio. */
+/* sum g dw and sum g of the tile's rows += .., of sparsemax and entmax: their delta is the
+ * ratio. */
 void IN(qkv_sparse_row_terms)(const FN(qkv_grad_block) *g, real *g_dw, real *sum);
 /* dsink of the rows of the block, into partial. */
 void IN(qkv_sink_backward)(const FN(qkv_grad_block) *g);

@@ -4,8 +4,8 @@
 #include "tile.h"
 #include "workspace.h"
 
-/* Row i of those that were taken together: many small pieces take longer to cut than a small problem
- * to solve. */
+/* Row i of those that were taken together: many small pieces take longer to cut than a small
+ * problem to solve. */
 static real *row_of(real *rows, int i)
 {
     return rows ? rows + i * QKV_LANES : NULL;

@@ -103,10 +103,12 @@ qkv_status FN(qkv_inputs_resolve)(const char *who, const qkv_attention *a,
 qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results) *out,
                                    FN(qkv_outputs) *views, qkv_slot_list *list);
 enum { QKV_OPERANDS = 10 };
-/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink, relative; items: NULL if not ragged. */
+/* The sizes of q, k, v, bias, scale, bandwidth, w, slopes, sink, relative; items: NULL if not
+ * ragged. */
 void FN(qkv_operand_dims)(const qkv_attention *a, const qkv_items *items,
                           const FN(qkv_operands) *in, ptrdiff_t dims[QKV_OPERANDS][4]);
-/* Adds these arrays, of these sizes, to the list: inputs, their gradients, which are written, or their tangents. */
+/* Adds these arrays, of these sizes, to the list: inputs, their gradients, which are written, or
+ * their tangents. */
 typedef enum qkv_role { QKV_INPUT, QKV_GRADIENT, QKV_TANGENT } qkv_role;
 qkv_status FN(qkv_operands_list)(ptrdiff_t dims[QKV_OPERANDS][4], const FN(qkv_operands) *x,
                                  qkv_role role, qkv_slot_list *list);

@@ -111,8 +111,9 @@ static void keep_candidates(const FN(qkv_block) *t, real *x, ptrdiff_t n, const 
         }
 }
 
-/* Of the candidates z = x - m (entmax: half of it) of a vector of lanes, -inf beyond them: sum w less
- * 1, and minus its slope, at the threshold t. Partial sums, since thousands of terms may add up. */
+/* Of the candidates z = x - m (entmax: half of it) of a vector of lanes, -inf beyond them: sum w
+ * less 1, and minus its slope, at the threshold t. Partial sums, since thousands of terms may add
+ * up. */
 INLINE void excess(const real *z, ptrdiff_t n, vec t, double *f, double *slope, const bool entmax)
 {
     enum { PART = 64 };

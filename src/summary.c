@@ -1,5 +1,6 @@
-/* summary.c - each block of queries passes over the keys once more, now that the rows' max and sum are
- * known, and keeps what the weights say. Blocks of a head add to its column sums in turns (turn.h).
+/* summary.c - each block of queries passes over the keys once more, now that the rows' max and sum
+ * are known, and keeps what the weights say. Blocks of a head add to its column sums in turns
+ * (turn.h).
  *
  *     entropy = log W - sum w log w / W,  W = sum w */
 #include "kernels.h"

@@ -157,8 +157,8 @@ typedef struct IN(qkv_span) {
 IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query);
 /* j - i - causal_offset of row j of the tile and lane 0; lane i has i less. */
 real IN(qkv_distance_of)(const FN(qkv_block) *t, int j);
-/* The entries of a table of relative positions for the distances of the tile, from the largest down:
- * r[n_k - 1 - j + i] is that of row j and lane i. */
+/* The entries of a table of relative positions for the distances of the tile, from the largest
+ * down: r[n_k - 1 - j + i] is that of row j and lane i. */
 enum { QKV_SEGMENT = QKV_KEYS + QKV_LANES };
 void IN(qkv_relative_segment)(const FN(qkv_block) *t, const FN(qkv_view) *table,
                               real r[QKV_SEGMENT]);
@@ -192,7 +192,8 @@ void IN(qkv_select_tile)(FN(qkv_block) *t);
 /* w, but of top-k softmax. */
 void IN(qkv_select_weights)(FN(qkv_block) *t);
 /* ---- dropout.c ---- */
-/* The factor of each weight of the tile, 0 or 1 / (1 - p), to keep and onto w; either may be NULL. */
+/* The factor of each weight of the tile, 0 or 1 / (1 - p), to keep and onto w; either may be
+ * NULL. */
 void IN(qkv_dropout)(const FN(qkv_block) *t, real *keep, real *w);
 /* x *= keep, of which 0 times anything is 0. */
 void IN(qkv_times_keep)(const FN(qkv_block) *t, const real *keep, real *x);

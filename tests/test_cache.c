@@ -1,5 +1,5 @@
-/* test_cache.c - a cache of keys and values: token by token is the whole sequence at once. Built for
- * each dtype. */
+/* test_cache.c - a cache of keys and values: token by token is the whole sequence at once. Built
+ * for each dtype. */
 #include "qkv/cache.h"
 #include "src/real.h"
 #include "support.h"

@@ -1,5 +1,5 @@
-/* test_dropout.c - dropout by its properties; that forward and backward drop what the header says is
- * test_attention.c's, against the oracle and Random123. Built for each dtype. */
+/* test_dropout.c - dropout by its properties; that forward and backward drop what the header says
+ * is test_attention.c's, against the oracle and Random123. Built for each dtype. */
 #include "agree.h"
 #include "choices.h"
 #include "src/real.h"

@@ -168,10 +168,12 @@ static void a_tile_that_it_hides_is_not_read(void **state)
 {
     (void)state;
     enum { N_Q = 50, N_K = 768, D = 64 };
-    static real q[N_Q * D], o[N_Q * D], row_max[N_Q], row_log_sum[N_Q], dq[N_Q * D], d_o[N_Q * D];
+    static real w[D], q[N_Q * D], o[N_Q * D], row_max[N_Q], row_log_sum[N_Q], dq[N_Q * D],
+        d_o[N_Q * D];
     static double normal[N_Q * D];
     fill_normal(normal, N_Q * D, 1000);
     for (int i = 0; i < N_Q * D; i++) q[i] = d_o[i] = (real)normal[i];
+    for (int i = 0; i < D; i++) w[i] = (real)normal[i];
     real *k = guarded_rows(true), *v = guarded_rows(true), *dk = guarded_rows(true),
          *dv = guarded_rows(true);
     for (size_t c = 0; c < CHOICES; c++) {
@@ -179,8 +181,13 @@ static void a_tile_that_it_hides_is_not_read(void **state)
             (qkv_attention){
                 .batch = 1, .heads = 1, .n_q = N_Q, .n_k = N_K, .d_k = D, .d_v = D, .softcap = 0},
             c);
-        const FN(qkv_operands) in = {
-            .q.data = q, .k.data = k, .v.data = v, .mask_rule.fill = hide_the_middle};
+        const FN(qkv_operands) in = {.q.data = q,
+                                     .k.data = k,
+                                     .v.data = v,
+                                     .w.data = a.score >= QKV_SCORE_ADDITIVE ? w : NULL,
+                                     .user_score =
+                                         a.score == QKV_SCORE_USER ? &FN(test_score) : NULL,
+                                     .mask_rule.fill = hide_the_middle};
         const FN(qkv_operands) d_in = {.q.data = dq, .k.data = dk, .v.data = dv};
         const FN(qkv_results) out = {
             .o.data = o, .row_max.data = row_max, .row_log_sum.data = row_log_sum};

@@ -1,5 +1,5 @@
-/* test_multi_head.c - multi-head attention on the tape: PyTorch's numbers and gradients, ragged batches
- * and errors. */
+/* test_multi_head.c - multi-head attention on the tape: PyTorch's numbers and gradients, ragged
+ * batches and errors. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>

@@ -1,6 +1,6 @@
-/* test_scores.c - the scores that are not in the chapter's first sections: cosine, bilinear, additive
- * and a user's own, by what defines them; on the tape against the same made of its other operations.
- * Built for each dtype. */
+/* test_scores.c - the scores that are not in the chapter's first sections: cosine, bilinear,
+ * additive and a user's own, by what defines them; on the tape against the same made of its other
+ * operations. Built for each dtype. */
 #include "agree.h"
 #include "qkv/tape.h"
 #include "src/real.h"

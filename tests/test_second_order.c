@@ -1,5 +1,5 @@
-/* test_second_order.c - products with the Jacobian and with second derivatives: against differences of
- * the shipped forward and backward, and by the identities that tie them together. Built for each
+/* test_second_order.c - products with the Jacobian and with second derivatives: against differences
+ * of the shipped forward and backward, and by the identities that tie them together. Built for each
  * dtype. */
 #include "agree.h"
 #include "choices.h"

@@ -169,8 +169,8 @@ typedef struct qkv_slot_f64 {
     ptrdiff_t stride[4];
 } qkv_slot_f64;
 
-/* A score of your own, a(q, k) for one tile of pairs at a time; called from several threads at once.
- * Queries i are lanes: q[c * lanes + i], s[j * lanes + i], with i < n_q <= lanes. */
+/* A score of your own, a(q, k) for one tile of pairs at a time; called from several threads at
+ * once. Queries i are lanes: q[c * lanes + i], s[j * lanes + i], with i < n_q <= lanes. */
 typedef struct qkv_score_tile_f32 {
     ptrdiff_t batch, head, query, key; /* query and key: the first of the tile */
     ptrdiff_t n_q, n_k, d_k, lanes;
@@ -261,9 +261,9 @@ typedef struct qkv_operands_f32 {
     qkv_slot_f32 slopes;
 
     /* [heads, relative_left + relative_right + 1]; strided: [batch, heads, entries] by the strides
-     * 0, 1 and 3. A learned bias by relative position: entry d + relative_left is added to the score
-     * of a key at distance d = j - i - causal_offset; what is farther away takes the first or the
-     * last entry (Raffel et al. 2020; Shaw, Uszkoreit & Vaswani 2018). Absent: 0. */
+     * 0, 1 and 3. A learned bias by relative position: entry d + relative_left is added to the
+     * score of a key at distance d = j - i - causal_offset; what is farther away takes the first or
+     * the last entry (Raffel et al. 2020; Shaw, Uszkoreit & Vaswani 2018). Absent: 0. */
     qkv_slot_f32 relative;
 
     /* [heads]; strided: [batch, heads] by the strides 0 and 1. A logit that takes part in the
@@ -354,8 +354,8 @@ QKV_API qkv_status qkv_attention_forward_f64(const qkv_attention *a, const qkv_o
 
 /* The vector-Jacobian product d_in += (d forward / d in)' d_out, for the slots of d_in that have
  * data. saved: the o, row_max and row_log_sum that forward wrote for these inputs; a normaliser
- * without a sum (all but softmax, kernel sum and top-k) needs none of them. The scores are recomputed tile
- * by tile; for the softmax
+ * without a sum (all but softmax, kernel sum and top-k) needs none of them. The scores are
+ * recomputed tile by tile; for the softmax
  *
  *     dV_j  += sum_i alpha_ij dO_i
  *     dS_ij  = alpha_ij (dO_i'v_j - dO_i'o_i + dlse_i)
@@ -407,8 +407,8 @@ typedef struct qkv_partial_f64 {
  *
  *     lse = log(e^lse_a + e^lse_b),  o = e^(lse_a - lse) o_a + e^(lse_b - lse) o_b
  *
- * (Milakov & Gimelshein 2018; Dao et al. 2022.) A sink belongs to one of the shards. QKV_E_SHAPE for
- * a negative size, QKV_E_ARG for NULL. */
+ * (Milakov & Gimelshein 2018; Dao et al. 2022.) A sink belongs to one of the shards. QKV_E_SHAPE
+ * for a negative size, QKV_E_ARG for NULL. */
 QKV_API qkv_status qkv_attention_merge_f32(ptrdiff_t rows, ptrdiff_t d_v, const qkv_partial_f32 *a,
                                            const qkv_partial_f32 *b, const qkv_partial_f32 *out);
 QKV_API qkv_status qkv_attention_merge_f64(ptrdiff_t rows, ptrdiff_t d_v, const qkv_partial_f64 *a,

@@ -61,8 +61,8 @@ QKV_API qkv_status qkv_ragged_forward_f64(const qkv_attention *a, const int64_t 
                                           size_t workspace_bytes);
 
 /* As qkv_attention_backward_f32: d_in += the vector-Jacobian product. Gradients that items share
- * (of scale, bandwidth, w, slopes, sink, and of a bias with stride[2] = 0) are added item by item, in
- * their order. */
+ * (of scale, bandwidth, w, slopes, sink, and of a bias with stride[2] = 0) are added item by item,
+ * in their order. */
 QKV_API qkv_status qkv_ragged_backward_f32(const qkv_attention *a, const int64_t *starts_q,
                                            const int64_t *starts_k, const qkv_operands_f32 *in,
                                            const qkv_results_f32 *saved,

@@ -19,9 +19,9 @@ extern "C" {
  *
  * along the tangents of q, k, v, bias, scale, bandwidth, w, slopes and sink, where s' is that of
  * score and bias (Baydin et al. 2018, section 3.1, for the notion). tangent: a slot without data is
- * 0; what is no slot of numbers is ignored. saved: the o, row_max and row_log_sum that forward wrote
- * for these inputs. d_result: o and lse are overwritten, either may be absent, not both; the others
- * must be absent. Workspace: pass QKV_JVP. Errors as qkv_attention_backward_f32. */
+ * 0; what is no slot of numbers is ignored. saved: the o, row_max and row_log_sum that forward
+ * wrote for these inputs. d_result: o and lse are overwritten, either may be absent, not both; the
+ * others must be absent. Workspace: pass QKV_JVP. Errors as qkv_attention_backward_f32. */
 QKV_API qkv_status qkv_attention_jvp_f32(const qkv_attention *a, const qkv_operands_f32 *in,
                                          const qkv_results_f32 *saved,
                                          const qkv_operands_f32 *tangent,

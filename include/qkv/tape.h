@@ -253,13 +253,24 @@ typedef struct qkv_attend_vars {
 
 /* Attention as one node: the o of attention.h, [batch, heads, n_q, d_v] in q's rank, or, of a
  * ragged batch, [total_q, heads, d_v]. The choices (all fields that
- * are no sizes, and bandwidths of a user's score) are read from a, the sizes from the variables. One variable may be several operands: its
- * gradients add up. Errors as qkv_attention_forward_f32 or qkv_ragged_forward_f32; a or in NULL is
- * QKV_E_ARG. */
+ * are no sizes, and bandwidths of a user's score) are read from a, the sizes from the variables.
+ * One variable may be several operands: its gradients add up. Errors as qkv_attention_forward_f32
+ * or qkv_ragged_forward_f32; a or in NULL is QKV_E_ARG. */
 QKV_API qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in);
 
-/* The operands of multi-head attention; {0} where one from x_k on, but w_q to w_o, is absent. Widths
- * are heads d_k, kv_heads d_k, kv_heads d_v and heads d_v.
+/* The variance of the values under the weights p of each query, E_p[v^2] - E_p[v]^2 coordinate by
+ * coordinate, of the shape of qkv_attend's result; and their covariance, E_p[v v'] - E_p[v]
+ * E_p[v]', with a last axis more: [.., n_q, d_v, d_v]. Differentiable by everything that qkv_attend
+ * is. Values are counted from their mean over the keys, so that a common offset costs no digits.
+ * Compositions of qkv_attend, whose errors they have; and QKV_E_ARG for weights that are no
+ * distribution: QKV_NONE_.., a sink or dropout. */
+QKV_API qkv_var qkv_attend_variance(qkv_tape *tape, const qkv_attention *a,
+                                    const qkv_attend_vars *in);
+QKV_API qkv_var qkv_attend_covariance(qkv_tape *tape, const qkv_attention *a,
+                                      const qkv_attend_vars *in);
+
+/* The operands of multi-head attention; {0} where one from x_k on, but w_q to w_o, is absent.
+ * Widths are heads d_k, kv_heads d_k, kv_heads d_v and heads d_v.
  *
  *     x_q        [batch, n_q, d_model], or [n_q, d_model], of a ragged batch [total_q, d_model]
  *     x_k        [batch, n_k, d_model] of x_q's rank; absent: x_q (self-attention)

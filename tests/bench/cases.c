@@ -42,7 +42,7 @@ static const struct {
     {"dropout", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .dropout = 0.1},
     {"top_k", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_TOP_K},
     {"sparsemax", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_SPARSEMAX},
-    {"entmax_15", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_ENTMAX_15},
+    {"entmax", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_ENTMAX_15},
     {"heads", F32, BOTH, 8, 1024, 1024, .d_k = 64, .d_v = 64},
     {"speedup", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .measure = SPEEDUP},
     {"decode_gbytes", F32, FORWARD, 1, 1, 1000000, .d_k = 64, .d_v = 64, .measure = GBYTES},
