@@ -60,7 +60,7 @@ typedef enum qkv_normalize {
     QKV_TOP_K,         /* softmax over the top_k largest s + b, the lowest indices among equals */
     QKV_HARD,          /* 1 at the largest s + b, the lowest index among equals; 0 elsewhere */
     QKV_UNIFORM,       /* 1 / number of seen keys; scores and finite biases are ignored */
-    QKV_TOP_K_UNIFORM, /* 1 / top_k for the keys of QKV_TOP_K: the nearest neighbours' mean */
+    QKV_TOP_K_UNIFORM, /* equal weights for the keys of QKV_TOP_K: nearest neighbours */
     QKV_SPARSEMAX,     /* max(0, s + b - t), t such that they add up to 1: the point of the simplex
                        * closest to s + b (Martins & Astudillo 2016) */
     QKV_ENTMAX_15,     /* max(0, (s + b) / 2 - t)^2, likewise: 1.5-entmax, between softmax and
@@ -131,7 +131,7 @@ typedef struct qkv_attention {
     bool open_edge; /* a key at u = 1 lies outside; the other kernels than the boxcar are 0 there */
     qkv_empty empty;
 
-    /* Of operands.relative: how far to the left and right its entries tell keys apart. */
+    /* operands.relative has an entry for each distance from -relative_left to relative_right. */
     ptrdiff_t relative_left, relative_right;
     ptrdiff_t top_k; /* QKV_TOP_K and QKV_TOP_K_UNIFORM: how many keys at most, 1 or more */
     qkv_mask mask;
@@ -142,9 +142,9 @@ typedef struct qkv_attention {
 
     /* Each weight becomes 0 with this probability, else 1 / (1 - dropout) times itself (Srivastava
      * et al. 2014); sum, lse and covariance do not change. 0: off; 1: o = 0. Dropped is what has
-     * word key % 4 < dropout 2^32 of Philox 4x32-10 (Salmon et al. 2011) with the counter {query,
-     * key / 4, batch item * heads + head, dropout_offset} and the key dropout_seed, low half first:
-     * the same forward and backward, for any threads. */
+     * word key % 4 < dropout 2^32 (rounded) of Philox 4x32-10 (Salmon et al. 2011) with the counter
+     * {query, key / 4, batch item * heads + head, dropout_offset} and the key dropout_seed, low
+     * half first: the same forward and backward, for any threads. */
     double dropout;
     uint64_t dropout_seed;
     uint32_t dropout_offset; /* the number of the call, say */
@@ -155,7 +155,7 @@ typedef struct qkv_attention {
 /* An array of 4 axes: batch, head, row, column. With nothing but data set it is packed in C order
  * over the sizes listed below. With strided = true, stride counts elements (not bytes) between
  * neighbours on each axis, of any sign; 0 repeats the data along an axis (inputs), or sums over it
- * (gradients of bias, scale and bandwidth). data NULL: the operand is absent, or its gradient or
+ * (gradients of all but q, k and v). data NULL: the operand is absent, or its gradient or
  * result not wanted. */
 typedef struct qkv_slot_f32 {
     float *data;
@@ -307,7 +307,10 @@ typedef struct qkv_results_f32 {
      * both passes count from the same number to the bit. */
     qkv_slot_f32 row_max;
     qkv_slot_f32 row_log_sum; /* [batch, heads, n_q, 1]: log of the sum, without row_max */
-    qkv_slot_f32 weights;     /* [batch, heads, n_q, n_k]: alpha, after dropout */
+
+    /* [batch, heads, n_q, n_k]: alpha, after dropout. The scores themselves are the weights of
+     * QKV_NONE_IDENTITY: with bias and mask, or without, capped or not, as the problem says. */
+    qkv_slot_f32 weights;
 } qkv_results_f32;
 
 /* The same in double. */
