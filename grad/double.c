@@ -37,11 +37,18 @@ size_t IN(qkv_double_share)(const qkv_attention *a)
     return IN(qkv_second_layout)(&x, a, true, NULL);
 }
 
-/* Lanes as n_q rows. */
-static void to_rows(const FN(qkv_block) *t, const real *lanes, ptrdiff_t d, real *rows)
+/* Lanes as n_q padded rows, 0 for what is not finite; whether all of it is. */
+static bool to_rows(const FN(qkv_block) *t, const real *lanes, ptrdiff_t d, real *rows)
 {
+    ptrdiff_t ld = IN(qkv_padded)(d);
+    bool finite = true;
     for (int i = 0; i < t->n_q; i++)
-        for (ptrdiff_t c = 0; c < d; c++) rows[i * d + c] = lanes[c * QKV_LANES + i];
+        for (ptrdiff_t c = 0; c < ld; c++) {
+            real y = c < d ? lanes[c * QKV_LANES + i] : 0;
+            finite &= isfinite(y) != 0;
+            rows[i * ld + c] = isfinite(y) ? y : 0;
+        }
+    return finite;
 }
 
 /* The cotangents of the block's rows, and what the first pass leaves for the second. */
@@ -54,9 +61,9 @@ static void load_cotangents(FN(qkv_second) *x)
     if (d && d_o->data) IN(qkv_to_lanes)
     (x->d_o, FN(qkv_at)(d_o, t->batch, t->head, t->q0), d_o->stride[2], d_o->stride[3], t->n_q, d,
      t->vectors, 1);
-    to_rows(t, x->d_o, d, x->d_o_rows);
-    to_rows(t, x->q, t->in->a.d_k, x->q_rows);
-    to_rows(t, x->q_u, t->in->a.d_k, x->q_u_rows);
+    x->finite = to_rows(t, x->d_o, d, x->d_o_rows);
+    x->finite &= to_rows(t, x->q, t->in->a.d_k, x->q_rows);
+    x->finite &= to_rows(t, x->q_u, t->in->a.d_k, x->q_u_rows);
     for (int i = 0; i < QKV_LANES; i++) {
         real delta = 0, row = 0;
         const real *y = i < t->n_q && d ? FN(qkv_at)(o, t->batch, t->head, t->q0 + i) : NULL;
@@ -81,14 +88,17 @@ static void by_exponents(FN(qkv_second) *x)
     IN(qkv_dot_tile)(&v_u, t->n_k, x->d_o, a->d_v, t->vectors, x->h, t->tile_max);
     if (drops) IN(qkv_times_keep)(t, x->keep, x->g);
     if (drops) IN(qkv_times_keep)(t, x->keep, x->h);
-    for (int y = 0; y < t->n_k * QKV_LANES; y++) {
-        int i = y % QKV_LANES;
-        real w = t->w[y], dw = x->g[y] - x->delta[i], away = x->s_u[y] - x->lse_u[i];
-        x->g[y] = w * (x->h[y] + away * dw - x->row[i]);
-        x->h[y] = w * dw;
-        x->p[y] = w * away;
+    for (int i = 0; i < t->vectors * QKV_VEC; i += QKV_VEC) {
+        vec delta = load(x->delta + i), row = load(x->row + i), lse_u = load(x->lse_u + i);
+        for (int y = i; y < t->n_k * QKV_LANES; y += QKV_LANES) {
+            vec w = load(t->w + y), dw = load(x->g + y) - delta, away = load(x->s_u + y) - lse_u;
+            store(x->g + y, w * (load(x->h + y) + away * dw - row));
+            store(x->h + y, w * dw);
+            store(x->p + y, w * away);
+        }
     }
     if (drops) IN(qkv_times_keep)(t, x->keep, x->p);
+    if (t->coverage == QKV_SEES_ALL && t->n_q == QKV_LANES) return;
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++) {
             int y = j * QKV_LANES + i;
@@ -96,41 +106,39 @@ static void by_exponents(FN(qkv_second) *x)
         }
 }
 
-/* dslopes, dscale; g and h become those of a and a'. */
-static void to_scores(FN(qkv_second) *x)
+static real dslopes(const FN(qkv_second) *x)
 {
     const FN(qkv_block) *t = &x->t;
-    const qkv_attention *a = &t->in->a;
-    real slopes = 0, scales = 0;
+    real sum = 0;
     for (int j = 0; j < t->n_k; j++) {
         real distance = IN(qkv_distance_of)(t, j);
-        for (int i = 0; i < t->n_q; i++) {
-            int y = j * QKV_LANES + i;
-            if (x->g[y] == 0 && x->h[y] == 0) continue;
-            slopes += x->g[y] * (distance - (real)i);
-            if (a->softcap > 0) {
-                x->g[y] = x->g[y] * x->slope[y] + x->h[y] * x->curve[y] * x->x_u[y];
-                x->h[y] *= x->slope[y];
-            }
-            scales += x->a[y] * x->g[y] + x->a_u[y] * x->h[y];
-            x->g[y] = t->scale * x->g[y] + x->scale_u * x->h[y];
-            x->h[y] *= t->scale;
-        }
+        for (int i = 0; i < t->n_q; i++) sum += x->g[j * QKV_LANES + i] * (distance - (real)i);
     }
-    x->partial[0] += scales;
-    x->partial[IN(qkv_at_slopes)(a)] += slopes;
+    return sum;
 }
 
-static void add_values(FN(qkv_second) *x)
+/* g and h become those of a and a'. Returns dscale. */
+static real to_scores(FN(qkv_second) *x)
 {
     const FN(qkv_block) *t = &x->t;
-    ptrdiff_t d = t->in->a.d_v;
-    for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < t->n_q; i++) {
-            real p = x->p[j * QKV_LANES + i];
-            for (ptrdiff_t c = 0; c < d && p != 0; c++)
-                x->dv[j * d + c] += p * x->d_o_rows[i * d + c];
+    bool capped = t->in->a.softcap > 0;
+    vec sum = splat(0), zero = splat(0);
+    for (int i = 0; i < t->vectors * QKV_VEC; i += QKV_VEC)
+        for (int y = i; y < t->n_k * QKV_LANES; y += QKV_LANES) {
+            vec g = load(x->g + y), h = load(x->h + y);
+            ivec none = (g == 0) & (h == 0); /* the rest may be NaN there */
+            if (capped) {
+                vec slope = load(x->slope + y);
+                g = g * slope + h * load(x->curve + y) * load(x->x_u + y);
+                h *= slope;
+            }
+            sum += choose(none, zero, load(x->a + y) * g + load(x->a_u + y) * h);
+            store(x->g + y, choose(none, zero, t->scale * g + x->scale_u * h));
+            store(x->h + y, choose(none, zero, t->scale * h));
         }
+    real all = 0;
+    for (int i = 0; i < QKV_VEC; i++) all += sum[i];
+    return all;
 }
 
 static void add_bias(const FN(qkv_second) *x)
@@ -145,24 +153,28 @@ static void backward_tile(FN(qkv_second) *x, ptrdiff_t k0, const qkv_turn *turn)
 {
     FN(qkv_block) *t = &x->t;
     const qkv_attention *a = &t->in->a;
+    ptrdiff_t ld_k = IN(qkv_padded)(a->d_k), ld_v = IN(qkv_padded)(a->d_v);
     bool seen = IN(qkv_second_tile)(x, k0);
     if (seen) {
-        size_t k = sizeof(real) * (size_t)(t->n_k * a->d_k);
+        size_t k = sizeof(real) * (size_t)(t->n_k * ld_k),
+               v = sizeof(real) * (size_t)(t->n_k * ld_v);
         by_exponents(x);
         memcpy(x->r, x->g, sizeof(real) * (size_t)(t->n_k * QKV_LANES));
         if (x->to->relative.data) IN(qkv_relative_backward)(t, x->r, x->table);
-        to_scores(x);
+        if (x->to->slopes.data) x->partial[IN(qkv_at_slopes)(a)] += dslopes(x);
+        x->partial[0] += to_scores(x);
         if (a->d_k) memset(x->dk, 0, k);
         if (a->d_k) memset(x->dk_u, 0, k);
         if (a->d_k) IN(qkv_second_chain)(x);
-        if (a->d_v) memset(x->dv, 0, sizeof(real) * (size_t)(t->n_k * a->d_v));
-        if (x->to->v.data) add_values(x);
+        if (a->d_v) memset(x->dv, 0, v);
+        if (x->to->v.data && a->d_v)
+            IN(qkv_second_outer)(x, x->p, x->d_o_rows, x->d_o, a->d_v, x->dv);
     }
     qkv_turn_wait(turn, k0 + QKV_BACK_KEYS);
     if (seen) {
         if (x->to->bias.data) add_bias(x);
-        if (x->to->k.data && a->d_k) IN(qkv_add_rows)(&x->to->k, t, t->n_k, x->dk, a->d_k, a->d_k);
-        if (x->to->v.data && a->d_v) IN(qkv_add_rows)(&x->to->v, t, t->n_k, x->dv, a->d_v, a->d_v);
+        if (x->to->k.data && a->d_k) IN(qkv_add_rows)(&x->to->k, t, t->n_k, x->dk, ld_k, a->d_k);
+        if (x->to->v.data && a->d_v) IN(qkv_add_rows)(&x->to->v, t, t->n_k, x->dv, ld_v, a->d_v);
     }
     qkv_turn_pass(turn, k0 + QKV_BACK_KEYS);
 }

@@ -16,20 +16,22 @@ size_t IN(qkv_second_layout)(FN(qkv_second) *x, const qkv_attention *a, bool bac
     x->parameters_u = qkv_take(&c, r, parameters, 1);
     real **const lanes_k[] = {&x->q, &x->q_u, &x->dq, &x->dq_u};
     real **const rows_k[] = {&x->q_rows, &x->q_u_rows};
-    real **const keys_k[] = {&x->k_u, &x->dk, &x->dk_u};
+    real **const keys_k[] = {&x->dk, &x->dk_u};
+    ptrdiff_t padded_k = IN(qkv_padded)(a->d_k), padded_v = IN(qkv_padded)(a->d_v);
     real **const lanes_v[] = {&x->o_u, &x->d_o};
     real **const tiles[] = {&x->a, &x->a_u, &x->x_u, &x->s_u, &x->p, &x->r, &x->g, &x->h};
     real **const rows[] = {&x->lse_u, &x->ones, &x->q_along, &x->delta, &x->row};
     for (int i = 0; i < (backward ? 4 : 2); i++) *lanes_k[i] = qkv_take(&c, r, a->d_k, QKV_LANES);
-    for (int i = 0; i < (backward ? 2 : 0); i++) *rows_k[i] = qkv_take(&c, r, a->d_k, QKV_LANES);
-    for (int i = 0; i < (backward ? 3 : 1); i++)
-        *keys_k[i] = qkv_take(&c, r, a->d_k, QKV_BACK_KEYS);
+    for (int i = 0; i < (backward ? 2 : 0); i++) *rows_k[i] = qkv_take(&c, r, padded_k, QKV_LANES);
+    for (int i = 0; i < (backward ? 2 : 0); i++)
+        *keys_k[i] = qkv_take(&c, r, padded_k, QKV_BACK_KEYS);
+    x->k_u = qkv_take(&c, r, a->d_k, QKV_BACK_KEYS);
     for (int i = 0; i < (backward ? 2 : 1); i++) *lanes_v[i] = qkv_take(&c, r, a->d_v, QKV_LANES);
     for (int i = 0; i < (backward ? 8 : 6); i++) *tiles[i] = qkv_take(&c, r, TILE, 1);
     for (int i = 0; i < 5; i++) *rows[i] = qkv_take(&c, r, QKV_LANES, 1);
     x->v_u = qkv_take(&c, r, a->d_v, QKV_BACK_KEYS);
-    x->dv = qkv_take(&c, r, backward ? a->d_v : 0, QKV_BACK_KEYS);
-    x->d_o_rows = qkv_take(&c, r, backward ? a->d_v : 0, QKV_LANES);
+    x->dv = qkv_take(&c, r, backward ? padded_v : 0, QKV_BACK_KEYS);
+    x->d_o_rows = qkv_take(&c, r, backward ? padded_v : 0, QKV_LANES);
     x->table = qkv_take(&c, r, backward ? qkv_relative_size(a) : 0, 1);
     x->k_along = qkv_take(&c, r, QKV_BACK_KEYS, 1);
     x->slope = qkv_take(&c, r, a->softcap > 0 ? TILE : 0, 1);

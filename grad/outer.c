@@ -70,6 +70,14 @@ static void outer_rows(const outer *x, int n_k, ptrdiff_t d)
     }
 }
 
+void IN(qkv_outer_product)(const real *p, const real *rows, int n_q, int n_k, ptrdiff_t ld,
+                           real *dx)
+{
+    const outer x = {
+        .p = p, .rows = rows, .ld = ld, .n = {n_q}, .blocks = 1, .dx = dx, .stride = ld};
+    outer_rows(&x, n_k, ld);
+}
+
 /* The part of what stands as 0 in the rows of a block because it is not finite: over the pairs that
  * see each other, since 0 times it would be NaN where they do not. */
 static void outer_not_finite(const FN(qkv_grad_block) *g, const outer *x, qkv_outer which)

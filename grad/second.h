@@ -17,7 +17,7 @@ typedef struct FN(qkv_second) {
     real scale_u;
     real *parameters_u;        /* tangents of bandwidths (one a coordinate) or w */
     real *q, *q_u;             /* d_k x QKV_LANES */
-    real *q_rows, *q_u_rows;   /* the same as n_q rows of d_k */
+    real *q_rows, *q_u_rows;   /* the same as n_q padded rows of d_k */
     real *k_u, *v_u;           /* QKV_BACK_KEYS rows */
     real *q_along, *k_along;   /* cosine: unit row times its raw tangent */
     real *a, *a_u, *x_u, *s_u; /* tiles; 0 where hidden */
@@ -28,11 +28,12 @@ typedef struct FN(qkv_second) {
     real *lse_u;               /* QKV_LANES */
     real *ones;                /* QKV_LANES */
     /* The second backward pass only: */
-    real *d_o, *d_o_rows; /* d_v x QKV_LANES, and n_q rows */
+    real *d_o, *d_o_rows; /* d_v x QKV_LANES, and n_q padded rows */
+    bool finite;          /* q_rows, q_u_rows and d_o_rows are */
     real *delta, *row;    /* QKV_LANES: d_o'o - d_lse, d_o'o' */
     real *g, *h;          /* tiles: d phi / da and d phi / da', by way of s and s' */
     real *dq, *dq_u;      /* d_k x QKV_LANES: by q and, cosine, by q' */
-    real *dk, *dk_u, *dv; /* QKV_BACK_KEYS rows */
+    real *dk, *dk_u, *dv; /* QKV_BACK_KEYS padded rows */
     real *table;          /* the gradient of relative */
     real *partial;
 } FN(qkv_second);
@@ -52,6 +53,10 @@ real IN(qkv_sink_weight)(const FN(qkv_block) *t, int i);
 void IN(qkv_second_write)(const FN(qkv_second) *x, const FN(qkv_view) *o, const FN(qkv_view) *lse,
                           bool add);
 /* ---- second_score.c ---- */
+/* dx[j] += sum_i p[j][i] of row i, both padded rows of d; what has no p takes no part. lanes: the
+ * rows as they came; rows: 0 where those are not finite. */
+void IN(qkv_second_outer)(const FN(qkv_second) *x, const real *p, const real *rows,
+                          const real *lanes, ptrdiff_t d, real *dx);
 void IN(qkv_second_score)(FN(qkv_second) *x); /* a, a_u */
 void IN(qkv_second_chain)(FN(qkv_second) *x); /* g, h -> dq, dk, the parameters in partial */
 /* dq of the caller += the block's. */

@@ -129,15 +129,17 @@ static void pool(const FN(qkv_second) *x, FN(qkv_rows) rows, const real *p, real
     IN(qkv_pool_tile)(&y, NULL);
 }
 
-/* dk[j] += sum_i p[j][i] rows[i]; what has no p takes no part. */
-static void outer(const FN(qkv_second) *x, const real *p, const real *rows, real *dk)
+void IN(qkv_second_outer)(const FN(qkv_second) *x, const real *p, const real *rows,
+                          const real *lanes, ptrdiff_t d, real *dx)
 {
-    ptrdiff_t d = x->t.in->a.d_k;
-    for (int j = 0; j < x->t.n_k; j++, dk += d)
-        for (int i = 0; i < x->t.n_q; i++) {
-            real y = p[j * QKV_LANES + i];
-            if (y == 0) continue;
-            for (ptrdiff_t c = 0; c < d; c++) dk[c] += y * rows[i * d + c];
+    const FN(qkv_block) *t = &x->t;
+    ptrdiff_t ld = IN(qkv_padded)(d);
+    IN(qkv_outer_product)(p, rows, t->n_q, t->n_k, ld, dx);
+    for (int i = 0; i < t->n_q && !x->finite; i++)
+        for (ptrdiff_t c = 0; c < d; c++) {
+            real y = lanes[c * QKV_LANES + i];
+            for (int j = 0; j < t->n_k && !isfinite(y); j++)
+                if (p[j * QKV_LANES + i] != 0) dx[j * ld + c] += p[j * QKV_LANES + i] * y;
         }
 }
 
@@ -160,20 +162,20 @@ static void through_length(const real *x, const real *x_u, real *g1, const real 
 static void chain_dots(FN(qkv_second) *x)
 {
     FN(qkv_block) *t = &x->t;
-    ptrdiff_t d = t->in->a.d_k;
+    ptrdiff_t d = t->in->a.d_k, ld = IN(qkv_padded)(d);
     pool(x, t->k, x->g, x->dq);
     pool(x, (FN(qkv_rows)){.data = x->k_u, .stride = d}, x->h, x->dq);
-    outer(x, x->g, x->q_rows, x->dk);
-    outer(x, x->h, x->q_u_rows, x->dk);
+    IN(qkv_second_outer)(x, x->g, x->q_rows, x->q, d, x->dk);
+    IN(qkv_second_outer)(x, x->h, x->q_u_rows, x->q_u, d, x->dk);
     if (!x->unit) return;
     pool(x, t->k, x->h, x->dq_u);
-    outer(x, x->h, x->q_rows, x->dk_u);
+    IN(qkv_second_outer)(x, x->h, x->q_rows, x->q, d, x->dk_u);
     for (int j = 0; j < t->n_k; j++) {
         bool seen = false;
         for (int i = 0; i < t->n_q; i++) seen |= FN(qkv_pair)(t, j, i);
         if (seen)
-            through_length(t->k.data + j * t->k.stride, x->k_u + j * d, x->dk + j * d,
-                           x->dk_u + j * d, 1, d, t->k_inverse[j], x->k_along[j]);
+            through_length(t->k.data + j * t->k.stride, x->k_u + j * d, x->dk + j * ld,
+                           x->dk_u + j * ld, 1, d, t->k_inverse[j], x->k_along[j]);
     }
 }
 
@@ -181,7 +183,7 @@ static void chain_distances(FN(qkv_second) *x)
 {
     const FN(qkv_block) *t = &x->t;
     const qkv_attention *a = &t->in->a;
-    ptrdiff_t d = a->d_k;
+    ptrdiff_t d = a->d_k, ld = IN(qkv_padded)(d);
     bool laplace = a->score == QKV_SCORE_LAPLACE, cauchy = a->score == QKV_SCORE_CAUCHY;
     for (int lane = 0; lane < t->vectors * QKV_VEC; lane += QKV_VEC)
         for (int j = 0; j < t->n_k; j++) {
@@ -202,7 +204,7 @@ static void chain_distances(FN(qkv_second) *x)
                 vec dh = (e * (u * (h_u * inverse) - u_u) - f * u) * inverse;
                 real *to = x->dq + c * QKV_LANES + lane;
                 store(to, load(to) + dq);
-                x->dk[j * d + c] -= total(dq);
+                x->dk[j * ld + c] -= total(dq);
                 x->partial[1 + (a->bandwidths > 1 ? c : 0)] += total(choose(none, zero, dh));
             }
         }
@@ -211,7 +213,7 @@ static void chain_distances(FN(qkv_second) *x)
 static void chain_sums(FN(qkv_second) *x)
 {
     const FN(qkv_block) *t = &x->t;
-    ptrdiff_t d = t->in->a.d_k;
+    ptrdiff_t d = t->in->a.d_k, ld = IN(qkv_padded)(d);
     for (int lane = 0; lane < t->vectors * QKV_VEC; lane += QKV_VEC)
         for (int j = 0; j < t->n_k; j++) {
             vec g = load(x->g + j * QKV_LANES + lane), h = load(x->h + j * QKV_LANES + lane);
@@ -225,7 +227,7 @@ static void chain_sums(FN(qkv_second) *x)
                 dz = choose(none, zero, dz);
                 real *to = x->dq + c * QKV_LANES + lane;
                 store(to, load(to) + dz);
-                x->dk[j * d + c] += total(dz);
+                x->dk[j * ld + c] += total(dz);
                 x->partial[1 + c] += total(choose(none, zero, g * r + h * slope * z_u));
             }
         }

@@ -60,6 +60,9 @@ typedef enum qkv_outer { QKV_OUTER_DV, QKV_OUTER_DK } qkv_outer;
  * rows of w and ds from a block's own n_k up to n_k are 0. scratch: QKV_BACK_KEYS padded rows. */
 void IN(qkv_outer_add)(const FN(qkv_grad_block) *g, int blocks, int n_k, qkv_outer which,
                        real *scratch);
+/* dx[j] += sum_i p[j][i] rows[i] of a tile p and n_q rows; rows and dx padded, ld apart. */
+void IN(qkv_outer_product)(const real *p, const real *rows, int n_q, int n_k, ptrdiff_t ld,
+                           real *dx);
 /* The caller's rows of the tile += rows, ld apart. */
 void IN(qkv_add_rows)(const FN(qkv_view) *to, const FN(qkv_block) *t, int n_k, const real *rows,
                       ptrdiff_t ld, ptrdiff_t d);
