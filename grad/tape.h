@@ -4,7 +4,7 @@
  *
  *     FN(qkv_op_NAME)    its shape, forward and backward, for float and for double
  *     qkv_NAME           the public call, which ends in qkv_record (prototype in qkv/tape.h)
- *     qkv_cases_NAME     what its gradient is checked on
+ *     qkv_cases_NAME     what its gradient is checked on (attend: in op_attend_cases.c)
  *
  * and the registry refers to the first and the last: without them the library does not link.
  * op_tanh.c is the one to read first; elementwise.h and reduce.h have what several share. */
