@@ -87,13 +87,13 @@ static void load_queries(FN(qkv_block) *t)
     if (!a->d_k) return;
     real factor = !qkv_is_dot(a) ? 1 : t->base_2 ? t->scale * (real)LOG2E : t->scale;
     const real *x = FN(qkv_at)(q, t->batch, t->head, t->q0);
-    IN(qkv_to_lanes)(t->q, x, q->stride[2], q->stride[3], t->n_q, a->d_k, t->vectors, factor);
-    if (a->score != QKV_SCORE_COSINE) return;
-    for (int i = 0; i < t->n_q; i++) {
-        t->q_inverse[i] = IN(qkv_inverse_norm)(x + i * q->stride[2], q->stride[3], a->d_k);
+    bool unit = a->score == QKV_SCORE_COSINE;
+    IN(qkv_to_lanes)
+    (t->q, x, q->stride[2], q->stride[3], t->n_q, a->d_k, t->vectors, unit ? 1 : factor);
+    for (int i = 0; i < t->n_q && unit; i++) {
+        t->q_inverse[i] = IN(qkv_inverse_norm)(t->q + i, QKV_LANES, a->d_k);
         for (ptrdiff_t c = 0; c < a->d_k; c++)
-            t->q[c * QKV_LANES + i] =
-                x[i * q->stride[2] + c * q->stride[3]] * t->q_inverse[i] * factor;
+            t->q[c * QKV_LANES + i] = t->q[c * QKV_LANES + i] * t->q_inverse[i] * factor;
     }
 }
 
@@ -149,9 +149,10 @@ static void load_unit_keys(FN(qkv_block) *t)
     ptrdiff_t d = t->in->a.d_k;
     const real *x = FN(qkv_at)(k, t->batch, t->kv_head, t->k0);
     for (int j = 0; j < t->n_k; j++, x += k->stride[2]) {
-        t->k_inverse[j] = IN(qkv_inverse_norm)(x, k->stride[3], d);
-        for (ptrdiff_t c = 0; c < d; c++)
-            t->k.packed[j * d + c] = x[c * k->stride[3]] * t->k_inverse[j];
+        real *row = t->k.packed + j * d;
+        for (ptrdiff_t c = 0; c < d; c++) row[c] = x[c * k->stride[3]];
+        t->k_inverse[j] = IN(qkv_inverse_norm)(row, 1, d);
+        for (ptrdiff_t c = 0; c < d; c++) row[c] *= t->k_inverse[j];
     }
     t->k.data = t->k.packed;
     t->k.stride = d;

@@ -2,6 +2,7 @@
  * for each dtype. */
 #include "agree.h"
 
+#include <stdio.h>
 #include <stdlib.h>
 
 #include "choices.h"
@@ -57,8 +58,10 @@ static void strides_change_no_bit(void **state)
         answer packed = answer_new(&p), y = answer_new(&p);
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &packed));
         for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++) {
+            char what[64];
+            snprintf(what, sizeof what, "choice %zu, layout %d", c, (int)l);
             assert_ok(compute(&p, l, ALL_GRADIENTS, &y));
-            assert_same_bits(&p, ALL_GRADIENTS, &y, &packed, "strides");
+            assert_same_bits(&p, ALL_GRADIENTS, &y, &packed, what);
         }
         answer_free(&y);
         answer_free(&packed);

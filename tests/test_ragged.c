@@ -377,7 +377,12 @@ static qkv_mask rule(uint64_t seed)
 static void it_is_its_items_for_every_choice(void **state)
 {
     (void)state;
-    for (uint64_t c = 0; c < CHOICES; c++) {
+#ifdef QKV_EMULATED
+    const uint64_t first = QKV_REAL == 32 ? 0 : 2, step = 4; /* minutes in an emulator */
+#else
+    const uint64_t first = 0, step = 1;
+#endif
+    for (uint64_t c = first; c < CHOICES; c += step) {
         const qkv_attention a = {
             .heads = 4, .kv_heads = 2, .d_k = 17, .d_v = 10, .mask = rule(c / 2)};
         int how = (c % 3 ? 0 : SHARED_PARAMETERS) | (c % 4 ? 0 : WITHOUT_MASKS);
