@@ -136,8 +136,8 @@ typedef struct FN(qkv_pooling) {
 } FN(qkv_pooling);
 
 /* ---- score.c ---- */
-/* 1 / ||x|| for n numbers, stride apart; 0 for zeros. No overflow on the way. The stride must not be
- * a layout's: compilers round differently where neighbours can be loaded together. */
+/* 1 / ||x|| for n numbers, stride apart; 0 for zeros. No overflow on the way. The stride must not
+ * be a layout's: compilers round differently where neighbours can be loaded together. */
 real IN(qkv_inverse_norm)(const real *x, ptrdiff_t stride, ptrdiff_t n);
 /* The tile as a user's score sees it. */
 FN(qkv_score_tile) IN(qkv_score_tile_of)(const FN(qkv_block) *t);
