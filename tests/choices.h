@@ -7,6 +7,15 @@
 
 enum { CHOICES = 51 };
 
+/* Tests go through all choices. In an emulator, where the slow ones would take minutes, they take
+ * every second: the even ones in float, the odd ones in double. */
+enum { CHOICE_STEP = QKV_EMULATED ? 2 : 1 };
+
+static inline size_t first_choice(qkv_dtype dtype)
+{
+    return QKV_EMULATED && dtype == QKV_F64;
+}
+
 static inline bool takes_softcap(const qkv_attention *a)
 {
     return a->normalize != QKV_KERNEL_SUM && a->normalize != QKV_NONE_KERNEL &&

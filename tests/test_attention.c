@@ -111,7 +111,7 @@ static void every_choice_with_every_operand_and_mask_agrees_with_the_oracle(void
     enum { LARGE = 3 }; /* some of the choices are enough there: the oracle is slow */
     uint64_t seed = 1;
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
-        for (size_t c = 0; c < CHOICES; c += s == LARGE ? 6 : 1)
+        for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += s == LARGE ? 6 : CHOICE_STEP)
             for (size_t e = 0; e < EXTRAS; e++, seed++)
                 assert_case_agrees(shapes[s], c, e, (layout)(seed % LAYOUTS), seed);
 }
@@ -140,7 +140,7 @@ static void many_keys_or_many_queries_agree_with_the_oracle(void **state)
     (void)state;
     static const ptrdiff_t many[] = {255, 256, 257, 511, 513, 1025};
     for (size_t i = 0; i < sizeof many / sizeof *many; i++)
-        for (size_t c = 0; c < CHOICES; c += 2) {
+        for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += 2 * CHOICE_STEP) {
             qkv_attention keys = {.batch = 1,
                                   .heads = 2,
                                   .kv_heads = 1,
@@ -185,7 +185,7 @@ static void wide_heads_agree_with_the_oracle(void **state)
     static const ptrdiff_t d[][2] = {{64, 64},  {65, 1},  {128, 127}, {1, 129},
                                      {31, 257}, {256, 3}, {80, 96},   {300, 20}};
     for (size_t i = 0; i < sizeof d / sizeof *d; i++)
-        for (size_t c = 0; c < CHOICES; c += 3) {
+        for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += 3 * CHOICE_STEP) {
             qkv_attention a = {
                 .batch = 1, .heads = 1, .n_q = 9, .n_k = 21, .d_k = d[i][0], .d_v = d[i][1]};
             assert_case_agrees(a, (c + i) % CHOICES, (c + i) % EXTRAS, (layout)(i % LAYOUTS), i);
@@ -195,7 +195,7 @@ static void wide_heads_agree_with_the_oracle(void **state)
 static void a_gradient_wanted_alone_equals_the_one_wanted_with_all(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < CHOICES; c++) {
+    for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += CHOICE_STEP) {
         qkv_attention a = with_choice(
             (qkv_attention){
                 .batch = 2, .heads = 2, .kv_heads = 1, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5},
@@ -221,7 +221,7 @@ static void a_gradient_wanted_alone_equals_the_one_wanted_with_all(void **state)
 static void either_cotangent_may_be_absent(void **state)
 {
     (void)state;
-    for (size_t c = 0; c < CHOICES; c++) {
+    for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += CHOICE_STEP) {
         qkv_attention a = with_choice(
             (qkv_attention){.batch = 2, .heads = 2, .n_q = 19, .n_k = 70, .d_k = 3, .d_v = 5}, c);
         if (a.normalize > QKV_TOP_K) continue;

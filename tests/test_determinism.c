@@ -52,7 +52,7 @@ static void strides_change_no_bit(void **state)
     (void)state;
     qkv_attention a = {
         .batch = 2, .heads = 4, .kv_heads = 2, .n_q = 37, .n_k = 75, .d_k = 17, .d_v = 18};
-    for (size_t c = 0; c < CHOICES; c++) {
+    for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += CHOICE_STEP) {
         a.dropout = c % 5 == 0 ? 0.4 : 0;
         problem p = problem_of(with_choice(a, c), EVERYTHING, c);
         answer packed = answer_new(&p), y = answer_new(&p);
@@ -106,7 +106,7 @@ static void other_batch_items_and_heads_change_no_bit(void **state)
     (void)state;
     const qkv_attention a = {
         .batch = 3, .heads = 4, .kv_heads = 2, .n_q = 37, .n_k = 75, .d_k = 5, .d_v = 6};
-    for (size_t c = 0; c < CHOICES; c++) {
+    for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += CHOICE_STEP) {
         problem p = problem_of(with_choice(a, c), EVERYTHING, c);
         answer whole = answer_new(&p);
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &whole));
@@ -141,7 +141,7 @@ static void other_queries_change_no_bit(void **state)
 {
     (void)state;
     static const ptrdiff_t parts[][2] = {{0, 1}, {0, 17}, {5, 32}, {16, 33}, {60, 7}, {66, 1}};
-    for (size_t c = 0; c < CHOICES; c++) {
+    for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += CHOICE_STEP) {
         qkv_attention a = {.batch = 1, .heads = 1, .n_q = 67, .n_k = 150, .d_k = 5, .d_v = 6};
         a.mask = (qkv_mask){.causal = true, .causal_offset = 20};
         if (c % 2)

@@ -13,11 +13,6 @@
 #include "src/real.h"
 #include "support.h"
 
-/* In an emulator all cases would take minutes: it runs every fourth, others in float than in
- * double.
- */
-enum { FIRST = QKV_EMULATED && QKV_REAL == 64 ? 2 : 0, STEP = QKV_EMULATED ? 4 : 1 };
-
 /* Normal numbers, soon: these arrays are large. */
 static double number(uint64_t seed, size_t i)
 {
@@ -382,7 +377,7 @@ static qkv_mask rule(uint64_t seed)
 static void it_is_its_items_for_every_choice(void **state)
 {
     (void)state;
-    for (uint64_t c = FIRST; c < CHOICES; c += STEP) {
+    for (size_t c = first_choice(REAL_DTYPE); c < CHOICES; c += CHOICE_STEP) {
         const qkv_attention a = {
             .heads = 4, .kv_heads = 2, .d_k = 17, .d_v = 10, .mask = rule(c / 2)};
         int how = (c % 3 ? 0 : SHARED_PARAMETERS) | (c % 4 ? 0 : WITHOUT_MASKS);
@@ -395,7 +390,7 @@ static void it_is_its_items_in_every_layout(void **state)
     (void)state;
     qkv_attention a = {.heads = 4, .kv_heads = 1, .d_k = 16, .d_v = 19};
     for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++)
-        for (uint64_t seed = FIRST; seed < 4; seed += STEP) {
+        for (uint64_t seed = first_choice(REAL_DTYPE); seed < 4; seed += QKV_EMULATED ? 3 : 1) {
             a.mask = rule(seed);
             a.softcap = seed == 1 ? 0.8 : 0;
             check(a, many, MANY, l, SHARED_PARAMETERS | (seed < 2 ? WITHOUT_MASKS : 0), seed);
