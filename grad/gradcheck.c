@@ -1,4 +1,5 @@
-/* gradcheck.c - the verdict on a gradient: measure f's noise, difference, refine, judge, report. */
+/* gradcheck.c - the verdict on a gradient: lines through the inputs are differenced
+ * (difference.h), judged and reported. */
 #include "qkv/gradcheck.h"
 
 #include <float.h>
@@ -7,188 +8,24 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "grad/difference.h"
 #include "src/fail.h"
 #include "src/random.h"
 #include "src/size.h"
 
 /* Of the gradient scale of its input: the error at which a difference still decides. */
-static const double RESOLUTION = 1e-6;
-/* Standard deviations of the noise of f in E. R itself has about one (its weights are 64, -20 and 1
- * over 45), so the bound of 4 E leaves 32: the noise is known from five numbers only. */
-static const double NOISE_FACTOR = 8;
-enum { RETRIES = 6 };
-
-typedef struct element {
-    size_t input, index;
-    double analytic;
-    double step;       /* h_0 */
-    double noise;      /* of f around x, a standard deviation */
-    double numeric;    /* R */
-    double truncation; /* |R - R2| */
-    double error;      /* E; not finite if f was not */
-    bool failed, inconclusive;
-} element;
+static const double RESOLUTION = 1e-6, RESOLUTION_F32 = 1e-2;
 
 typedef struct check {
-    qkv_check_function f;
-    void *context;
-    const qkv_check_input *inputs;
-    size_t n_inputs;
+    qkv_differences d;
     qkv_check_options options;
-    double value; /* f at the inputs as given */
-    element *elements;
+    qkv_line *lines;
     size_t count;
 } check;
 
-typedef struct input_name {
-    char text[sizeof((qkv_check_report *)0)->worst_input];
-} input_name;
-
-static input_name name_of(const check *c, size_t input)
-{
-    input_name name;
-    if (c->inputs[input].name)
-        snprintf(name.text, sizeof name.text, "%s", c->inputs[input].name);
-    else
-        snprintf(name.text, sizeof name.text, "x%zu", input);
-    return name;
-}
-
-/* ---- f --------------------------------------------------------------------------------------- */
-
-/* f as the inputs are; e is the element that is not as given, NULL if none. */
-static qkv_status evaluate(const check *c, const element *e, double *value)
-{
-    *value = NAN; /* what a function that forgets to answer has said */
-    qkv_status status = c->f(c->context, value);
-    if (!status) return QKV_OK;
-    char cause[QKV_MESSAGE_BYTES / 2], where[96] = "the inputs as given";
-    snprintf(cause, sizeof cause, "%s", qkv_last_error());
-    if (e)
-        snprintf(where, sizeof where, "%s[%zu] = %.17g", name_of(c, e->input).text, e->index,
-                 c->inputs[e->input].x[e->index]);
-    return qkv_fail(status, "qkv_gradcheck: the function returned %s at %s (%s)",
-                    qkv_status_name(status), where, cause);
-}
-
-static qkv_status evaluate_at(const check *c, const element *e, double x, double *value)
-{
-    double *slot = &c->inputs[e->input].x[e->index];
-    double kept = *slot;
-    *slot = x;
-    qkv_status status = evaluate(c, e, value);
-    *slot = kept;
-    return status;
-}
-
-/* ---- The numeric derivative ------------------------------------------------------------------ */
-
-enum { POINTS = 9, CUBIC = 4 };
-
-/* Irrational and unrelated: f with a constant added is linear and quantised, and at points of a
- * lattice its rounding errors can all be the same. -4, -(3/2 + sqrt 2), -(sqrt 5), -(golden - 1),
- * 0, sqrt 2, log 8, pi, sqrt 15. */
-static const double points[POINTS] = {-4,
-                                      -2.9142135623730951,
-                                      -2.2360679774997898,
-                                      -0.6180339887498949,
-                                      0,
-                                      1.4142135623730951,
-                                      2.0794415416798359,
-                                      3.1415926535897931,
-                                      3.8729833462074170};
-
-/* f minus its best cubic in the least squares sense: Gram-Schmidt on 1, t, t^2, t^3. */
-static void remove_cubic(double f[POINTS])
-{
-    double basis[CUBIC][POINTS];
-    for (int k = 0; k < CUBIC; k++) {
-        double *p = basis[k], norm = 0, share = 0;
-        for (int j = 0; j < POINTS; j++) p[j] = k ? basis[k - 1][j] * points[j] : 1;
-        for (int i = 0; i < k; i++) {
-            double overlap = 0;
-            for (int j = 0; j < POINTS; j++) overlap += basis[i][j] * p[j];
-            for (int j = 0; j < POINTS; j++) p[j] -= overlap * basis[i][j];
-        }
-        for (int j = 0; j < POINTS; j++) norm += p[j] * p[j];
-        for (int j = 0; j < POINTS; j++) p[j] /= sqrt(norm);
-        for (int j = 0; j < POINTS; j++) share += p[j] * f[j];
-        for (int j = 0; j < POINTS; j++) f[j] -= share * p[j];
-    }
-}
-
-/* The standard deviation of f about a cubic, over points so close together that a smooth f is one.
- */
-static qkv_status deviation_from_cubic(const check *c, const element *e, double spacing,
-                                       double *deviation)
-{
-    double x = c->inputs[e->input].x[e->index], f[POINTS], sum = 0;
-    for (int j = 0; j < POINTS; j++) {
-        qkv_status status = evaluate_at(c, e, x + points[j] * spacing, &f[j]);
-        if (status) return status;
-        f[j] -= c->value;
-    }
-    remove_cubic(f);
-    for (int j = 0; j < POINTS; j++) sum += f[j] * f[j];
-    *deviation = sqrt(sum / (POINTS - CUBIC));
-    return QKV_OK;
-}
-
-/* An f that varies faster than its scale says is no cubic. That part shrinks by 16^4 from one
- * spacing to the next and noise does not, so the smallest of three is noise; but an exact 0 only
- * says that f, as stored, did not move. */
-static qkv_status measure_noise(const check *c, element *e)
-{
-    double spacing = e->step / 512, deviation = INFINITY;
-    for (int i = 0; i < 3 && deviation > DBL_EPSILON * fabs(c->value); i++, spacing /= 16) {
-        qkv_status status = deviation_from_cubic(c, e, spacing, &deviation);
-        if (status) return status;
-        if (deviation > 0 && (e->noise == 0 || deviation < e->noise)) e->noise = deviation;
-    }
-    return QKV_OK;
-}
-
-/* R and E of element e at its step: the formulas of gradcheck.h. */
-static qkv_status differentiate(const check *c, element *e)
-{
-    double x = c->inputs[e->input].x[e->index], h = e->step;
-    double d[3], largest = fabs(c->value);
-    for (int k = 0; k < 3; k++, h /= 2) {
-        double above = x + h, below = x - h, f_above, f_below;
-        qkv_status status = evaluate_at(c, e, above, &f_above);
-        if (!status) status = evaluate_at(c, e, below, &f_below);
-        if (status) return status;
-        d[k] = (f_above - f_below) / (above - below);
-        largest = fmax(largest, fmax(fabs(f_above), fabs(f_below)));
-    }
-    double r1 = (4 * d[1] - d[0]) / 3, r2 = (4 * d[2] - d[1]) / 3;
-    double noise = fmax(e->noise, DBL_EPSILON / 8 * largest);
-    e->numeric = (16 * r2 - r1) / 15;
-    e->truncation = fabs(e->numeric - r2);
-    e->error = e->truncation + NOISE_FACTOR * noise / (e->step / 4);
-    return QKV_OK;
-}
-
-/* Smaller steps while truncation (or a NaN) is the larger part of E, larger ones while noise is,
- * until E is good enough; the best estimate stays. 64 times the first step is 0.37 of the way to
- * the end of the domain. */
-static qkv_status refine(const check *c, element *e, double good_enough)
-{
-    double largest_step = 64 * e->step;
-    element trial = *e;
-    for (int i = 0; i < RETRIES && !(e->error <= good_enough); i++) {
-        bool grow = trial.truncation < trial.error / 2;
-        trial.step = fmin(trial.step * (grow ? 4 : 0.125), largest_step);
-        qkv_status status = differentiate(c, &trial);
-        if (status) return status;
-        if (trial.error < e->error || !isfinite(e->error)) *e = trial;
-    }
-    return QKV_OK;
-}
-
 /* ---- The verdict ----------------------------------------------------------------------------- */
 
-static bool agrees(const check *c, const element *e)
+static bool agrees(const check *c, const qkv_line *e)
 {
     if (c->options.gradient_is_zero && e->analytic != 0) return false;
     return isfinite(e->analytic) && isfinite(e->numeric) &&
@@ -200,8 +37,8 @@ static double gradient_scale(const check *c, size_t input)
 {
     double scale = 0;
     for (size_t i = 0; i < c->count; i++) {
-        const element *e = &c->elements[i];
-        if (input < c->n_inputs && e->input != input) continue;
+        const qkv_line *e = &c->lines[i];
+        if (input < c->d.n_inputs && e->input != input) continue;
         if (isfinite(e->analytic)) scale = fmax(scale, fabs(e->analytic));
         if (isfinite(e->error)) scale = fmax(scale, fabs(e->numeric) - e->error);
     }
@@ -213,98 +50,116 @@ static double gradient_scale(const check *c, size_t input)
 static double reference_scale(const check *c, size_t input)
 {
     for (size_t i = 0; i < c->count; i++)
-        if (c->elements[i].input == input && c->elements[i].analytic != 0)
+        if (c->lines[i].input == input && c->lines[i].analytic != 0)
             return gradient_scale(c, input);
-    return gradient_scale(c, c->n_inputs);
+    return gradient_scale(c, c->d.n_inputs);
+}
+
+/* d.u becomes direction index of the line's input, and the line's norm its length. */
+static void set_direction(check *c, qkv_line *e)
+{
+    size_t n = qkv_array_of(&c->d, e->input).n;
+    uint64_t stream = (uint64_t)e->index * c->d.n_inputs + e->input;
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) {
+        c->d.u[i] = qkv_random_normal(c->options.seed, stream, i);
+        sum += c->d.u[i] * c->d.u[i];
+    }
+    e->norm = sqrt(sum);
+    for (size_t i = 0; i < n; i++) c->d.u[i] /= e->norm;
 }
 
 /* A disagreement has to be repeated at half the step: E is an estimate, too small by accident where
  * the fifth derivative has a zero. */
-static qkv_status judge(const check *c, element *e, double scale)
+static qkv_status judge(check *c, qkv_line *e, double scale)
 {
     double own = fmax(fabs(e->analytic), fabs(e->numeric));
-    qkv_status status = refine(c, e, RESOLUTION * fmax(own, scale / 1000));
+    if (e->is_direction) set_direction(c, e);
+    qkv_status status = qkv_refine(&c->d, e, c->d.resolution * fmax(own, scale / 1000));
     if (!status && isfinite(e->error) && !agrees(c, e)) {
-        element again = *e;
+        qkv_line again = *e;
         again.step /= 2;
-        status = differentiate(c, &again);
+        status = qkv_differentiate(&c->d, &again);
         if (agrees(c, &again)) *e = again;
     }
     e->failed = !isfinite(e->analytic) || (isfinite(e->error) && !agrees(c, e));
-    e->inconclusive = !e->failed && !(e->error <= RESOLUTION * scale);
+    e->inconclusive = !e->failed && !(e->error <= c->d.resolution * scale);
+    if (!status && (e->failed || e->inconclusive || e->bent)) status = qkv_diagnose(&c->d, e);
+    if (e->kinked && isfinite(e->analytic)) e->inconclusive = true, e->failed = false;
     return status;
 }
 
-static qkv_status judge_all(const check *c)
+static qkv_status judge_all(check *c)
 {
     size_t input = SIZE_MAX;
     double scale = 0;
     qkv_status status = QKV_OK;
     for (size_t i = 0; i < c->count && !status; i++) {
-        element *e = &c->elements[i];
+        qkv_line *e = &c->lines[i];
         if (e->input != input) scale = reference_scale(c, e->input);
         input = e->input;
         /* A gradient that is 0 by design has no scale at all: f over its first step has one. */
-        status = judge(c, e, c->options.gradient_is_zero ? fabs(c->value) / e->step : scale);
+        status = judge(c, e, c->options.gradient_is_zero ? fabs(c->d.value) / e->step : scale);
     }
     return status;
 }
 
 /* ---- What is checked ------------------------------------------------------------------------- */
 
-static double room(const qkv_check_input *in, double x)
-{
-    if (in->lower == 0 && in->upper == 0) return INFINITY;
-    return fmin(x - in->lower, in->upper - x);
-}
-
-/* f may be singular at the end of its domain, so the distance to it is a scale, too. */
-static double first_step(const qkv_check_input *in, double x)
-{
-    double scale = in->scale > 0 ? in->scale : fmax(1, fabs(x));
-    return pow(DBL_EPSILON, 1.0 / 7) * fmin(scale, room(in, x));
-}
-
 static qkv_status validate_input(const check *c, size_t input)
 {
-    const qkv_check_input *in = &c->inputs[input];
-    input_name name = name_of(c, input);
-    if (in->n && (!in->x || !in->gradient))
-        return qkv_fail(QKV_E_ARG, "qkv_gradcheck: %s has %zu elements but its %s is NULL",
-                        name.text, in->n, in->x ? "gradient" : "x");
-    if (!(in->scale >= 0 && in->scale < INFINITY))
-        return qkv_fail(QKV_E_ARG, "qkv_gradcheck: %s has scale %g, expected a number >= 0",
-                        name.text, in->scale);
-    if (!(in->lower < in->upper) && !(in->lower == 0 && in->upper == 0))
-        return qkv_fail(QKV_E_ARG, "qkv_gradcheck: %s has the empty domain (%g, %g)", name.text,
-                        in->lower, in->upper);
-    for (size_t i = 0; i < in->n; i++)
-        if (!isfinite(in->x[i]) || !(room(in, in->x[i]) > 0))
-            return qkv_fail(
-                QKV_E_ARG, "qkv_gradcheck: %s[%zu] is %.17g, expected a finite number%s", name.text,
-                i, in->x[i], isfinite(in->x[i]) ? " inside the open domain" : "");
+    const qkv_check_array in = qkv_array_of(&c->d, input);
+    const char *who = c->d.who;
+    qkv_check_name name = qkv_name_of(&c->d, input);
+    if (in.n && (!in.x || !in.gradient))
+        return qkv_fail(QKV_E_ARG, "%s: %s has %zu elements but its %s is NULL", who, name.text,
+                        in.n, in.x ? "gradient" : "x");
+    if (!(in.scale >= 0 && in.scale < INFINITY))
+        return qkv_fail(QKV_E_ARG, "%s: %s has scale %g, expected a number >= 0", who, name.text,
+                        in.scale);
+    if (!(in.lower < in.upper) && !(in.lower == 0 && in.upper == 0))
+        return qkv_fail(QKV_E_ARG, "%s: %s has the empty domain (%g, %g)", who, name.text, in.lower,
+                        in.upper);
+    for (size_t i = 0; i < in.n; i++) {
+        double x = qkv_input_at(&c->d, in.x, i);
+        if (!isfinite(x) || !(qkv_room(&in, x) > 0))
+            return qkv_fail(QKV_E_ARG, "%s: %s[%zu] is %.17g, expected a finite number%s", who,
+                            name.text, i, x, isfinite(x) ? " inside the open domain" : "");
+    }
     return QKV_OK;
 }
 
 static size_t sample_size(const check *c, size_t input)
 {
-    size_t n = c->inputs[input].n, most = c->options.max_elements;
+    size_t n = qkv_array_of(&c->d, input).n, most = c->options.max_elements;
+    if (c->options.directions) return n ? (size_t)c->options.directions : 0;
     return most && most < n ? most : n;
 }
 
-/* Selection sampling (Knuth, TAOCP 3.4.2, algorithm S): every subset equally likely, in order. */
-static void choose_elements(check *c)
+static void add_line(check *c, qkv_line line)
 {
-    for (size_t input = 0; input < c->n_inputs; input++) {
-        const qkv_check_input *in = &c->inputs[input];
-        size_t wanted = sample_size(c, input);
-        for (size_t i = 0; i < in->n && wanted; i++) {
+    qkv_line *e = &c->lines[c->count++];
+    *e = line;
+    e->is_direction = c->options.directions > 0;
+    e->norm = 1;
+    if (e->is_direction)
+        set_direction(c, e);
+    else
+        e->analytic = qkv_input_at(&c->d, qkv_array_of(&c->d, e->input).gradient, e->index);
+    qkv_line_begin(&c->d, e);
+}
+
+/* Of elements, selection sampling (Knuth, TAOCP 3.4.2, algorithm S): every subset equally likely,
+ * in order. */
+static void choose_lines(check *c)
+{
+    for (size_t input = 0; input < c->d.n_inputs; input++) {
+        size_t wanted = sample_size(c, input), n = qkv_array_of(&c->d, input).n;
+        if (c->options.directions) n = wanted;
+        for (size_t i = 0; i < n && wanted; i++) {
             double u = qkv_random_uniform(c->options.seed, input, i);
-            if ((double)(in->n - i) * u >= (double)wanted) continue;
-            c->elements[c->count++] = (element){.input = input,
-                                                .index = i,
-                                                .analytic = in->gradient[i],
-                                                .step = first_step(in, in->x[i])};
+            if ((double)(n - i) * u >= (double)wanted) continue;
+            add_line(c, (qkv_line){.input = input, .index = i});
             wanted--;
         }
     }
@@ -312,17 +167,27 @@ static void choose_elements(check *c)
 
 static qkv_status prepare(check *c)
 {
-    size_t total = 0;
-    for (size_t input = 0; input < c->n_inputs; input++) {
+    size_t total = 0, longest = 1;
+    if (c->options.directions < 0)
+        return qkv_fail(QKV_E_ARG, "%s: directions is %d, expected 0 or more", c->d.who,
+                        c->options.directions);
+    if (!(c->options.delta >= 0 && c->options.delta < 1))
+        return qkv_fail(QKV_E_ARG, "%s: delta is %g, expected a probability below 1", c->d.who,
+                        c->options.delta);
+    for (size_t input = 0; input < c->d.n_inputs; input++) {
         qkv_status status = validate_input(c, input);
         if (status) return status;
         if (!qkv_size_add(&total, sample_size(c, input)))
-            return qkv_fail(QKV_E_OVERFLOW, "qkv_gradcheck: the inputs have too many elements");
+            return qkv_fail(QKV_E_OVERFLOW, "%s: the inputs have too many elements", c->d.who);
+        if (qkv_array_of(&c->d, input).n > longest) longest = qkv_array_of(&c->d, input).n;
     }
-    c->elements = calloc(total + !total, sizeof *c->elements);
-    if (!c->elements)
-        return qkv_fail(QKV_E_NOMEM, "qkv_gradcheck: no memory for %zu elements", total);
-    choose_elements(c);
+    if (!c->options.directions) longest = 1;
+    c->lines = calloc(total + !total, sizeof *c->lines);
+    c->d.u = calloc(longest, sizeof *c->d.u);
+    c->d.kept = calloc(longest, sizeof(double));
+    if (!c->lines || !c->d.u || !c->d.kept)
+        return qkv_fail(QKV_E_NOMEM, "%s: no memory for %zu elements", c->d.who, total);
+    choose_lines(c);
     return QKV_OK;
 }
 
@@ -330,24 +195,26 @@ static qkv_status prepare(check *c)
 static qkv_status check_purity(const check *c)
 {
     double again;
-    qkv_status status = evaluate(c, NULL, &again);
-    if (status || memcmp(&again, &c->value, sizeof again) == 0) return status;
-    return qkv_fail(QKV_E_GRADIENT,
-                    "qkv_gradcheck: f is not a function of its inputs: %.17g, then %.17g", c->value,
-                    again);
+    qkv_status status = qkv_evaluate(&c->d, &again);
+    if (status || memcmp(&again, &c->d.value, sizeof again) == 0) return status;
+    return qkv_fail(QKV_E_GRADIENT, "%s: f is not a function of its inputs: %.17g, then %.17g",
+                    c->d.who, c->d.value, again);
 }
 
 static qkv_status examine(check *c)
 {
     qkv_status status = prepare(c);
-    if (!status) status = evaluate(c, NULL, &c->value);
+    if (!status) status = qkv_evaluate(&c->d, &c->d.value);
     if (status) return status;
-    if (!isfinite(c->value))
-        return qkv_fail(QKV_E_GRADIENT, "qkv_gradcheck: f is %g at the inputs as given", c->value);
+    if (!isfinite(c->d.value))
+        return qkv_fail(QKV_E_GRADIENT, "%s: f is %g at the inputs as given", c->d.who, c->d.value);
+    if (c->d.branches) c->d.branch = c->d.branches(c->d.context);
     status = check_purity(c);
     for (size_t i = 0; i < c->count && !status; i++) {
-        status = measure_noise(c, &c->elements[i]);
-        if (!status) status = differentiate(c, &c->elements[i]);
+        qkv_line *e = &c->lines[i];
+        if (e->is_direction) set_direction(c, e);
+        status = qkv_measure_noise(&c->d, e);
+        if (!status) status = qkv_differentiate(&c->d, e);
     }
     if (!status) status = judge_all(c);
     return status ? status : check_purity(c);
@@ -356,14 +223,14 @@ static qkv_status examine(check *c)
 /* ---- The report ------------------------------------------------------------------------------ */
 
 /* The share of the bound that is used up. NaN is infinitely bad. */
-static double badness(const element *e)
+static double badness(const qkv_line *e)
 {
     if (e->analytic == e->numeric) return 0;
     double ratio = fabs(e->analytic - e->numeric) / (4 * e->error);
     return isnan(ratio) ? INFINITY : ratio;
 }
 
-static bool is_worse(const element *a, const element *b)
+static bool is_worse(const qkv_line *a, const qkv_line *b)
 {
     if (a->failed != b->failed) return a->failed;
     if (a->inconclusive != b->inconclusive) return a->inconclusive;
@@ -374,70 +241,148 @@ static bool is_worse(const element *a, const element *b)
 static bool is_vacuous(const check *c)
 {
     for (size_t i = 0; i < c->count; i++) {
-        const element *e = &c->elements[i];
+        const qkv_line *e = &c->lines[i];
         if (!(fabs(e->analytic) <= 4 * e->error && fabs(e->numeric) <= 4 * e->error)) return false;
     }
     return true;
 }
 
-static void count_verdicts(const check *c, qkv_check_report *report)
+/* The largest bound of an input's error, as a share of its gradient. */
+static double certificate_of(const check *c)
 {
-    const element *worst = c->elements;
-    for (size_t i = 0; i < c->count; i++) {
-        const element *e = &c->elements[i];
-        report->failed += e->failed;
-        report->inconclusive += e->inconclusive;
-        if (is_worse(e, worst)) worst = e;
+    double delta = c->options.delta > 0 ? c->options.delta : 1e-6, largest = 0;
+    double factor = sqrt(2 / 3.14159265358979324) * pow(delta, -1.0 / c->options.directions);
+    for (size_t input = 0; input < c->d.n_inputs; input++) {
+        const qkv_check_array in = qkv_array_of(&c->d, input);
+        double tau = 0, squares = 0;
+        for (size_t i = 0; i < c->count; i++) {
+            const qkv_line *e = &c->lines[i];
+            if (e->input != input) continue;
+            if (e->failed || e->inconclusive) return INFINITY;
+            tau = fmax(tau, fabs(e->analytic - e->numeric) + 4 * e->error);
+        }
+        for (size_t i = 0; i < in.n; i++) {
+            double a = qkv_input_at(&c->d, in.gradient, i);
+            squares += a * a;
+        }
+        if (tau > 0) largest = fmax(largest, factor * tau / sqrt(squares));
     }
-    report->checked = c->count;
-    report->vacuous = !c->options.gradient_is_zero && is_vacuous(c);
-    report->passed = !report->failed && !report->inconclusive && !report->vacuous;
-    if (!c->count) return;
-    memcpy(report->worst_input, name_of(c, worst->input).text, sizeof report->worst_input);
+    return largest;
+}
+
+static void describe_worst(const check *c, const qkv_line *worst, qkv_check_report *report)
+{
+    memcpy(report->worst_input, qkv_name_of(&c->d, worst->input).text, sizeof report->worst_input);
     report->worst_index = worst->index;
     report->analytic = worst->analytic;
     report->numeric = worst->numeric;
     report->error = fabs(worst->analytic - worst->numeric);
     report->bound = 4 * worst->error;
+    report->left = worst->left;
+    report->right = worst->right;
+    report->taylor_rate = worst->taylor_rate;
 }
 
-static qkv_status conclude(qkv_check_report *report)
+static void count_verdicts(const check *c, qkv_check_report *report)
+{
+    const qkv_line *worst = c->lines;
+    for (size_t i = 0; i < c->count; i++) {
+        const qkv_line *e = &c->lines[i];
+        report->failed += e->failed;
+        report->inconclusive += e->inconclusive;
+        report->kinks += e->kinked;
+        if (is_worse(e, worst)) worst = e;
+    }
+    report->checked = c->count;
+    report->vacuous = !c->options.gradient_is_zero && is_vacuous(c);
+    report->passed = !report->failed && !report->inconclusive && !report->vacuous;
+    report->weak = c->d.dtype == QKV_F32;
+    if (c->options.directions) report->certificate = certificate_of(c);
+    if (c->count) describe_worst(c, worst, report);
+}
+
+/* What the diagnosis adds to the message. */
+static void explain(const qkv_check_report *report, char text[120])
+{
+    *text = 0;
+    if (report->passed) {
+        if (report->certificate > 0)
+            snprintf(text, 120, "; the whole is off by less than %.1e of its norm",
+                     report->certificate);
+    } else if (report->kinks && !report->failed) {
+        snprintf(text, 120, "; f has a kink there, slope %.3g on the left, %.3g on the right",
+                 report->left, report->right);
+    } else if (report->failed && isfinite(report->taylor_rate)) {
+        snprintf(text, 120, "; Taylor's remainder falls like step^%.1f", report->taylor_rate);
+    }
+}
+
+static qkv_status conclude(const check *c, qkv_check_report *report)
 {
     const char *verdict = report->passed    ? "right everywhere, worst"
                           : report->failed  ? "wrong"
                           : report->vacuous ? "zero everywhere, so nothing is proven, as"
                                             : "undecided (declare its scale or domain?)";
+    char more[120];
+    explain(report, more);
     if (report->checked)
         snprintf(report->message, sizeof report->message,
-                 "qkv_gradcheck: the gradient is %s at %s[%zu]: %.9g, by differences %.9g, off by "
-                 "%.2g, bound %.2g; %zu of %zu wrong, %zu undecided",
-                 verdict, report->worst_input, report->worst_index, report->analytic,
-                 report->numeric, report->error, report->bound, report->failed, report->checked,
-                 report->inconclusive);
+                 "%s: the gradient%s is %s at %s[%zu]: %.9g, by differences %.9g, off by %.2g, "
+                 "bound %.2g; %zu of %zu wrong, %zu undecided%s",
+                 c->d.who, c->options.directions ? " along random directions" : "", verdict,
+                 report->worst_input, report->worst_index, report->analytic, report->numeric,
+                 report->error, report->bound, report->failed, report->checked,
+                 report->inconclusive, more);
     else
-        snprintf(report->message, sizeof report->message, "qkv_gradcheck: there are no elements");
+        snprintf(report->message, sizeof report->message, "%s: there are no elements", c->d.who);
     return report->passed ? QKV_OK : qkv_fail(QKV_E_GRADIENT, "%s", report->message);
+}
+
+static qkv_status run(check *c, const qkv_check_options *options, qkv_check_report *report)
+{
+    qkv_check_report own;
+    if (!report) report = &own;
+    *report = (qkv_check_report){0};
+    if (options) c->options = *options;
+    c->d.branches = c->options.branches;
+    c->d.epsilon = c->d.dtype == QKV_F32 ? FLT_EPSILON : DBL_EPSILON;
+    c->d.resolution = c->d.dtype == QKV_F32 ? RESOLUTION_F32 : RESOLUTION;
+    qkv_status status = QKV_OK;
+    if (!c->d.f || (c->d.n_inputs && !c->d.inputs))
+        status = qkv_fail(QKV_E_ARG, "%s: %s is NULL", c->d.who, c->d.f ? "inputs" : "f");
+    if (!status) status = examine(c);
+    if (!status) {
+        count_verdicts(c, report);
+        status = conclude(c, report);
+    } else {
+        snprintf(report->message, sizeof report->message, "%s", qkv_last_error());
+    }
+    free(c->lines);
+    free(c->d.u);
+    free(c->d.kept);
+    return status;
+}
+
+static qkv_status check_inputs(const char *who, qkv_dtype dtype, qkv_check_function f,
+                               void *context, const void *inputs, size_t n_inputs,
+                               const qkv_check_options *options, qkv_check_report *report)
+{
+    check c = {.d = {.who = who, .f = f, .context = context, .dtype = dtype, .inputs = inputs}};
+    c.d.n_inputs = n_inputs;
+    return run(&c, options, report);
 }
 
 qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_check_input *inputs,
                          size_t n_inputs, const qkv_check_options *options,
                          qkv_check_report *report)
 {
-    qkv_check_report own;
-    if (!report) report = &own;
-    *report = (qkv_check_report){0};
-    check c = {.f = f, .context = context, .inputs = inputs, .n_inputs = n_inputs};
-    if (options) c.options = *options;
-    qkv_status status = QKV_OK;
-    if (!f || (n_inputs && !inputs))
-        status = qkv_fail(QKV_E_ARG, "qkv_gradcheck: %s is NULL", f ? "inputs" : "f");
-    if (!status) status = examine(&c);
-    if (!status) {
-        count_verdicts(&c, report);
-        status = conclude(report);
-    } else {
-        snprintf(report->message, sizeof report->message, "%s", qkv_last_error());
-    }
-    free(c.elements);
-    return status;
+    return check_inputs("qkv_gradcheck", QKV_F64, f, context, inputs, n_inputs, options, report);
+}
+
+qkv_status qkv_gradcheck_f32(qkv_check_function f, void *context, const qkv_check_input_f32 *inputs,
+                             size_t n_inputs, const qkv_check_options *options,
+                             qkv_check_report *report)
+{
+    return check_inputs("qkv_gradcheck_f32", QKV_F32, f, context, inputs, n_inputs, options,
+                        report);
 }

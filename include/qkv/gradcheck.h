@@ -17,7 +17,24 @@
  * exceeds 1e-6 of the gradient, smaller and larger steps are tried and the best E is kept. If it
  * still exceeds 1e-6 of the input's gradient scale (the largest |R| or |a| over that input; over
  * all inputs if its a are all exactly 0), the element is inconclusive, which fails: a check that
- * cannot tell right from wrong has not passed. */
+ * cannot tell right from wrong has not passed. So fails an element at a kink, where f has one slope
+ * on the left and another on the right.
+ *
+ * Large inputs are checked along random directions instead, a certificate for the whole gradient at
+ * the price of a few elements. Along u_1 .. u_K, of independent standard normal elements, R and E
+ * are those of the slope of f along u / ||u||, times ||u||, and with a'u for a
+ *
+ *     tau = max over u of |a'u - R| + 4 E
+ *
+ * If e is the error of the gradient, u'e is normal with standard deviation ||e||, so that
+ * P(|u'e| <= tau) <= sqrt(2/pi) tau / ||e||. That K independent ones all are has a chance of at
+ * most the K-th power of this, and with confidence 1 - delta
+ *
+ *     ||e|| <= sqrt(2/pi) tau delta^(-1/K)
+ *
+ * The functions for float, qkv_gradcheck_f32 among them, do the same with its epsilon and 1e-2
+ * instead of 1e-6. That is a weaker proof, and the report says so: where f has a double twin, check
+ * that, and compare the float with it. */
 #ifndef QKV_GRADCHECK_H
 #define QKV_GRADCHECK_H
 
@@ -43,9 +60,25 @@ typedef struct qkv_check_input {
 /* f at the present contents of the inputs. Anything but QKV_OK ends the check with that status. */
 typedef qkv_status (*qkv_check_function)(void *context, double *value);
 
+/* The same of a function of floats. */
+typedef struct qkv_check_input_f32 {
+    const char *name;
+    float *x;
+    const float *gradient;
+    size_t n;
+    double lower, upper, scale;
+} qkv_check_input_f32;
+
 typedef struct qkv_check_options {
     size_t max_elements; /* elements tried per input, drawn at random beyond that; 0: all */
-    uint64_t seed;       /* for that draw */
+    int directions;      /* K > 0: every input along K random directions, not by its elements */
+    double delta;        /* of the certificate; 0: 1e-6 */
+    uint64_t seed;       /* for those draws */
+
+    /* NULL, or what f decided when it was last called: a number that is the same as long as the
+     * same branches were taken (the winner of a maximum, who is within a support). Steps across
+     * which it changes are made smaller; where the smallest still cross, the element has a kink. */
+    uint64_t (*branches)(void *context);
 
     /* The gradient is identically zero by design: exactly 0 is then required of it. Without this, a
      * check in which every gradient and every difference is 0 fails as vacuous. */
@@ -54,7 +87,8 @@ typedef struct qkv_check_options {
 
 typedef struct qkv_check_report {
     bool passed;
-    size_t checked, failed, inconclusive; /* elements, over all inputs */
+    /* Elements, or directions, over all inputs; those at a kink are among the inconclusive. */
+    size_t checked, failed, inconclusive, kinks;
     bool vacuous; /* every gradient and every difference is 0 within its error */
 
     /* The worst element (failed before inconclusive before passed, then the largest |a - R| / 4 E):
@@ -64,7 +98,19 @@ typedef struct qkv_check_report {
 
     double analytic, numeric; /* a and R there */
     double error, bound;      /* |a - R| and 4 E there */
-    char message[256];        /* one sentence; also qkv_last_error() on failure */
+    double left, right;       /* at a kink, f's slopes on both sides */
+
+    /* Unless it passed there: the p by which |f(x + t) - f(x) - a t| falls like t^p. 2 or more: a
+     * is the slope, and what is wrong is the check (noise?). 1: it is not. 0: f is not continuous.
+     * NaN where rounding errors hide it. */
+    double taylor_rate;
+
+    /* With directions: with confidence 1 - delta, the error of each input's gradient is at most
+     * certificate times its norm. The input with the largest share counts; infinite if one
+     * failed. */
+    double certificate;
+    bool weak;         /* f was float */
+    char message[400]; /* one sentence; also qkv_last_error() on failure */
 } qkv_check_report;
 
 /* Is each gradient that of f? report is overwritten; it may be NULL. options NULL: all zero.
@@ -81,6 +127,30 @@ typedef struct qkv_check_report {
 QKV_API qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_check_input *inputs,
                                  size_t n_inputs, const qkv_check_options *options,
                                  qkv_check_report *report);
+
+QKV_API qkv_status qkv_gradcheck_f32(qkv_check_function f, void *context,
+                                     const qkv_check_input_f32 *inputs, size_t n_inputs,
+                                     const qkv_check_options *options, qkv_check_report *report);
+
+/* A linear map and its adjoint, as forward and reverse mode are: Ju for n_in numbers u, and J'v for
+ * n_out numbers v, both overwritten. */
+typedef struct qkv_check_map {
+    size_t n_in, n_out;
+    qkv_status (*jvp)(void *context, const double *u, double *ju);
+    qkv_status (*vjp)(void *context, const double *v, double *jv);
+    void *context;
+} qkv_check_map;
+
+/* Is v'(Ju) = u'(J'v)? For pairs (0: 10) of random normal u and v, to within
+ *
+ *     64 eps (sum |v_i (Ju)_i| + sum |u_i (J'v)_i| + |v| |Ju| + |u| |J'v|)
+ *
+ * which is what both sums round by. epsilon: of what jvp and vjp compute in; 0: DBL_EPSILON. No
+ * differences are taken: it says that the two agree, to rounding, not that either is the
+ * derivative. report: error and bound of the worst pair; vacuous if all products are 0. Errors as
+ * qkv_gradcheck. */
+QKV_API qkv_status qkv_gradcheck_adjoint(const qkv_check_map *map, double epsilon, int pairs,
+                                         uint64_t seed, qkv_check_report *report);
 
 /* The operations of the tape (its registry, grad/ops.def): how many, and the name of each of
  * 0 .. count - 1; NULL for any other. */

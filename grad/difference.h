@@ -1,0 +1,72 @@
+/* difference.h - the slope of f along a line through one of its inputs, by differences: how far to
+ * step, how noisy f is, Richardson's extrapolation, and what stands in its way. The formulas are
+ * those of qkv/gradcheck.h. */
+#ifndef QKV_GRAD_DIFFERENCE_H
+#define QKV_GRAD_DIFFERENCE_H
+
+#include "qkv/attention.h"
+#include "qkv/gradcheck.h"
+
+/* A qkv_check_input of either dtype. */
+typedef struct qkv_check_array {
+    const char *name;
+    void *x;
+    const void *gradient;
+    size_t n;
+    double lower, upper, scale;
+} qkv_check_array;
+
+typedef struct qkv_check_name {
+    char text[sizeof((qkv_check_report *)0)->worst_input];
+} qkv_check_name;
+
+typedef struct qkv_differences {
+    const char *who; /* the public call, for messages */
+    qkv_check_function f;
+    void *context;
+    uint64_t (*branches)(void *context); /* may be NULL */
+    const void *inputs;                  /* qkv_check_input or qkv_check_input_f32, as dtype */
+    size_t n_inputs;
+    qkv_dtype dtype;
+    double epsilon, resolution;
+    double value;    /* f at the inputs as given */
+    uint64_t branch; /* and what it decided there */
+    double *u;       /* the present direction, of unit length */
+    void *kept;      /* the input before the step */
+} qkv_differences;
+
+/* x + t u of one input: u is a coordinate, or a direction. Slopes are by u times its norm. */
+typedef struct qkv_line {
+    size_t input, index;
+    bool is_direction; /* d.u; a coordinate otherwise */
+    double norm;       /* of the direction before it had unit length; 1 */
+    double analytic;   /* a */
+    double step;       /* h_0, in t */
+    double noise;      /* of f around x, a standard deviation */
+    double numeric;    /* R */
+    double truncation; /* |R - R2| */
+    double error;      /* E; not finite if f was not, or its branches changed */
+    bool bent;         /* differences look like those of a kink at x */
+    double left, right, taylor_rate;
+    bool failed, inconclusive, kinked;
+} qkv_line;
+
+qkv_check_array qkv_array_of(const qkv_differences *d, size_t input);
+qkv_check_name qkv_name_of(const qkv_differences *d, size_t input);
+double qkv_input_at(const qkv_differences *d, const void *numbers, size_t i);
+/* From x to the nearer end of the input's domain; infinite without. */
+double qkv_room(const qkv_check_array *in, double x);
+
+/* f at the inputs as given. Errors as the public calls. */
+qkv_status qkv_evaluate(const qkv_differences *d, double *value);
+/* Sets the first step. */
+void qkv_line_begin(const qkv_differences *d, qkv_line *line);
+qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line);
+/* R, E and, of a direction, a, at the line's step. */
+qkv_status qkv_differentiate(const qkv_differences *d, qkv_line *line);
+/* Other steps until E is good enough; the best estimate stays. */
+qkv_status qkv_refine(const qkv_differences *d, qkv_line *line, double good_enough);
+/* kinked, left, right and taylor_rate of a line that did not pass. */
+qkv_status qkv_diagnose(const qkv_differences *d, qkv_line *line);
+
+#endif
