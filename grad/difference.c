@@ -10,6 +10,9 @@
 /* Standard deviations of the noise of f in E. R itself has about one (its weights are 64, -20 and 1
  * over 45), so the bound of 4 E leaves 32: the noise is known from five numbers only. */
 static const double NOISE_FACTOR = 8;
+/* Rounding errors of a itself, in those of f over the scale of x: steps may grow until R has
+ * less. */
+static const double CLAIM = 4;
 /* What is that many times the noise is none. */
 static const double CLEAR = 100;
 enum { RETRIES = 6 };
@@ -195,7 +198,8 @@ void qkv_line_begin(const qkv_differences *d, qkv_line *line)
         largest = fmax(largest, scale);
         step = fmin(step, scale / (line->is_direction ? fabs(d->u[i]) : 1));
     }
-    line->step = pow(d->epsilon, 1.0 / 7) * fmin(step, largest);
+    line->scale = fmin(step, largest);
+    line->step = pow(d->epsilon, 1.0 / 7) * line->scale;
 }
 
 /* The difference of both slopes falls like the step where f is smooth, and stays at a kink. */
@@ -230,7 +234,9 @@ qkv_status qkv_differentiate(const qkv_differences *d, qkv_line *line)
     double noise = fmax(line->noise, d->epsilon / 8 * largest);
     line->numeric = extrapolate(slope, &r2) * line->norm;
     line->truncation = fabs(line->numeric - r2 * line->norm);
-    line->error = line->truncation + NOISE_FACTOR * noise / (line->step / 4) * line->norm;
+    double rounding =
+        NOISE_FACTOR * noise / (line->step / 4) + CLAIM * d->epsilon * largest / line->scale;
+    line->error = line->truncation + rounding * line->norm;
     if (line->is_direction) line->analytic = extrapolate(claim, &unused) * line->norm;
     line->bent = stays(jump[0], jump[1]) && stays(jump[1], jump[2]) &&
                  jump[2] * line->step / 4 > CLEAR * noise;

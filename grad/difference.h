@@ -41,6 +41,7 @@ typedef struct qkv_line {
     bool is_direction; /* d.u; a coordinate otherwise */
     double norm;       /* of the direction before it had unit length; 1 */
     double analytic;   /* a */
+    double scale;      /* of t */
     double step;       /* h_0, in t */
     double noise;      /* of f around x, a standard deviation */
     double numeric;    /* R */

@@ -247,27 +247,35 @@ static bool is_vacuous(const check *c)
     return true;
 }
 
-/* The largest bound of an input's error, as a share of its gradient. */
+static double norm_of(const check *c, size_t input)
+{
+    const qkv_check_array in = qkv_array_of(&c->d, input);
+    double squares = 0;
+    for (size_t i = 0; i < in.n; i++) {
+        double a = qkv_input_at(&c->d, in.gradient, i);
+        squares += a * a;
+    }
+    return sqrt(squares);
+}
+
+/* The largest bound of an input's error, as a share of its gradient; of the largest gradient, if
+ * its own is 0. */
 static double certificate_of(const check *c)
 {
-    double delta = c->options.delta > 0 ? c->options.delta : 1e-6, largest = 0;
+    double delta = c->options.delta > 0 ? c->options.delta : 1e-6, share = 0, longest = 0;
     double factor = sqrt(2 / 3.14159265358979324) * pow(delta, -1.0 / c->options.directions);
+    for (size_t i = 0; i < c->d.n_inputs; i++) longest = fmax(longest, norm_of(c, i));
     for (size_t input = 0; input < c->d.n_inputs; input++) {
-        const qkv_check_array in = qkv_array_of(&c->d, input);
-        double tau = 0, squares = 0;
+        double tau = 0, norm = norm_of(c, input);
         for (size_t i = 0; i < c->count; i++) {
             const qkv_line *e = &c->lines[i];
             if (e->input != input) continue;
             if (e->failed || e->inconclusive) return INFINITY;
             tau = fmax(tau, fabs(e->analytic - e->numeric) + 4 * e->error);
         }
-        for (size_t i = 0; i < in.n; i++) {
-            double a = qkv_input_at(&c->d, in.gradient, i);
-            squares += a * a;
-        }
-        if (tau > 0) largest = fmax(largest, factor * tau / sqrt(squares));
+        if (tau > 0) share = fmax(share, factor * tau / (norm > 0 ? norm : longest));
     }
-    return largest;
+    return share;
 }
 
 static void describe_worst(const check *c, const qkv_line *worst, qkv_check_report *report)

@@ -1,162 +1,142 @@
 /* gradcheck_op.c - every operation of the registry, run through the gradient check. */
+#include "grad/gradcheck_op.h"
+
+#include <float.h>
+#include <math.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "grad/tape.h"
 #include "qkv/gradcheck.h"
-#include "src/random.h"
 
-enum { ORDER = 1, JITTER, COTANGENT }; /* streams of random numbers */
-enum { INPUTS = sizeof((qkv_op_case){0}.input) / sizeof(qkv_shape) };
+enum { DIRECTIONS = 8 };
 
-/* One case laid out: inputs, their gradients, and a cotangent for the result. */
-typedef struct trial {
-    const qkv_op_case *test;
-    qkv_tape *tape;
-    double *x[INPUTS], *gradient[INPUTS]; /* NULL for a constant */
-    size_t n[INPUTS];
-    double *cotangent;
-    size_t n_result;
-} trial;
-
-/* The middles of n equal pieces of the domain, shuffled (Fisher and Yates), each moved by up to a
- * quarter of a piece. */
-static void spread(double *x, size_t n, const qkv_op_case *test, uint64_t seed)
+static qkv_status wrong(const char *format, int input, size_t i, double found, double expected)
 {
-    bool unset = test->lower == 0 && test->upper == 0;
-    double lower = unset ? -1 : test->lower, upper = unset ? 1 : test->upper;
-    for (size_t i = 0; i < n; i++) {
-        size_t j = (size_t)(qkv_random_uniform(seed, ORDER, i) * (double)(i + 1));
-        double jitter = (qkv_random_uniform(seed, JITTER, i) - 0.5) / 2;
-        x[i] = x[j];
-        x[j] = lower + (upper - lower) * ((double)i + 0.5 + jitter) / (double)n;
-    }
+    return qkv_fail(QKV_E_GRADIENT, format, input, i, found, expected);
 }
 
-static qkv_status no_memory(void)
+static qkv_status check_zero(qkv_trial *c)
 {
-    return qkv_fail(QKV_E_NOMEM, "qkv_gradcheck_op: no memory for the numbers of a case");
+    qkv_status status = qkv_trial_differentiate(c, 0, false);
+    for (int i = 0; i < c->test->n_input && !status; i++)
+        for (size_t k = 0; c->gradient[i] && k < c->n[i] && !status; k++)
+            if (c->gradient[i][k] != 0)
+                status = wrong("the gradient of a cotangent of 0 by x%d[%zu] is %g, expected %g", i,
+                               k, c->gradient[i][k], 0);
+    return status;
 }
 
-static void record_inputs(const trial *c, qkv_var *x)
+/* Against first: the same bits, or, with other uses beside, 3 more. */
+static qkv_status check_again(qkv_trial *c, double *const first[QKV_TRIAL_INPUTS], bool beside)
 {
-    for (int i = 0; i < c->test->n_input; i++)
-        x[i] = qkv_leaf_f64(c->tape, c->test->input[i], c->x[i], c->gradient[i]);
+    qkv_status status = qkv_trial_differentiate(c, 1, beside);
+    for (int i = 0; i < c->test->n_input && !status; i++)
+        for (size_t k = 0; c->gradient[i] && k < c->n[i] && !status; k++) {
+            double now = c->gradient[i][k], then = first[i][k];
+            double allowed = 16 * DBL_EPSILON * (3 + fabs(then));
+            if (!beside && memcmp(&now, &then, sizeof now))
+                status = wrong("the gradient by x%d[%zu] is %a the second time, %a the first", i, k,
+                               now, then);
+            else if (beside && !(fabs(now - 3 - then) <= allowed))
+                status = wrong("beside other uses that add 3, the gradient by x%d[%zu] is %g, %g "
+                               "without: it is not added to what is there",
+                               i, k, now, then);
+        }
+    return status;
 }
 
-static qkv_var apply(const trial *c, const qkv_var *x)
+static qkv_status check_repeats(qkv_trial *c)
 {
-    if (c->test->unary) return c->test->unary(c->tape, x[0]);
-    if (c->test->binary) return c->test->binary(c->tape, x[0], x[1]);
-    return c->test->apply(c->tape, x);
-}
-
-/* The function under test: cotangent' result. */
-static qkv_status evaluate(void *context, double *value)
-{
-    const trial *c = context;
-    qkv_var x[INPUTS];
-    qkv_tape_reset(c->tape);
-    record_inputs(c, x);
-    const double *y = qkv_value_f64(c->tape, apply(c, x));
-    if (!y) return qkv_tape_status(c->tape);
-    *value = 0;
-    for (size_t i = 0; i < c->n_result; i++) *value += c->cotangent[i] * y[i];
-    return QKV_OK;
-}
-
-static qkv_status lay_out(trial *c, uint64_t seed)
-{
-    for (int i = 0; i < c->test->n_input; i++) {
-        const qkv_shape *shape = &c->test->input[i];
-        c->n[i] = 1;
-        for (int k = 0; k < shape->rank; k++) c->n[i] *= (size_t)shape->dim[k];
-        c->x[i] = calloc(c->n[i], sizeof *c->x[i]);
-        if (!c->x[i]) return no_memory();
-        spread(c->x[i], c->n[i], c->test, seed + (uint64_t)i);
-        if (c->test->constant >> i & 1) continue;
-        c->gradient[i] = calloc(c->n[i], sizeof *c->gradient[i]);
-        if (!c->gradient[i]) return no_memory();
-    }
-    return qkv_tape_new(&c->tape, QKV_F64);
-}
-
-/* total + weight sum x over the inputs on trial. */
-static qkv_var use_beside(const trial *c, const qkv_var *x, qkv_var total, double weight)
-{
-    for (int i = 0; i < c->test->n_input; i++) {
+    double *first[QKV_TRIAL_INPUTS] = {0};
+    qkv_status status = qkv_trial_differentiate(c, 1, false);
+    for (int i = 0; i < c->test->n_input && !status; i++) {
         if (!c->gradient[i]) continue;
-        qkv_var sum = qkv_sum(c->tape, x[i], NULL, 0, false);
-        total = qkv_add(c->tape, total, qkv_mul(c->tape, sum, qkv_constant(c->tape, weight)));
+        size_t bytes = c->n[i] * sizeof *first[i];
+        first[i] = malloc(bytes + !bytes);
+        if (!first[i]) status = qkv_fail(QKV_E_NOMEM, "no memory for %zu bytes", bytes);
+        if (first[i]) memcpy(first[i], c->gradient[i], bytes);
     }
-    return total;
+    if (!status) status = check_again(c, first, false);
+    if (!status) status = check_again(c, first, true);
+    for (int i = 0; i < QKV_TRIAL_INPUTS; i++) free(first[i]);
+    return status;
 }
 
-/* Fills in the gradients on trial. The inputs are used before and after the operation, too, in a
- * way that cancels to the bit: an operation that does not add to what is there, but overwrites it,
- * loses the one that went before it in the sweep. */
-static qkv_status differentiate(trial *c, uint64_t seed)
+/* The gradient in float against the one in double, in epsilons of the largest element of the case:
+ * a small gradient may be the difference of large terms. The worst goes into report. */
+static qkv_status check_float(qkv_trial *c, qkv_check_report *report)
 {
-    qkv_var x[INPUTS];
-    record_inputs(c, x);
-    qkv_var before = use_beside(c, x, qkv_constant(c->tape, 0), 1), y = apply(c, x);
-    qkv_shape shape = qkv_shape_of(c->tape, y);
-    if (shape.rank < 0) return qkv_tape_status(c->tape);
-    c->n_result = 1;
-    for (int i = 0; i < shape.rank; i++) c->n_result *= (size_t)shape.dim[i];
-    c->cotangent = calloc(c->n_result, sizeof *c->cotangent);
-    if (!c->cotangent) return no_memory();
-    for (size_t i = 0; i < c->n_result; i++)
-        c->cotangent[i] = qkv_random_normal(seed, COTANGENT, i);
-    qkv_var cotangent = qkv_leaf_f64(c->tape, shape, c->cotangent, NULL);
-    qkv_var value = qkv_sum(c->tape, qkv_mul(c->tape, y, cotangent), NULL, 0, false);
-    return qkv_backward(c->tape, use_beside(c, x, qkv_add(c->tape, before, value), -1));
-}
-
-static qkv_status compare(trial *c, uint64_t seed, qkv_check_report *report)
-{
-    static const char *const names[INPUTS] = {"x0", "x1", "x2", "x3", "x4", "x5", "x6"};
-    qkv_check_input inputs[INPUTS];
-    size_t n = 0;
+    if (c->test->rounding < 0) return QKV_OK;
+    qkv_status status = qkv_trial_differentiate_f32(c);
+    report->float_bound = c->test->rounding > 0 ? c->test->rounding : 64;
+    double largest = 0;
     for (int i = 0; i < c->test->n_input; i++)
-        if (c->gradient[i])
-            inputs[n++] = (qkv_check_input){.name = names[i],
-                                            .x = c->x[i],
-                                            .gradient = c->gradient[i],
-                                            .n = c->n[i],
-                                            .lower = c->test->lower,
-                                            .upper = c->test->upper};
-    const qkv_check_options options = {.seed = seed, .gradient_is_zero = c->test->gradient_is_zero};
-    return qkv_gradcheck(evaluate, c, inputs, n, &options, report);
+        for (size_t k = 0; c->gradient[i] && k < c->n[i]; k++)
+            largest = fmax(largest, fabs(c->gradient[i][k]));
+    for (int i = 0; i < c->test->n_input && !status; i++)
+        for (size_t k = 0; c->gradient[i] && k < c->n[i]; k++) {
+            double difference = fabs((double)c->gradient_f32[i][k] - c->gradient[i][k]);
+            double error = difference == 0 ? 0 : difference / (FLT_EPSILON * largest);
+            report->float_error = fmax(report->float_error, error);
+            if (!(error <= report->float_bound))
+                return wrong("in float, the gradient by x%d[%zu] is %.9g, expected %.9g", i, k,
+                             (double)c->gradient_f32[i][k], c->gradient[i][k]);
+        }
+    return status;
 }
 
-static void clean_up(trial *c)
+qkv_status qkv_gradcheck_trial(qkv_trial *c, const qkv_corruption *corruption,
+                               qkv_check_report *report)
 {
-    for (int i = 0; i < INPUTS; i++) {
-        free(c->x[i]);
-        free(c->gradient[i]);
-    }
-    free(c->cotangent);
-    qkv_tape_free(c->tape);
+    qkv_check_input inputs[QKV_TRIAL_INPUTS];
+    qkv_check_report along;
+    size_t n = qkv_trial_inputs(c, inputs);
+    qkv_check_options options = {.seed = c->seed,
+                                 .gradient_is_zero = c->test->gradient_is_zero,
+                                 .branches = qkv_trial_branches};
+    *report = (qkv_check_report){0};
+    qkv_status status = qkv_trial_differentiate(c, 1, false);
+    if (status) return status;
+    if (corruption) corruption->apply(corruption->context, c);
+    status = qkv_gradcheck(qkv_trial_value, c, inputs, n, &options, report);
+    if (status || options.gradient_is_zero) return status;
+    options.directions = DIRECTIONS;
+    status = qkv_gradcheck(qkv_trial_value, c, inputs, n, &options, &along);
+    report->certificate = along.certificate;
+    if (status) *report = along;
+    return status;
 }
 
 static qkv_status run_case(const qkv_op_case *test, uint64_t seed, qkv_check_report *report)
 {
-    trial c = {.test = test};
-    qkv_status status = lay_out(&c, seed);
-    if (!status) status = differentiate(&c, seed);
-    if (!status) status = compare(&c, seed, report);
-    clean_up(&c);
+    qkv_trial c;
+    qkv_status status = qkv_trial_begin(&c, test, seed, 1);
+    if (!status) status = qkv_gradcheck_trial(&c, NULL, report);
+    if (!status) status = check_zero(&c);
+    if (!status) status = check_repeats(&c);
+    if (!status) status = check_float(&c, report);
+    if (status) {
+        report->passed = false;
+        snprintf(report->message, sizeof report->message, "%s", qkv_last_error());
+    }
+    qkv_trial_end(&c);
     return status;
 }
 
 /* Counts add up; the worst element stays, and a failure is worse than any ratio. */
 static void merge(qkv_check_report *total, const qkv_check_report *one)
 {
-    size_t checked = total->checked + one->checked;
+    qkv_check_report both = *total;
     bool worse = !one->passed || one->error * total->bound > total->error * one->bound;
-    if (total->checked == 0 || worse) *total = *one;
-    total->checked = checked;
+    if (total->checked == 0 || worse) both = *one;
+    both.checked = total->checked + one->checked;
+    both.certificate = fmax(total->certificate, one->certificate);
+    bool rounder = one->float_error * total->float_bound > total->float_error * one->float_bound;
+    const qkv_check_report *in_float = total->checked && !rounder ? total : one;
+    both.float_error = in_float->float_error;
+    both.float_bound = in_float->float_bound;
+    *total = both;
 }
 
 qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report)
@@ -173,8 +153,7 @@ qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report)
         merge(report, &one);
         if (!status) continue;
         report->passed = false;
-        return qkv_fail(status, "%s: %s", test->label ? test->label : qkv_op_name(op),
-                        qkv_last_error());
+        return qkv_fail(status, "%s: %s", qkv_case_name(op, test), one.message);
     }
     if (report->checked) return QKV_OK;
     report->vacuous = true;

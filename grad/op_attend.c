@@ -313,7 +313,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return report(tape, node, status);
 }
 
-const qkv_op FN(qkv_op_attend) = {shape, forward, backward};
+const qkv_op FN(qkv_op_attend) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 /* The last two axes swapped. */

@@ -67,7 +67,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_concat) = {shape, forward, backward};
+const qkv_op FN(qkv_op_concat) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis)

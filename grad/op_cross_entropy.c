@@ -65,7 +65,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_cross_entropy) = {shape, forward, backward};
+const qkv_op FN(qkv_op_cross_entropy) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_t *label, ptrdiff_t n)

@@ -10,7 +10,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_shape_same(tape, node, NULL);
 }
 
-const qkv_op FN(qkv_op_detach) = {shape, NULL, NULL};
+const qkv_op FN(qkv_op_detach) = {.shape = shape, .forward = NULL, .backward = NULL};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_detach(qkv_tape *tape, qkv_var x)

@@ -29,7 +29,8 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return binary_backward(tape, node, slope_a, slope_b);
 }
 
-const qkv_op FN(qkv_op_div) = {qkv_shape_broadcast, forward, backward};
+const qkv_op FN(qkv_op_div) = {
+    .shape = qkv_shape_broadcast, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_div(qkv_tape *tape, qkv_var a, qkv_var b)

@@ -28,7 +28,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_leaf) = {shape, NULL, NULL};
+const qkv_op FN(qkv_op_leaf) = {.shape = shape, .forward = NULL, .backward = NULL};
 
 qkv_var FN(qkv_leaf)(qkv_tape *tape, qkv_shape shape_of_x, const real *data, real *grad)
 {

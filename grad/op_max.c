@@ -41,7 +41,17 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_max) = {shape, forward, backward};
+static uint64_t branches(const qkv_tape *tape, const qkv_node *node)
+{
+    (void)tape;
+    const size_t *winner = ((const qkv_reduction *)node->state)->winner;
+    uint64_t hash = 0;
+    for (size_t i = 0; i < node->size; i++) hash = hash * 31 + winner[i];
+    return hash;
+}
+
+const qkv_op FN(qkv_op_max) = {
+    .shape = shape, .forward = forward, .backward = backward, .branches = branches};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_max(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)

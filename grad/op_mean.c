@@ -21,7 +21,8 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_mean) = {qkv_reduce_shape_of_some, forward, backward};
+const qkv_op FN(qkv_op_mean) = {
+    .shape = qkv_reduce_shape_of_some, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_mean(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)

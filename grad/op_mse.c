@@ -41,7 +41,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_mse) = {shape, forward, backward};
+const qkv_op FN(qkv_op_mse) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_mse(qkv_tape *tape, qkv_var y, qkv_var target)

@@ -23,7 +23,16 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return unary_backward(tape, node, slope);
 }
 
-const qkv_op FN(qkv_op_relu) = {qkv_shape_same, forward, backward};
+static uint64_t branches(const qkv_tape *tape, const qkv_node *node)
+{
+    const real *x = qkv_input(tape, node, 0)->value;
+    uint64_t hash = 0;
+    for (size_t i = 0; i < node->size; i++) hash = hash * 31 + (x[i] > 0);
+    return hash;
+}
+
+const qkv_op FN(qkv_op_relu) = {
+    .shape = qkv_shape_same, .forward = forward, .backward = backward, .branches = branches};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_relu(qkv_tape *tape, qkv_var x)

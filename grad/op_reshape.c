@@ -49,7 +49,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_reshape) = {shape, NULL, backward};
+const qkv_op FN(qkv_op_reshape) = {.shape = shape, .forward = NULL, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_reshape(qkv_tape *tape, qkv_var x, qkv_shape shape)

@@ -35,7 +35,8 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_slice) = {shape, FN(qkv_rows_forward), FN(qkv_rows_backward)};
+const qkv_op FN(qkv_op_slice) = {
+    .shape = shape, .forward = FN(qkv_rows_forward), .backward = FN(qkv_rows_backward)};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_slice(qkv_tape *tape, qkv_var x, int axis, ptrdiff_t start, ptrdiff_t stop,

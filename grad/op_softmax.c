@@ -34,7 +34,8 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_softmax) = {FN(qkv_softmax_shape), forward, backward};
+const qkv_op FN(qkv_op_softmax) = {
+    .shape = FN(qkv_softmax_shape), .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_softmax(qkv_tape *tape, qkv_var x, int axis)

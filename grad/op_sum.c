@@ -14,7 +14,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_sum) = {qkv_reduce_shape, forward, backward};
+const qkv_op FN(qkv_op_sum) = {.shape = qkv_reduce_shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_sum(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)

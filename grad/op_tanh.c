@@ -23,7 +23,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return unary_backward(tape, node, slope);
 }
 
-const qkv_op FN(qkv_op_tanh) = {qkv_shape_same, forward, backward};
+const qkv_op FN(qkv_op_tanh) = {.shape = qkv_shape_same, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_tanh(qkv_tape *tape, qkv_var x)

@@ -66,7 +66,7 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
                                  node->gradient, s->gradient));
 }
 
-const qkv_op FN(qkv_op_user) = {shape, forward, backward};
+const qkv_op FN(qkv_op_user) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 qkv_var qkv_apply(qkv_tape *tape, const qkv_user_op *op, const qkv_var *xs, int n, qkv_shape shape)
@@ -119,7 +119,7 @@ static qkv_var apply(qkv_tape *tape, const qkv_var *x)
 }
 
 const qkv_op_case qkv_cases_user[] = {
-    {.n_input = 2, .input = {{1, {6}}, {1, {6}}}, .apply = apply},
+    {.n_input = 2, .input = {{1, {6}}, {1, {6}}}, .rounding = -1, .apply = apply}, /* of doubles */
     {0},
 };
 #endif

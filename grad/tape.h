@@ -73,6 +73,8 @@ typedef struct qkv_op_case {
     double lower, upper;
     bool gradient_is_zero; /* by design */
     unsigned constant;     /* bit i: input i has no gradient */
+    double
+        rounding; /* of a float gradient, in epsilons of the largest element; 0: 64; -1: not in float */
 } qkv_op_case;
 
 /* All functions see the finished inputs. Errors go through qkv_node_fail. */
@@ -82,6 +84,8 @@ typedef struct qkv_op {
     qkv_status (*shape)(qkv_tape *tape, qkv_node *node, const void *arguments);
     qkv_status (*forward)(qkv_tape *tape, qkv_node *node);  /* fills value; NULL: shape did */
     qkv_status (*backward)(qkv_tape *tape, qkv_node *node); /* input gradients +=; NULL: none */
+    /* What forward decided: another number if other inputs won, say. NULL: it is smooth. */
+    uint64_t (*branches)(const qkv_tape *tape, const qkv_node *node);
 } qkv_op;
 
 typedef struct qkv_registered {

@@ -8,7 +8,7 @@
  *     D_k = (f(x + h_k) - f(x - h_k)) / (x+ - x-)   with x+ and x- as they were stored
  *     R_1 = (4 D_1 - D_0) / 3,  R_2 = (4 D_2 - D_1) / 3
  *     R   = (16 R_2 - R_1) / 15
- *     E   = |R - R_2| + 8 max(noise, eps max |f| / 8) / h_2
+ *     E   = |R - R_2| + 8 max(noise, eps max |f| / 8) / h_2 + 4 eps max |f| / scale
  *
  * where noise is the standard deviation of f's rounding errors, measured around x about a cubic
  * (as More & Wild 2011 do by differences): a large constant in f costs what it really costs.
@@ -106,10 +106,14 @@ typedef struct qkv_check_report {
     double taylor_rate;
 
     /* With directions: with confidence 1 - delta, the error of each input's gradient is at most
-     * certificate times its norm. The input with the largest share counts; infinite if one
-     * failed. */
+     * certificate times its norm (times the largest norm, if its own is 0). The largest of all
+     * inputs; infinite if one failed. */
     double certificate;
-    bool weak;         /* f was float */
+    bool weak; /* f was float */
+
+    /* qkv_gradcheck_op: the gradient in float is off the one in double by at most float_error float
+     * epsilons times the largest element of the gradient; it may be by float_bound. */
+    double float_error, float_bound;
     char message[400]; /* one sentence; also qkv_last_error() on failure */
 } qkv_check_report;
 
@@ -157,11 +161,14 @@ QKV_API qkv_status qkv_gradcheck_adjoint(const qkv_check_map *map, double epsilo
 QKV_API int qkv_op_count(void);
 QKV_API const char *qkv_op_name(int op);
 
-/* Runs every case of one operation in f64: random values in its domain from seed, a signed random
+/* Runs every case of one operation: random values in its domain from seed, a signed random
  * cotangent, every input, each with other uses recorded before and after the operation, so that a
- * backward that overwrites a gradient instead of adding to it is wrong. report, of the worst
- * element over the cases, is overwritten; it may be NULL. Stops at the first case that fails.
- * Errors as above; an unknown op is QKV_E_ARG. */
+ * backward that overwrites a gradient instead of adding to it is wrong. In double, every element
+ * and 8 directions are checked, backward has to give the same bits again, and exactly 0 for a
+ * cotangent of 0. Floats are never differenced: their gradient is compared with the one in double.
+ * report, of the worst element over the cases, is overwritten, with the largest certificate and
+ * float error; it may be NULL. Stops at the first case that fails. Errors as above; an unknown op
+ * is QKV_E_ARG. */
 QKV_API qkv_status qkv_gradcheck_op(int op, uint64_t seed, qkv_check_report *report);
 
 #ifdef __cplusplus

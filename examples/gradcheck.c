@@ -1,0 +1,196 @@
+/* gradcheck - the proof of every gradient in the registry, with its figures. */
+#include <getopt.h>
+#include <math.h>
+#include <stdbool.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "gradcheck.h"
+#include "src/file.h"
+
+enum { OP, SEED, JSON, SELF_TEST, SEEDS, CORRUPT, REPLAY, REPLAY_TO };
+
+static const command gradcheck = {
+    "",
+    "Checks the gradient of every operation of the tape against differences of its value: each "
+    "element, whole gradients along random directions, and float against double. Exits with 1 if "
+    "one is wrong.",
+    (const command_option[]){
+        [OP] = {"op", "NAME", "Only this operation."},
+        [SEED] = {"seed", "N", "Of the inputs and directions (default: 1)."},
+        [JSON] = {"json", "FILE", "Write the figures here, too."},
+        [SELF_TEST] = {"self-test", NULL,
+                       "Test the check instead: corrupt true gradients in many ways. All must be "
+                       "caught, and no true one be refused."},
+        [SEEDS] = {"seeds", "N", "Of the self-test (default: 4)."},
+        [CORRUPT] = {"corrupt", "NAME",
+                     "Corrupt the gradients first, to see a failure; 'list' lists the ways."},
+        [REPLAY] = {"replay", "FILE", "Run a failure again."},
+        [REPLAY_TO] = {"replay-to", "DIR",
+                       "Where to write NAME.replay of an operation that fails (default: .)."},
+        {NULL, NULL, NULL}}};
+
+typedef struct settings {
+    const char *op, *json, *replay, *replay_to;
+    uint64_t seed;
+    long seeds;
+    bool self_test;
+    int corruption; /* -1: none */
+} settings;
+
+static int find_corruption(const char *name)
+{
+    for (int i = 0; i < corruption_count(); i++)
+        if (!strcmp(name, corruption_name(i))) return i;
+    for (int i = 0; i < corruption_count() && !strcmp(name, "list"); i++)
+        say("%s", corruption_name(i));
+    if (!strcmp(name, "list")) exit(finish());
+    usage_error("--corrupt: '%s' is none of what --corrupt list lists", name);
+}
+
+static settings read_settings(int argc, char **argv)
+{
+    settings s = {.seed = 1, .seeds = 4, .corruption = -1, .replay_to = "."};
+    for (int option; (option = command_next(&gradcheck, argc, argv)) >= 0;) switch (option) {
+        case OP:
+            s.op = optarg;
+            break;
+        case SEED:
+            s.seed = (uint64_t)integer_argument("seed", optarg, 0, 1L << 62);
+            break;
+        case JSON:
+            s.json = text_argument("json", optarg);
+            break;
+        case SELF_TEST:
+            s.self_test = true;
+            break;
+        case SEEDS:
+            s.seeds = integer_argument("seeds", optarg, 1, 1000000);
+            break;
+        case CORRUPT:
+            s.corruption = find_corruption(optarg);
+            break;
+        case REPLAY:
+            s.replay = text_argument("replay", optarg);
+            break;
+        default:
+            s.replay_to = text_argument("replay-to", optarg);
+        }
+    if (optind < argc) usage_error("'%s' is not expected", argv[optind]);
+    for (int op = 0; s.op && op <= qkv_op_count(); op++) {
+        if (op == qkv_op_count()) usage_error("--op: there is no operation '%s'", s.op);
+        if (!strcmp(s.op, qkv_op_name(op))) break;
+    }
+    return s;
+}
+
+static double seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+typedef struct line {
+    int op;
+    qkv_check_report report;
+    double seconds;
+} line;
+
+static void apply(void *context, const qkv_trial *trial)
+{
+    const settings *s = context;
+    corrupt(trial, s->corruption, s->seed);
+}
+
+/* The operation case by case; the file of the first that fails. */
+static bool check_cases(const settings *s, line *l)
+{
+    const qkv_corruption corruption = {apply, (void *)s};
+    for (const qkv_op_case *test = qkv_registry[l->op].cases; test->n_input; test++) {
+        qkv_trial trial;
+        check(qkv_trial_begin(&trial, test, s->seed, 1));
+        bool wrong = qkv_gradcheck_trial(&trial, s->corruption < 0 ? NULL : &corruption,
+                                         &l->report) != QKV_OK;
+        if (wrong) {
+            char *name = print_text("%s.replay", qkv_op_name(l->op));
+            char *path = join_path(s->replay_to, name);
+            save_replay(path, l->op, test, &trial, &l->report);
+            say("%s: %s\nwrote %s", qkv_case_name(l->op, test), l->report.message, path);
+            free(path);
+            free(name);
+        }
+        qkv_trial_end(&trial);
+        if (wrong) return false;
+    }
+    return true;
+}
+
+static void print_line(const line *l)
+{
+    const qkv_check_report *r = &l->report;
+    printf("%-14s %8zu %10.1e %10.1e %12.1e %9.2f %9.1f\n", qkv_op_name(l->op), r->checked,
+           r->error, r->bound, r->certificate, r->float_error, l->seconds * 1e3);
+}
+
+static void write_json(const char *path, const settings *s, const line *lines, int n)
+{
+    qkv_output out;
+    check(qkv_output_open(&out, path, "gradcheck"));
+    fprintf(out.stream, "{\"seed\": %llu, \"operations\": [", (unsigned long long)s->seed);
+    for (int i = 0; i < n; i++) {
+        const qkv_check_report *r = &lines[i].report;
+        fprintf(out.stream,
+                "%s\n  {\"op\": \"%s\", \"passed\": %s, \"checked\": %zu, \"failed\": %zu, "
+                "\"inconclusive\": %zu, \"error\": %.9g, \"bound\": %.9g, \"certificate\": %.9g, "
+                "\"float_error\": %.9g, \"float_bound\": %.9g, \"seconds\": %.6f}",
+                i ? "," : "", qkv_op_name(lines[i].op), r->passed ? "true" : "false", r->checked,
+                r->failed, r->inconclusive, r->error, r->bound,
+                isfinite(r->certificate) ? r->certificate : -1, r->float_error, r->float_bound,
+                lines[i].seconds);
+    }
+    fprintf(out.stream, "\n]}\n");
+    check(qkv_output_commit(&out, "gradcheck"));
+    say("wrote %s", path);
+}
+
+static bool check_all(const settings *s)
+{
+    line *lines = allocate((size_t)qkv_op_count(), sizeof *lines);
+    int n = 0, wrong = 0;
+    size_t elements = 0;
+    double begin = seconds();
+    printf("%-14s %8s %10s %10s %12s %9s %9s\n", "operation", "elements", "worst", "bound",
+           "certificate", "float eps", "ms");
+    for (int op = 0; op < qkv_op_count(); op++) {
+        if (s->op && strcmp(s->op, qkv_op_name(op))) continue;
+        line *l = &lines[n++];
+        *l = (line){.op = op};
+        double start = seconds();
+        bool right = s->corruption >= 0 || qkv_gradcheck_op(op, s->seed, &l->report) == QKV_OK;
+        if (!right) say("%s", qkv_last_error());
+        if (!right || s->corruption >= 0) right &= check_cases(s, l);
+        l->seconds = seconds() - start;
+        l->report.passed = right;
+        wrong += !right;
+        elements += l->report.checked;
+        if (right) print_line(l);
+    }
+    say("%d operations, %zu elements: %d wrong; %.2f s", n, elements, wrong, seconds() - begin);
+    if (s->json) write_json(s->json, s, lines, n);
+    free(lines);
+    return !wrong;
+}
+
+int main(int argc, char **argv)
+{
+    clean_up_on_signals();
+    settings s = read_settings(argc, argv);
+    bool right = s.replay      ? replay(s.replay)
+                 : s.self_test ? self_test(s.seed, s.seeds)
+                               : check_all(&s);
+    int status = finish();
+    return right ? status : EXIT_FAILED;
+}
