@@ -24,7 +24,7 @@ static const command gradcheck = {
         [SELF_TEST] = {"self-test", NULL,
                        "Test the check instead: corrupt true gradients in many ways. All must be "
                        "caught, and no true one be refused."},
-        [SEEDS] = {"seeds", "N", "Of the self-test (default: 4)."},
+        [SEEDS] = {"seeds", "N", "Of the self-test (default: 3)."},
         [CORRUPT] = {"corrupt", "NAME",
                      "Corrupt the gradients first, to see a failure; 'list' lists the ways."},
         [REPLAY] = {"replay", "FILE", "Run a failure again."},
@@ -52,7 +52,7 @@ static int find_corruption(const char *name)
 
 static settings read_settings(int argc, char **argv)
 {
-    settings s = {.seed = 1, .seeds = 4, .corruption = -1, .replay_to = "."};
+    settings s = {.seed = 1, .seeds = 3, .corruption = -1, .replay_to = "."};
     for (int option; (option = command_next(&gradcheck, argc, argv)) >= 0;) switch (option) {
         case OP:
             s.op = optarg;
