@@ -506,7 +506,7 @@ static void one_share_of_the_workspace_is_enough(void **state)
         qkv_ragged_workspace(&x->a, x->starts_q, x->starts_k, QKV_FORWARD, REAL_DTYPE, &alone));
     assert_ok(qkv_set_num_threads(3));
     assert_ok(qkv_ragged_workspace(&x->a, x->starts_q, x->starts_k, QKV_FORWARD, REAL_DTYPE, &all));
-    assert_true(all > 2 * alone);
+    assert_true(all > 2 * alone || qkv_get_num_threads() == 1); /* without OpenMP */
     void *workspace = new_workspace(all);
     assert_ok(
         FN(qkv_ragged_forward)(&x->a, x->starts_q, x->starts_k, &y.in, &y.out, workspace, alone));
