@@ -59,6 +59,7 @@ static void visit(qkv_tape *tape, qkv_node *node)
     }
     const qkv_op *op = qkv_op_of(tape, node);
     if (op->backward) op->backward(tape, node);
+    if (tape->debug && !tape->status) qkv_debug_swept(tape, node);
 }
 
 static qkv_status sweep(qkv_tape *tape, const qkv_node *seed)
@@ -106,6 +107,7 @@ qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y, const qkv_backward_optio
     if (root && options->seed.generation)
         seed = qkv_node_of(tape, options->seed, "qkv_backward: seed");
     if (tape->status || check_root(tape, root, seed)) return tape->status;
+    if (tape->debug && qkv_debug_unchanged(tape, y.node + 1)) return tape->status;
     forget_gradients(tape);
     tape->n_swept = y.node + 1;
     tape->kept = options->keep;

@@ -237,11 +237,13 @@ static qkv_status compute(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (status) return status;
     if (!node->value) node->value = qkv_node_take(tape, node, node->size, qkv_element(tape));
     if (!node->value) return QKV_E_NOMEM;
-    if (!op->forward) return QKV_OK;
-    tape->busy = true;
-    status = op->forward(tape, node);
-    tape->busy = false;
-    return status ? status : tape->status;
+    if (op->forward) {
+        tape->busy = true;
+        status = op->forward(tape, node);
+        tape->busy = false;
+    }
+    if (status || tape->status) return status ? status : tape->status;
+    return tape->debug ? qkv_debug_recorded(tape, node) : QKV_OK;
 }
 
 /* The inputs' nodes into the node; a bad handle is one beyond the tape, printed as ?. */

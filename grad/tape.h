@@ -34,6 +34,7 @@ typedef struct qkv_node {
     } input;              /* nodes, all before this one; read with qkv_input_index */
     const ptrdiff_t *dim; /* often another node's: shapes never change */
     size_t size;
+    uint64_t checksum; /* debugging: of the value; 0: none was taken */
     uint16_t op, n_input;
     uint8_t rank;
     bool needs_gradient;
@@ -53,6 +54,7 @@ struct qkv_tape {
     bool kept;     /* the last backward, all its gradients */
     bool busy;     /* an operation runs: a user's must not record on its own tape */
     bool sweeping; /* it runs backward */
+    bool debug;    /* qkv_tape_debug */
     qkv_dtype dtype;
     qkv_status status;
     char message[QKV_MESSAGE_BYTES];
@@ -150,6 +152,14 @@ qkv_status qkv_tape_fail(qkv_tape *tape, qkv_status status, const char *format, 
 /* "%7 = matmul(%3,%5)" and "[2,4]" into a buffer, cut to its size. */
 void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, size_t bytes);
 void qkv_shape_describe(int rank, const ptrdiff_t *dim, char *text, size_t bytes);
+
+/* ---- debug.c ---- */
+/* The node has been computed: its checksum is taken, and a NaN of its own is an error. */
+qkv_status qkv_debug_recorded(qkv_tape *tape, qkv_node *node);
+/* The checksums of the first n_nodes still hold. */
+qkv_status qkv_debug_unchanged(qkv_tape *tape, uint32_t n_nodes);
+/* The node's backward has run: a NaN of its own is an error. */
+qkv_status qkv_debug_swept(qkv_tape *tape, const qkv_node *node);
 
 /* The name that a user's operation was given. */
 const char *qkv_user_name(const qkv_node *node);

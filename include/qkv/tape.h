@@ -71,6 +71,17 @@ QKV_API void qkv_tape_reset(qkv_tape *tape);
 QKV_API qkv_status qkv_tape_status(const qkv_tape *tape);
 QKV_API const char *qkv_tape_error(const qkv_tape *tape);
 
+/* For debugging: costs a pass or two over every value, gradient and node; off at first, kept over
+ * resets. Then it is a sticky error, which names the node,
+ *
+ *     QKV_E_STATE     if at a backward the value of a leaf or of any other node is not what it was
+ *                     when recorded: somebody wrote to the array behind a pointer
+ *     QKV_E_DOMAIN    if an operation gives a NaN though its inputs have none, or, backward, though
+ *                     the gradient of its value has none; a leaf, if it has one
+ *
+ * Nodes recorded while it was off are not compared. NULL is fine. */
+QKV_API void qkv_tape_debug(qkv_tape *tape, bool on);
+
 /* The tape's dtype, the nodes recorded since the last reset, and the bytes of memory it holds, used
  * or not. Of a NULL tape: QKV_F32, 0 and 0. */
 QKV_API qkv_dtype qkv_tape_dtype(const qkv_tape *tape);
