@@ -36,10 +36,11 @@ static qkv_status check_root(qkv_tape *tape, const qkv_node *root, const qkv_nod
     return qkv_node_fail(tape, root, QKV_E_SHAPE, "the seed is %s, expected %s", found, expected);
 }
 
-static void plant(const qkv_tape *tape, qkv_node *root, const qkv_node *seed)
+static void plant(const qkv_tape *tape, qkv_node *root, const void *seed)
 {
+    if (root->size == 0) return;
     if (seed)
-        memcpy(root->gradient, seed->value, root->size * qkv_element(tape));
+        memcpy(root->gradient, seed, root->size * qkv_element(tape));
     else if (tape->dtype == QKV_F32)
         *(float *)root->gradient = 1;
     else
@@ -62,7 +63,8 @@ static void visit(qkv_tape *tape, qkv_node *node)
     if (tape->debug && !tape->status) qkv_debug_swept(tape, node);
 }
 
-static qkv_status sweep(qkv_tape *tape, const qkv_node *seed)
+/* seed: packed, or NULL for 1. */
+static qkv_status sweep(qkv_tape *tape, const void *seed)
 {
     qkv_node *root = &tape->nodes[tape->n_swept - 1];
     if (take_gradient(tape, root)) return QKV_E_NOMEM;
@@ -112,9 +114,20 @@ qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y, const qkv_backward_optio
     tape->n_swept = y.node + 1;
     tape->kept = options->keep;
     tape->busy = tape->sweeping = true;
-    qkv_status status = sweep(tape, seed);
+    qkv_status status = sweep(tape, seed ? seed->value : NULL);
     tape->busy = tape->sweeping = false;
     if (!status) deliver(tape, options->keep);
+    return status;
+}
+
+qkv_status qkv_sweep_segment(qkv_tape *tape, qkv_var y, const void *cotangent, uint32_t n)
+{
+    forget_gradients(tape);
+    tape->n_swept = y.node + 1;
+    for (uint32_t i = 0; i < n; i++) tape->nodes[i].gradient = tape->nodes[i].state;
+    tape->busy = tape->sweeping = true;
+    qkv_status status = sweep(tape, cotangent);
+    tape->busy = tape->sweeping = false;
     return status;
 }
 

@@ -41,6 +41,7 @@ void qkv_tape_free(qkv_tape *tape)
     if (!tape) return;
     qkv_arena_free(&tape->values);
     qkv_arena_free(&tape->sweep);
+    qkv_tape_free(tape->inner);
     free(tape->workspace);
     free(tape->nodes);
     free(tape);
@@ -81,8 +82,8 @@ size_t qkv_tape_nodes(const qkv_tape *tape)
 size_t qkv_tape_bytes(const qkv_tape *tape)
 {
     if (!tape) return 0;
-    return tape->values.bytes + tape->sweep.bytes + tape->workspace_bytes +
-           tape->capacity * sizeof(qkv_node) + sizeof *tape;
+    return qkv_tape_bytes(tape->inner) + tape->values.bytes + tape->sweep.bytes +
+           tape->workspace_bytes + tape->capacity * sizeof(qkv_node) + sizeof *tape;
 }
 
 void qkv_no_grad_begin(qkv_tape *tape)

@@ -50,6 +50,7 @@ struct qkv_tape {
     uint32_t n_nodes, capacity;
     uint32_t generation; /* never 0, so that {0} is no node's handle */
     uint32_t n_swept;    /* nodes from here on have no gradient */
+    qkv_tape *inner;     /* for segments (qkv_checkpoint); NULL before the first */
     int no_grad;
     bool kept;     /* the last backward, all its gradients */
     bool busy;     /* an operation runs: a user's must not record on its own tape */
@@ -152,6 +153,11 @@ qkv_status qkv_tape_fail(qkv_tape *tape, qkv_status status, const char *format, 
 /* "%7 = matmul(%3,%5)" and "[2,4]" into a buffer, cut to its size. */
 void qkv_node_describe(const qkv_tape *tape, const qkv_node *node, char *text, size_t bytes);
 void qkv_shape_describe(int rank, const ptrdiff_t *dim, char *text, size_t bytes);
+
+/* ---- backward.c ---- */
+/* The sweep from y with a packed cotangent, for a tape whose first n nodes are leaves that share
+ * their callers' gradients: terms are added there at once. */
+qkv_status qkv_sweep_segment(qkv_tape *tape, qkv_var y, const void *cotangent, uint32_t n);
 
 /* ---- debug.c ---- */
 /* The node has been computed: its checksum is taken, and a NaN of its own is an error. */

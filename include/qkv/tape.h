@@ -304,6 +304,21 @@ typedef struct qkv_multi_head_vars {
 QKV_API qkv_var qkv_multi_head_attention(qkv_tape *tape, const qkv_attention *a,
                                          const qkv_multi_head_vars *in);
 
+/* ---- Less memory ----------------------------------------------------------------------------- */
+
+/* A part of a computation: records on tape what makes its result of xs[0..n), and returns that. It
+ * must record the same each time. */
+typedef qkv_var (*qkv_segment)(qkv_tape *tape, void *context, const qkv_var *xs, int n);
+
+/* f of xs as one node that keeps only the result: what f records is forgotten, and recorded once
+ * more by each backward (checkpointing: Griewank & Walther 2000). Values and gradients have the
+ * bits of f(tape, context, xs, n) itself, for the time of one more forward pass. f gets a tape of
+ * its own, where xs are leaves, and may use qkv_checkpoint in turn; what needs a gradient must come
+ * through xs. context must live until the reset. QKV_E_ARG if f or xs is NULL, n is not in 0 ..
+ * 65535 or f records a leaf with a gradient; and whatever f's operations leave. */
+QKV_API qkv_var qkv_checkpoint(qkv_tape *tape, qkv_segment f, void *context, const qkv_var *xs,
+                               int n);
+
 /* ---- Your own operation ---------------------------------------------------------------------- */
 
 /* A packed array of the tape's dtype. */
