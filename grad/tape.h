@@ -76,8 +76,8 @@ typedef struct qkv_op_case {
     double lower, upper;
     bool gradient_is_zero; /* by design */
     unsigned constant;     /* bit i: input i has no gradient */
-    double
-        rounding; /* of a float gradient, in epsilons of the largest element; 0: 64; -1: not in float */
+    /* Of a float gradient, in epsilons of the largest element; 0: 64; -1: not in float. */
+    double rounding;
 } qkv_op_case;
 
 /* All functions see the finished inputs. Errors go through qkv_node_fail. */
