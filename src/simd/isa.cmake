@@ -1,6 +1,7 @@
 # The instruction sets that the tile kernels are built for, as in isa.h: for each, the bytes of a
-# vector and what the compiler must be told.
-if(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
+# vector and what the compiler must be told. QKV_ISAS given: these only.
+if(DEFINED QKV_ISAS)
+elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     set(QKV_ISAS baseline avx2 avx512)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")
     set(QKV_ISAS neon)
