@@ -50,7 +50,7 @@ extern "C" {
 /* One array the function depends on, with the gradient that is on trial. */
 typedef struct qkv_check_input {
     const char *name;       /* for the report; NULL: "x0", "x1", .. by position */
-    double *x;              /* n numbers; perturbed in place one at a time, restored to the bit */
+    double *x;              /* n numbers; perturbed in place, restored to the bit */
     const double *gradient; /* n numbers: the claimed d f / d x */
     size_t n;
     double lower, upper; /* the open domain of x that steps must not leave; both 0: all numbers */
@@ -132,6 +132,7 @@ QKV_API qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_
                                  size_t n_inputs, const qkv_check_options *options,
                                  qkv_check_report *report);
 
+/* The same of a function of floats, which may compute its value in double. */
 QKV_API qkv_status qkv_gradcheck_f32(qkv_check_function f, void *context,
                                      const qkv_check_input_f32 *inputs, size_t n_inputs,
                                      const qkv_check_options *options, qkv_check_report *report);
@@ -152,7 +153,10 @@ typedef struct qkv_check_map {
  * which is what both sums round by. epsilon: of what jvp and vjp compute in; 0: DBL_EPSILON. No
  * differences are taken: it says that the two agree, to rounding, not that either is the
  * derivative. report: error and bound of the worst pair; vacuous if all products are 0. Errors as
- * qkv_gradcheck. */
+ * qkv_gradcheck.
+ *
+ * Second order needs nothing more: v'gradient is a function whose gradient is the Hessian-vector
+ * product Hv, for qkv_gradcheck, and H its own adjoint. */
 QKV_API qkv_status qkv_gradcheck_adjoint(const qkv_check_map *map, double epsilon, int pairs,
                                          uint64_t seed, qkv_check_report *report);
 
