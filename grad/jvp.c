@@ -188,11 +188,10 @@ bool IN(qkv_second_tile)(FN(qkv_second) *x, ptrdiff_t k0)
     return true;
 }
 
-/* o_u += the rows pooled by p. */
-static void pool(FN(qkv_second) *x, FN(qkv_rows) rows, const real *p)
+void IN(qkv_second_pool)(const FN(qkv_second) *x, FN(qkv_rows) rows, ptrdiff_t d, const real *p,
+                         real *to)
 {
     const FN(qkv_block) *t = &x->t;
-    ptrdiff_t d = t->in->a.d_v;
     const FN(qkv_pooling) y = {.t = t,
                                .v = rows,
                                .d = d,
@@ -200,7 +199,7 @@ static void pool(FN(qkv_second) *x, FN(qkv_rows) rows, const real *p)
                                .vectors = t->vectors,
                                .w = p,
                                .rescale = x->ones,
-                               .o = x->o_u,
+                               .o = to,
                                .by_pairs = t->coverage == QKV_SEES_SOME &&
                                            !IN(qkv_rows_finite)(&rows, t->n_k, d)};
     IN(qkv_pool_tile)(&y, NULL);
@@ -223,6 +222,7 @@ void IN(qkv_second_rows)(FN(qkv_second) *x)
 {
     FN(qkv_block) *t = &x->t;
     const FN(qkv_view) *o = &x->to->o;
+    ptrdiff_t d_v = t->in->a.d_v;
     IN(qkv_span) span = IN(qkv_mask_span)(t);
     for (ptrdiff_t k0 = span.first / QKV_BACK_KEYS * QKV_BACK_KEYS; k0 < span.end;
          k0 += QKV_BACK_KEYS) {
@@ -235,15 +235,16 @@ void IN(qkv_second_rows)(FN(qkv_second) *x)
             IN(qkv_times_keep)(t, x->keep, x->p);
             IN(qkv_times_keep)(t, x->keep, t->w);
         }
-        pool(x, t->v, x->p);
-        if (x->u->v.data) pool(x, (FN(qkv_rows)){.data = x->v_u, .stride = t->in->a.d_v}, t->w);
+        IN(qkv_second_pool)(x, t->v, d_v, x->p, x->o_u);
+        const FN(qkv_rows) v_u = {.data = x->v_u, .stride = d_v};
+        if (x->u->v.data) IN(qkv_second_pool)(x, v_u, d_v, t->w, x->o_u);
     }
     for (int i = 0; i < t->n_q; i++) {
         real weight = IN(qkv_sink_weight)(t, i);
         if (weight != 0) x->lse_u[i] += weight * sink_tangent(x);
         if (x->lse_u[i] == 0) continue;
         const real *row = FN(qkv_at)(o, t->batch, t->head, t->q0 + i);
-        for (ptrdiff_t c = 0; c < t->in->a.d_v; c++)
+        for (ptrdiff_t c = 0; c < d_v; c++)
             x->o_u[c * QKV_LANES + i] -= x->lse_u[i] * row[c * o->stride[3]];
     }
 }

@@ -47,6 +47,9 @@ void IN(qkv_second_begin)(FN(qkv_second) *x, ptrdiff_t batch, ptrdiff_t head, pt
 bool IN(qkv_second_tile)(FN(qkv_second) *x, ptrdiff_t k0);
 /* The pass over all keys: o_u and lse_u. */
 void IN(qkv_second_rows)(FN(qkv_second) *x);
+/* to (d x QKV_LANES) += rows pooled by p. */
+void IN(qkv_second_pool)(const FN(qkv_second) *x, FN(qkv_rows) rows, ptrdiff_t d, const real *p,
+                         real *to);
 /* The sink's weight in the row of a lane; 0 without. */
 real IN(qkv_sink_weight)(const FN(qkv_block) *t, int i);
 /* o' and lse' of the block, overwritten or added. */

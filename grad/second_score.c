@@ -111,24 +111,6 @@ void IN(qkv_second_score)(FN(qkv_second) *x)
 
 /* ---- Back ---- */
 
-/* to += rows pooled by p. */
-static void pool(const FN(qkv_second) *x, FN(qkv_rows) rows, const real *p, real *to)
-{
-    const FN(qkv_block) *t = &x->t;
-    ptrdiff_t d = t->in->a.d_k;
-    const FN(qkv_pooling) y = {.t = t,
-                               .v = rows,
-                               .d = d,
-                               .n_k = t->n_k,
-                               .vectors = t->vectors,
-                               .w = p,
-                               .rescale = x->ones,
-                               .o = to,
-                               .by_pairs = t->coverage == QKV_SEES_SOME &&
-                                           !IN(qkv_rows_finite)(&rows, t->n_k, d)};
-    IN(qkv_pool_tile)(&y, NULL);
-}
-
 void IN(qkv_second_outer)(const FN(qkv_second) *x, const real *p, const real *rows,
                           const real *lanes, ptrdiff_t d, real *dx)
 {
@@ -163,12 +145,13 @@ static void chain_dots(FN(qkv_second) *x)
 {
     FN(qkv_block) *t = &x->t;
     ptrdiff_t d = t->in->a.d_k, ld = IN(qkv_padded)(d);
-    pool(x, t->k, x->g, x->dq);
-    pool(x, (FN(qkv_rows)){.data = x->k_u, .stride = d}, x->h, x->dq);
+    const FN(qkv_rows) k_u = {.data = x->k_u, .stride = d};
+    IN(qkv_second_pool)(x, t->k, d, x->g, x->dq);
+    IN(qkv_second_pool)(x, k_u, d, x->h, x->dq);
     IN(qkv_second_outer)(x, x->g, x->q_rows, x->q, d, x->dk);
     IN(qkv_second_outer)(x, x->h, x->q_u_rows, x->q_u, d, x->dk);
     if (!x->unit) return;
-    pool(x, t->k, x->h, x->dq_u);
+    IN(qkv_second_pool)(x, t->k, d, x->h, x->dq_u);
     IN(qkv_second_outer)(x, x->h, x->q_rows, x->q, d, x->dk_u);
     for (int j = 0; j < t->n_k; j++) {
         bool seen = false;
