@@ -192,11 +192,13 @@ void qkv_line_begin(const qkv_differences *d, qkv_line *line)
     size_t first = line->is_direction ? 0 : line->index;
     size_t end = line->is_direction ? in.n : line->index + 1;
     double step = INFINITY, largest = 0;
-    for (size_t i = first; i < end; i++) {
+    for (size_t i = first; i < end;
+         i++) { /* by if: gcc 12 for AArch64 breaks down over fmin here */
         double x = qkv_input_at(d, in.x, i);
         double scale = fmin(in.scale > 0 ? in.scale : fmax(1, fabs(x)), qkv_room(&in, x));
-        largest = fmax(largest, scale);
-        step = fmin(step, scale / (line->is_direction ? fabs(d->u[i]) : 1));
+        double own = scale / (line->is_direction ? fabs(d->u[i]) : 1);
+        if (scale > largest) largest = scale;
+        if (own < step) step = own;
     }
     line->scale = fmin(step, largest);
     line->step = pow(d->epsilon, 1.0 / 7) * line->scale;
