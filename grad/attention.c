@@ -257,6 +257,12 @@ static void stages(FN(qkv_grad_block) *g)
         g->ds[x] = g->ds[x] == 0 ? 0 : g->ds[x] * g->slope[x]; /* hidden: 0, the slope NaN maybe */
 }
 
+/* Then walks take turns at dbias; else it is written while db is in the cache (5 %). */
+static bool queries_share_bias(const FN(qkv_grad_block) *g)
+{
+    return g->to->bias.stride[2] == 0;
+}
+
 /* One block against one tile of keys: all but dk and dv. */
 static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
 {
@@ -274,12 +280,13 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
     }
     g->db = fused && a->softcap == 0 ? g->ds : g->dw;
     if (!scores_move(a)) return;
+    if (g->to->bias.data && !queries_share_bias(g)) IN(qkv_mask_backward)(g);
     IN(qkv_score_backward)(g);
     if (g->to->slopes.data) IN(qkv_slopes_backward)(g);
     if (g->to->relative.data) IN(qkv_relative_backward)(t, g->db, g->table);
 }
 
-/* dk, dv and dbias of the tile, in turn. A block that sees fewer of its keys than others of the
+/* dk, dv and shared dbias of the tile, in turn. A block that sees fewer of its keys than others of the
  * walk has weight 0 for the rest. */
 static void add_keys(walk *w)
 {
@@ -294,7 +301,7 @@ static void add_keys(walk *w)
         int at = g->t.n_k * QKV_LANES;
         memset(g->t.w + at, 0, sizeof(real) * (size_t)(n_k * QKV_LANES - at));
         memset(g->ds + at, 0, sizeof(real) * (size_t)(n_k * QKV_LANES - at));
-        if (scores_move(a)) IN(qkv_mask_backward)(g);
+        if (g->to->bias.data && scores_move(a) && queries_share_bias(g)) IN(qkv_mask_backward)(g);
     }
     const FN(qkv_gradients) *to = w->g[0].to;
     const FN(qkv_block) *t = &w->g[last].t;

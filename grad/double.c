@@ -84,8 +84,8 @@ static void by_exponents(FN(qkv_second) *x)
     const qkv_attention *a = &t->in->a;
     const FN(qkv_rows) v_u = {.data = x->v_u, .stride = a->d_v};
     bool drops = a->dropout > 0;
-    IN(qkv_dot_tile)(&t->v, t->n_k, x->d_o, a->d_v, t->vectors, x->g, t->tile_max);
-    IN(qkv_dot_tile)(&v_u, t->n_k, x->d_o, a->d_v, t->vectors, x->h, t->tile_max);
+    IN(qkv_dot_tile)(&t->v, t->n_k, x->d_o, a->d_v, t->vectors, x->g, t->tile_max, NULL);
+    IN(qkv_dot_tile)(&v_u, t->n_k, x->d_o, a->d_v, t->vectors, x->h, t->tile_max, NULL);
     if (drops) IN(qkv_times_keep)(t, x->keep, x->g);
     if (drops) IN(qkv_times_keep)(t, x->keep, x->h);
     for (int i = 0; i < t->vectors * QKV_VEC; i += QKV_VEC) {
@@ -136,9 +136,7 @@ static real to_scores(FN(qkv_second) *x)
             store(x->g + y, choose(none, zero, t->scale * g + x->scale_u * h));
             store(x->h + y, choose(none, zero, t->scale * h));
         }
-    real all = 0;
-    for (int i = 0; i < QKV_VEC; i++) all += sum[i];
-    return all;
+    return sum_of_lanes(sum);
 }
 
 static void add_bias(const FN(qkv_second) *x)

@@ -122,6 +122,8 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
     const uint8_t *seen = t->seen + j * QKV_LANES;
     real *w = t->w + j * QKV_LANES;
     accumulators c;
+    fetch_ahead(&t->next_b, j, m, false);
+    fetch_ahead(&g->d_bias, j, m, true);
     set(c, m, nv, splat(0));
     add_rows(c, t->k.data + j * t->k.stride, t->k.stride, t->q, QKV_LANES, a->d_k, m, nv);
     if (a->softcap > 0) cap(g, c, w, j, m, nv);
@@ -159,9 +161,21 @@ INLINE void strips(FN(qkv_grad_block) *g, const int nv)
     for (; j < n; j++) strip(g, j, 1, nv);
 }
 
+static FN(qkv_ahead) bias_gradient(const FN(qkv_grad_block) *g)
+{
+    const FN(qkv_block) *t = &g->t;
+    const FN(qkv_view) *to = &g->to->bias;
+    if (!to->data || to->stride[3] != 1) return (FN(qkv_ahead)){0};
+    return (FN(qkv_ahead)){.data = FN(qkv_at)(to, t->batch, t->head, t->q0) + t->k0,
+                           .stride = to->stride[2],
+                           .rows = t->n_q,
+                           .columns = t->n_k};
+}
+
 void IN(qkv_softmax_dot_backward)(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
+    g->d_bias = bias_gradient(g);
     for (int i = 0; i < QKV_LANES; i++) {
         bool blind = t->max[i] == (real)-INFINITY; /* all its keys are hidden: count from 0 */
         t->from[i] = blind ? 0 : t->max[i];

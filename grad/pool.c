@@ -7,5 +7,5 @@ void IN(qkv_pool_backward)(FN(qkv_grad_block) *g)
 {
     FN(qkv_block) *t = &g->t;
     IN(qkv_dot_tile)
-    (&t->v, t->n_k, g->d_o, t->in->a.d_v, t->vectors, g->dw, t->tile_max);
+    (&t->v, t->n_k, g->d_o, t->in->a.d_v, t->vectors, g->dw, t->tile_max, NULL);
 }

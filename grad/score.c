@@ -54,18 +54,6 @@ static void distances(const FN(qkv_block) *t, int j, ptrdiff_t c, real *u)
     for (int i = 0; i < QKV_LANES; i++) u[i] = t->seen[j * QKV_LANES + i] ? u[i] : 0;
 }
 
-/* The sum of the first n lanes. */
-static real sum_of_lanes(const real *x, int n)
-{
-    vec sum = splat(0);
-    real total = 0;
-    int i = 0;
-    for (; i + QKV_VEC <= n; i += QKV_VEC) sum += load(x + i);
-    for (; i < n; i++) total += x[i];
-    for (int v = 0; v < QKV_VEC; v++) total += sum[v];
-    return total;
-}
-
 /* ds becomes that of a Gaussian with the same slope. */
 static void cauchy_to_gaussian(FN(qkv_grad_block) *g)
 {
@@ -84,7 +72,7 @@ static void cauchy_to_gaussian(FN(qkv_grad_block) *g)
             store(parts + i, load(ds + i) * log_of(v));
             store(ds + i, load(ds + i) * (2 / v));
         }
-        total += sum_of_lanes(parts, t->n_q);
+        total += sum_of(parts, t->n_q);
     }
     g->partial[0] -= total;
 }
@@ -107,10 +95,10 @@ static real distance_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
             dq[i] -= slope[i];
             squares[i] += slope[i] * u[i];
         }
-        g->dk[j * t->in->a.d_k + c] += sum_of_lanes(slope, t->n_q) * factor;
+        g->dk[j * t->in->a.d_k + c] += sum_of(slope, t->n_q) * factor;
     }
     for (int i = 0; i < QKV_LANES; i++) g->dq[c * QKV_LANES + i] += dq[i] * inverse;
-    return sum_of_lanes(squares, t->n_q);
+    return sum_of(squares, t->n_q);
 }
 
 static void distance(FN(qkv_grad_block) *g)
@@ -145,9 +133,9 @@ static real additive_coordinate(FN(qkv_grad_block) *g, ptrdiff_t c)
             store(dq + i, load(dq + i) + y);
             store(products + i, load(products + i) + choose(ds == 0, zero, ds * r));
         }
-        g->dk[j * t->in->a.d_k + c] += sum_of_lanes(slope, t->n_q) * t->scale;
+        g->dk[j * t->in->a.d_k + c] += sum_of(slope, t->n_q) * t->scale;
     }
-    return sum_of_lanes(products, t->n_q);
+    return sum_of(products, t->n_q);
 }
 
 static void additive(FN(qkv_grad_block) *g)

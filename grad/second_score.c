@@ -12,13 +12,6 @@
 #include "src/simd/log.h"
 #include "src/simd/tanh.h"
 
-static real total(vec x)
-{
-    real sum = 0;
-    for (int i = 0; i < QKV_VEC; i++) sum += x[i];
-    return sum;
-}
-
 /* ---- a and a' ---- */
 
 static void dots(FN(qkv_second) *x)
@@ -26,9 +19,9 @@ static void dots(FN(qkv_second) *x)
     FN(qkv_block) *t = &x->t;
     ptrdiff_t d = t->in->a.d_k;
     const FN(qkv_rows) k_u = {.data = x->k_u, .stride = d};
-    IN(qkv_dot_tile)(&t->k, t->n_k, x->q, d, t->vectors, x->a, t->tile_max);
-    IN(qkv_dot_tile)(&t->k, t->n_k, x->q_u, d, t->vectors, x->a_u, t->tile_max);
-    IN(qkv_dot_tile)(&k_u, t->n_k, x->q, d, t->vectors, x->r, t->tile_max);
+    IN(qkv_dot_tile)(&t->k, t->n_k, x->q, d, t->vectors, x->a, t->tile_max, NULL);
+    IN(qkv_dot_tile)(&t->k, t->n_k, x->q_u, d, t->vectors, x->a_u, t->tile_max, NULL);
+    IN(qkv_dot_tile)(&k_u, t->n_k, x->q, d, t->vectors, x->r, t->tile_max, NULL);
     for (int j = 0; j < t->n_k; j++)
         for (int i = j * QKV_LANES; i < j * QKV_LANES + t->vectors * QKV_VEC; i++)
             x->a_u[i] += x->r[i];
@@ -187,8 +180,8 @@ static void chain_distances(FN(qkv_second) *x)
                 vec dh = (e * (u * (h_u * inverse) - u_u) - f * u) * inverse;
                 real *to = x->dq + c * QKV_LANES + lane;
                 store(to, load(to) + dq);
-                x->dk[j * ld + c] -= total(dq);
-                x->partial[1 + (a->bandwidths > 1 ? c : 0)] += total(choose(none, zero, dh));
+                x->dk[j * ld + c] -= sum_of_lanes(dq);
+                x->partial[1 + (a->bandwidths > 1 ? c : 0)] += sum_of_lanes(choose(none, zero, dh));
             }
         }
 }
@@ -210,8 +203,8 @@ static void chain_sums(FN(qkv_second) *x)
                 dz = choose(none, zero, dz);
                 real *to = x->dq + c * QKV_LANES + lane;
                 store(to, load(to) + dz);
-                x->dk[j * ld + c] += total(dz);
-                x->partial[1 + c] += total(choose(none, zero, g * r + h * slope * z_u));
+                x->dk[j * ld + c] += sum_of_lanes(dz);
+                x->partial[1 + c] += sum_of_lanes(choose(none, zero, g * r + h * slope * z_u));
             }
         }
 }

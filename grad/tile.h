@@ -18,15 +18,16 @@ typedef struct FN(qkv_grad_block) {
     const real *d_o_rows; /* the same of d_o */
     real *delta;          /* QKV_LANES: d_o'o - d_lse, which every score of a row shares */
     /* Tiles, the block's own: */
-    real *dw;       /* d weight, then d exponent, which is d bias */
-    real *ds;       /* the score, then d score */
-    real *dq;       /* d_k x QKV_LANES, before the factor scale */
-    const real *db; /* d exponent: dw, or ds where they are the same and fused.c writes one */
-    real *keep;     /* of the walk: with dropout, the factor of each weight */
-    real *slope;    /* of the walk: with softcap, d capped score / d score */
-    real *dk;       /* all but dot scores: QKV_BACK_KEYS x d_k, of the walk */
-    real *table;    /* of the walk: the gradient of relative */
-    real *partial;  /* the walk's dscale, dbandwidth or dw, dslopes, dsink */
+    real *dw;             /* d weight, then d exponent, which is d bias */
+    real *ds;             /* the score, then d score */
+    real *dq;             /* d_k x QKV_LANES, before the factor scale */
+    const real *db;       /* d exponent: dw, or ds where they are the same and fused.c writes one */
+    FN(qkv_ahead) d_bias; /* where db will be added */
+    real *keep;           /* of the walk: with dropout, the factor of each weight */
+    real *slope;          /* of the walk: with softcap, d capped score / d score */
+    real *dk;             /* all but dot scores: QKV_BACK_KEYS x d_k, of the walk */
+    real *table;          /* of the walk: the gradient of relative */
+    real *partial;        /* the walk's dscale, dbandwidth or dw, dslopes, dsink */
     bool q_finite, d_o_finite;
     bool seen; /* something of the tile at hand is; its pairs stand in t.seen, the block's own */
 } FN(qkv_grad_block);

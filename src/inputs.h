@@ -78,7 +78,7 @@ static inline real *FN(qkv_at)(const FN(qkv_view) *view, ptrdiff_t batch, ptrdif
 /* The inputs, resolved once a call. */
 typedef struct FN(qkv_inputs) {
     ptrdiff_t item;  /* of a ragged batch, else 0: what batch 0 is to dropout and mask_rule */
-    qkv_attention a; /* kv_heads and bandwidths filled in, causal_offset within the matrix */
+    qkv_attention a; /* kv_heads and bandwidths filled in */
     FN(qkv_view) q, k, v, bias, scale, slopes, sink, relative;
     FN(qkv_view) parameters; /* the bandwidths of a distance, the w of other scores */
     qkv_slot_bool mask;

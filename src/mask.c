@@ -7,29 +7,28 @@ static ptrdiff_t between(ptrdiff_t lower, ptrdiff_t x, ptrdiff_t upper)
     return x < lower ? lower : smaller(x, upper);
 }
 
-/* The key at which query 0 stands, within bounds beyond which nothing changes. */
+/* Farther than any matrix reaches, and few enough that sums do not overflow. */
+static const ptrdiff_t FAR = PTRDIFF_MAX / 4;
+
+/* The key at which query 0 stands. */
 static ptrdiff_t origin(const FN(qkv_inputs) *in, ptrdiff_t batch)
 {
-    const qkv_attention *a = &in->a;
-    ptrdiff_t offset =
-        in->causal_offsets ? (ptrdiff_t)in->causal_offsets[batch] : a->mask.causal_offset;
-    return between(-a->n_q, offset, a->n_k);
+    int64_t offset = in->causal_offsets ? in->causal_offsets[batch] : in->a.mask.causal_offset;
+    return between(-FAR / 2, offset, FAR / 2);
 }
 
 /* How many keys beyond its own a query sees. */
 static ptrdiff_t reach(const qkv_attention *a)
 {
     const qkv_mask *m = &a->mask;
-    ptrdiff_t most = a->n_q + a->n_k, right = most;
-    if (m->window && m->window_right >= 0) right = smaller(m->window_right, most);
+    ptrdiff_t right = m->window && m->window_right >= 0 ? smaller(m->window_right, FAR) : FAR;
     return m->causal ? 0 : right;
 }
 
 static ptrdiff_t look_back(const qkv_attention *a)
 {
     const qkv_mask *m = &a->mask;
-    ptrdiff_t most = a->n_q + a->n_k;
-    return m->window && m->window_left >= 0 ? smaller(m->window_left, most) : most;
+    return m->window && m->window_left >= 0 ? smaller(m->window_left, FAR) : FAR;
 }
 
 IN(qkv_span) IN(qkv_span_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t query)
@@ -102,19 +101,36 @@ static void add_slopes(FN(qkv_block) *t, real unit)
     }
 }
 
-ptrdiff_t IN(qkv_relative_entry)(const FN(qkv_block) *t, ptrdiff_t m)
+IN(qkv_diagonals) IN(qkv_diagonals_of)(const FN(qkv_block) *t, int n)
 {
     const qkv_attention *a = &t->in->a;
-    ptrdiff_t distance = t->k0 + t->n_k - 1 - t->q0 - origin(t->in, t->batch) - m;
-    return between(-a->relative_left, distance, a->relative_right) + a->relative_left;
+    ptrdiff_t distance = t->k0 + t->n_k - 1 - t->q0 - origin(t->in, t->batch);
+    IN(qkv_diagonals) d = {.at = distance + a->relative_left};
+    d.last = (int)between(0, distance - a->relative_right, n);
+    d.first = (int)between(d.last, d.at, n);
+    return d;
 }
 
 void IN(qkv_relative_segment)(const FN(qkv_block) *t, const FN(qkv_view) *table,
                               real r[QKV_SEGMENT])
 {
     const real *x = FN(qkv_at)(table, t->batch, t->head, 0);
-    for (ptrdiff_t m = 0; m < t->n_k + QKV_LANES; m++)
-        r[m] = x[IN(qkv_relative_entry)(t, m) * table->stride[3]];
+    ptrdiff_t stride = table->stride[3], last = qkv_relative_size(&t->in->a) - 1;
+    int n = t->n_k + QKV_LANES;
+    IN(qkv_diagonals) d = IN(qkv_diagonals_of)(t, n);
+    for (int m = 0; m < d.last; m++) r[m] = x[last * stride];
+    for (int m = d.last; m < d.first; m++) r[m] = x[(d.at - m) * stride];
+    for (int m = d.first; m < QKV_SEGMENT; m++) r[m] = x[0];
+}
+
+/* The largest |x|, NaN aside; n is a multiple of a vector's elements. */
+static real largest_of(const real *x, int n)
+{
+    vec most = splat(0);
+    for (int i = 0; i < n; i += QKV_VEC) most = larger(magnitude(load(x + i)), most);
+    real largest = 0;
+    for (int i = 0; i < QKV_VEC; i++) largest = most[i] > largest ? most[i] : largest;
+    return largest;
 }
 
 /* The matrix itself, 0 in the unused lanes; the largest |b|. */
@@ -123,17 +139,7 @@ static real load_matrix(FN(qkv_block) *t, real unit)
     const FN(qkv_view) *bias = &t->in->bias;
     const real *x = FN(qkv_at)(bias, t->batch, t->head, t->q0) + t->k0 * bias->stride[3];
     IN(qkv_to_lanes)(t->b, x, bias->stride[2], bias->stride[3], t->n_q, t->n_k, QKV_VECTORS, unit);
-    /* The processor does not foresee that the next tile continues 48 rows. */
-    enum { LINE = 64 / sizeof(real) };
-    for (int i = 0; i < t->n_q && bias->stride[3] == 1; i++)
-        for (int c = 0; c < t->n_k; c += LINE)
-            __builtin_prefetch(x + i * bias->stride[2] + t->n_k + c, 0, 3);
-    vec most = splat(0);
-    for (int y = 0; y < t->n_k * QKV_LANES; y += QKV_VEC)
-        most = larger(magnitude(load(t->b + y)), most);
-    real largest = 0;
-    for (int i = 0; i < QKV_VEC; i++) largest = most[i] > largest ? most[i] : largest;
-    return largest;
+    return largest_of(t->b, t->n_k * QKV_LANES);
 }
 
 /* Times log2(e); of a finite number a finite one. */
@@ -145,15 +151,16 @@ static real in_base_2(real x)
 }
 
 /* b = (or += if there is more) the table's entry of the pair's distance; true if one is -inf. */
-static bool add_relative(FN(qkv_block) *t)
+static bool add_relative(FN(qkv_block) *t, real unit)
 {
-    real r[QKV_SEGMENT];
+    real r[QKV_SEGMENT] __attribute__((aligned(QKV_VECTOR_BYTES)));
     bool hides = false, first = !t->in->bias.data && !t->in->slopes.data;
     IN(qkv_relative_segment)(t, &t->in->relative, r);
-    for (int m = 0; m < t->n_k + QKV_LANES; m++) {
-        hides |= r[m] == (real)-INFINITY;
-        t->large_bias |= fabs(r[m]) > REAL_MAX / 4;
-        if (t->base_2) r[m] = in_base_2(r[m]);
+    bool large = largest_of(r, QKV_SEGMENT) > REAL_MAX / 4;
+    t->large_bias |= large;
+    for (int m = 0; m < QKV_SEGMENT; m++) {
+        hides |= large && r[m] == (real)-INFINITY;
+        r[m] = large && t->base_2 ? in_base_2(r[m]) : r[m] * unit;
     }
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i += QKV_VEC) {
@@ -162,6 +169,17 @@ static bool add_relative(FN(qkv_block) *t)
             store(b, first ? y : load(b) + y);
         }
     return hides;
+}
+
+static FN(qkv_ahead) next_matrix(const FN(qkv_block) *t)
+{
+    const FN(qkv_view) *bias = &t->in->bias;
+    ptrdiff_t k0 = t->k0 + t->n_k, left = t->in->a.n_k - k0;
+    if (!bias->data || bias->stride[3] != 1 || left <= 0) return (FN(qkv_ahead)){0};
+    return (FN(qkv_ahead)){.data = FN(qkv_at)(bias, t->batch, t->head, t->q0) + k0,
+                           .stride = bias->stride[2],
+                           .rows = t->n_q,
+                           .columns = (int)smaller(t->n_k, left)};
 }
 
 /* Loads bias, slopes and relative into b; true if some of the bias is -inf. */
@@ -177,8 +195,9 @@ static bool load_bias(FN(qkv_block) *t)
             if (t->base_2) t->b[y] = in_base_2(t->b[y]);
         }
     }
+    t->next_b = next_matrix(t);
     if (t->in->slopes.data) add_slopes(t, unit);
-    if (t->in->relative.data) hides |= add_relative(t);
+    if (t->in->relative.data) hides |= add_relative(t, unit);
     return hides;
 }
 

@@ -112,9 +112,6 @@ qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t ele
     if (a->relative_left > PTRDIFF_MAX / 32 || a->relative_right > PTRDIFF_MAX / 32)
         return qkv_fail(QKV_E_OVERFLOW, "%s: a relative table of %td + %td + 1 exceeds memory", who,
                         a->relative_left, a->relative_right);
-    /* Beyond these bounds the offset hides or shows everything, and i + offset might overflow. */
-    if (filled->mask.causal_offset > a->n_k) filled->mask.causal_offset = a->n_k;
-    if (filled->mask.causal_offset < -a->n_q) filled->mask.causal_offset = -a->n_q;
     return QKV_OK;
 }
 

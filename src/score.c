@@ -39,13 +39,16 @@ INLINE void dot_strip(const FN(qkv_rows) *x, int j, const real *lanes, ptrdiff_t
 }
 
 INLINE void dot(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, real *s,
-                real *maximum, const int nv)
+                real *maximum, const FN(qkv_ahead) *ahead, const int nv)
 {
     int j = 0;
     vec max[QKV_VECTORS];
     UNROLL
     for (int v = 0; v < nv; v++) max[v] = splat((real)-INFINITY);
-    for (; j + QKV_ROWS <= n; j += QKV_ROWS) dot_strip(x, j, lanes, d, s, max, QKV_ROWS, nv);
+    for (; j + QKV_ROWS <= n; j += QKV_ROWS) {
+        if (ahead) fetch_ahead(ahead, j, QKV_ROWS, false);
+        dot_strip(x, j, lanes, d, s, max, QKV_ROWS, nv);
+    }
     if (QKV_ROWS > 4 && n - j >= 4) {
         dot_strip(x, j, lanes, d, s, max, 4, nv);
         j += 4;
@@ -55,17 +58,17 @@ INLINE void dot(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, re
 }
 
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
-                      real *s, real *max)
+                      real *s, real *max, const FN(qkv_ahead) *ahead)
 {
     switch (vectors) {
     case 1:
-        dot(x, n, lanes, d, s, max, 1);
+        dot(x, n, lanes, d, s, max, ahead, 1);
         break;
     case 2:
-        dot(x, n, lanes, d, s, max, 2);
+        dot(x, n, lanes, d, s, max, ahead, 2);
         break;
     default:
-        dot(x, n, lanes, d, s, max, 3);
+        dot(x, n, lanes, d, s, max, ahead, 3);
     }
 }
 
@@ -215,5 +218,5 @@ void IN(qkv_score_tile)(FN(qkv_block) *t)
         score_user(t);
     else
         IN(qkv_dot_tile)
-    (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max);
+    (&t->k, t->n_k, t->q, t->in->a.d_k, t->vectors, t->s, t->tile_max, &t->next_b);
 }

@@ -20,6 +20,7 @@
 
 #include "exponents.h"
 #include "inputs.h"
+#include "simd/ahead.h"
 #include "simd/vector.h"
 #include "summary.h"
 #include "team.h"
@@ -84,6 +85,7 @@ typedef struct FN(qkv_block) {
     bool large_bias; /* some |b| is so large that its sum with a score might overflow */
     uint8_t *seen;   /* tile: may the query see the key; valid where coverage is SOME */
     real *b; /* tile: bias, slopes and relative, valid if biased; finite if the caller's bias is */
+    FN(qkv_ahead) next_b; /* where the next tile's b comes from */
     real *s, *w; /* tile, the same memory: the scores, which become the weights (going forward not
                     yet divided by sum) */
 
@@ -142,9 +144,10 @@ real IN(qkv_inverse_norm)(const real *x, ptrdiff_t stride, ptrdiff_t n);
 /* The tile as a user's score sees it. */
 FN(qkv_score_tile) IN(qkv_score_tile_of)(const FN(qkv_block) *t);
 void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
-/* s[j][i] = sum_c x[j][c] lanes[c][i] for n rows; max: the largest s of each lane. */
+/* s[j][i] = sum_c x[j][c] lanes[c][i] for n rows; max: the largest s of each lane. ahead: to be
+ * fetched meanwhile, or NULL. */
 void IN(qkv_dot_tile)(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, int vectors,
-                      real *s, real *max);
+                      real *s, real *max, const FN(qkv_ahead) *ahead);
 /* ---- softcap.c ---- */
 /* n rows of s become c tanh(s / c), if the problem says so; slope: its derivative, or NULL. */
 void IN(qkv_softcap)(const FN(qkv_block) *t, real *s, int n, real *slope);
@@ -163,8 +166,13 @@ real IN(qkv_distance_of)(const FN(qkv_block) *t, int j);
 enum { QKV_SEGMENT = QKV_KEYS + QKV_LANES };
 void IN(qkv_relative_segment)(const FN(qkv_block) *t, const FN(qkv_view) *table,
                               real r[QKV_SEGMENT]);
-/* The entry of r[m] above. */
-ptrdiff_t IN(qkv_relative_entry)(const FN(qkv_block) *t, ptrdiff_t m);
+/* The entries of r[0] .. r[n - 1] above: before last the table's last one, from first on entry 0,
+ * in between at - m. */
+typedef struct IN(qkv_diagonals) {
+    int last, first;
+    ptrdiff_t at;
+} IN(qkv_diagonals);
+IN(qkv_diagonals) IN(qkv_diagonals_of)(const FN(qkv_block) *t, int n);
 /* Of a block: all keys that the rules leave to any of its queries. */
 IN(qkv_span) IN(qkv_mask_span)(const FN(qkv_block) *t);
 /* ---- normalize.c ---- */

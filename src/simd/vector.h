@@ -110,6 +110,23 @@ INLINE unsigned which(ivec mask)
 #endif
 }
 
+INLINE real sum_of_lanes(vec x)
+{
+    real sum = 0;
+    for (int i = 0; i < QKV_VEC; i++) sum += x[i];
+    return sum;
+}
+
+INLINE real sum_of(const real *x, ptrdiff_t n)
+{
+    vec lanes = splat(0);
+    ptrdiff_t i = 0;
+    for (; i + QKV_VEC <= n; i += QKV_VEC) lanes += load_any(x + i);
+    real sum = sum_of_lanes(lanes);
+    for (; i < n; i++) sum += x[i];
+    return sum;
+}
+
 /* The larger of each pair; b where either is NaN. */
 INLINE vec larger(vec a, vec b)
 {
@@ -119,6 +136,20 @@ INLINE vec larger(vec a, vec b)
     return (vec)_mm512_max_pd((__m512d)a, (__m512d)b); /* 2 % of the whole forward pass */
 #else
     return choose(a > b, a, b);
+#endif
+}
+
+/* Lanes 1 and up of a, then lane 0 of b. */
+INLINE vec one_lane_on(vec a, vec b)
+{
+#if QKV_VECTOR_BYTES * 8 / QKV_REAL == 16
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16);
+#elif QKV_VECTOR_BYTES * 8 / QKV_REAL == 8
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4, 5, 6, 7, 8);
+#elif QKV_VECTOR_BYTES * 8 / QKV_REAL == 4
+    return __builtin_shufflevector(a, b, 1, 2, 3, 4);
+#else
+    return __builtin_shufflevector(a, b, 1, 2);
 #endif
 }
 
