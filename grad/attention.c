@@ -286,8 +286,8 @@ static void backward_tile(FN(qkv_grad_block) *g, ptrdiff_t k0)
     if (g->to->relative.data) IN(qkv_relative_backward)(t, g->db, g->table);
 }
 
-/* dk, dv and shared dbias of the tile, in turn. A block that sees fewer of its keys than others of the
- * walk has weight 0 for the rest. */
+/* dk, dv and shared dbias of the tile, in turn. A block that sees fewer of its keys than others of
+ * the walk has weight 0 for the rest. */
 static void add_keys(walk *w)
 {
     const qkv_attention *a = &w->g[0].t.in->a;

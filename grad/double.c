@@ -64,17 +64,20 @@ static void load_cotangents(FN(qkv_second) *x)
     x->finite = to_rows(t, x->d_o, d, x->d_o_rows);
     x->finite &= to_rows(t, x->q, t->in->a.d_k, x->q_rows);
     x->finite &= to_rows(t, x->q_u, t->in->a.d_k, x->q_u_rows);
-    for (int i = 0; i < QKV_LANES; i++) {
-        real delta = 0, row = 0;
-        const real *y = i < t->n_q && d ? FN(qkv_at)(o, t->batch, t->head, t->q0 + i) : NULL;
-        for (ptrdiff_t c = 0; y && c < d; c++) {
-            delta += x->d_o[c * QKV_LANES + i] * y[c * o->stride[3]];
-            row += x->d_o[c * QKV_LANES + i] * x->o_u[c * QKV_LANES + i];
+    if (d) IN(qkv_to_lanes)
+    (t->o, FN(qkv_at)(o, t->batch, t->head, t->q0), o->stride[2], o->stride[3], t->n_q, d,
+     t->vectors, 1);
+    for (int i = 0; i < QKV_LANES; i += QKV_VEC) {
+        vec delta = splat(0), row = splat(0);
+        for (ptrdiff_t c = i; c < d * QKV_LANES; c += QKV_LANES) {
+            delta += load(x->d_o + c) * load(t->o + c);
+            row += load(x->d_o + c) * load(x->o_u + c);
         }
-        if (i < t->n_q && d_lse->data) delta -= *FN(qkv_at)(d_lse, t->batch, t->head, t->q0 + i);
-        x->delta[i] = delta;
-        x->row[i] = row;
+        store(x->delta + i, delta);
+        store(x->row + i, row);
     }
+    for (int i = 0; i < t->n_q && d_lse->data; i++)
+        x->delta[i] -= *FN(qkv_at)(d_lse, t->batch, t->head, t->q0 + i);
 }
 
 /* g = d phi / ds, h = d phi / ds', p = what pools d_o into dv; all 0 where hidden. */

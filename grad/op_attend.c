@@ -316,11 +316,41 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_attend) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
-/* The last two axes swapped. */
-static qkv_var transposed(qkv_tape *tape, qkv_var x)
+/* A projection is [in, out] or, if it may be one a head, [heads, in, out]. */
+static qkv_status check_projection(qkv_tape *tape, const char *name, qkv_var p, qkv_var x,
+                                   ptrdiff_t heads, int axis)
 {
-    static const int axes[] = {0, 2, 1};
-    return qkv_transpose(tape, x, qkv_shape_of(tape, x).rank == 3 ? axes : NULL);
+    const qkv_shape w = qkv_shape_of(tape, p), s = qkv_shape_of(tape, x);
+    char text[64];
+    if (tape->status || s.rank < 2) return tape->status; /* of q and k the node itself will tell */
+    ptrdiff_t width = s.dim[s.rank - 1];
+    bool of_heads = heads >= 0 && w.rank == 3 && w.dim[0] == heads;
+    if ((w.rank == 2 || of_heads) && w.dim[w.rank - 2 + axis] == width) return QKV_OK;
+    qkv_shape_describe(w.rank, w.dim, text, sizeof text);
+    if (heads < 0)
+        qkv_refuse(tape, QKV_OP_attend, QKV_E_SHAPE, "%s is %s, expected [d, %td]", name, text,
+                   width);
+    else
+        qkv_refuse(tape, QKV_OP_attend, QKV_E_SHAPE,
+                   "%s is %s, expected [%td, d_k] or [%td, %td, d_k]", name, text, width, heads,
+                   width);
+    return tape->status;
+}
+
+/* q m, head by head if m is. */
+static qkv_var bilinear(qkv_tape *tape, const qkv_attend_vars *in)
+{
+    static const int heads_first[] = {1, 0, 2};
+    bool turn = in->starts_q && qkv_shape_of(tape, in->m).rank == 3; /* q is [total, heads, d] */
+    if (!turn) return qkv_matmul(tape, in->q, in->m);
+    qkv_var by_head = qkv_matmul(tape, qkv_transpose(tape, in->q, heads_first), in->m);
+    return qkv_transpose(tape, by_head, heads_first);
+}
+
+static ptrdiff_t heads_of(qkv_tape *tape, const qkv_attend_vars *in)
+{
+    const qkv_shape q = qkv_shape_of(tape, in->q);
+    return q.rank == 4 || (q.rank == 3 && in->starts_q) ? q.dim[1] : 1;
 }
 
 /* q and k become what the dot, or the additive score's sum, is taken of. */
@@ -329,18 +359,29 @@ static qkv_status project(qkv_tape *tape, const qkv_attention *a, qkv_attend_var
     bool plain = a->score == QKV_SCORE_SCALED_DOT || a->score == QKV_SCORE_DOT;
     bool w = in->w_q.generation || in->w_k.generation;
     if (in->m.generation && !plain) {
-        qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG, "m does not go with a score that is no dot");
+        qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG,
+                   "m does not go with %s score, only with a dot or scaled dot", qkv_score_name(a));
         return QKV_E_ARG;
     }
     if (w && a->score != QKV_SCORE_ADDITIVE) {
         qkv_refuse(tape, QKV_OP_attend, QKV_E_ARG,
-                   "w_q and w_k do not go with a score other than QKV_SCORE_ADDITIVE");
+                   "w_q and w_k do not go with %s score, only with an additive one",
+                   qkv_score_name(a));
         return QKV_E_ARG;
     }
-    if (in->m.generation) in->q = qkv_matmul(tape, in->q, in->m);
-    if (in->w_q.generation) in->q = qkv_matmul(tape, in->q, transposed(tape, in->w_q));
-    if (in->w_k.generation) in->k = qkv_matmul(tape, in->k, transposed(tape, in->w_k));
-    return QKV_OK;
+    if (in->m.generation) {
+        if (check_projection(tape, "m", in->m, in->q, heads_of(tape, in), 0)) return tape->status;
+        in->q = bilinear(tape, in);
+    }
+    if (in->w_q.generation) {
+        if (check_projection(tape, "w_q", in->w_q, in->q, -1, 1)) return tape->status;
+        in->q = qkv_matmul(tape, in->q, qkv_transpose(tape, in->w_q, NULL));
+    }
+    if (in->w_k.generation) {
+        if (check_projection(tape, "w_k", in->w_k, in->k, -1, 1)) return tape->status;
+        in->k = qkv_matmul(tape, in->k, qkv_transpose(tape, in->w_k, NULL));
+    }
+    return tape->status;
 }
 
 qkv_var qkv_attend(qkv_tape *tape, const qkv_attention *a, const qkv_attend_vars *in)

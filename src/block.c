@@ -142,6 +142,11 @@ static void load_rows(FN(qkv_rows) *rows, const FN(qkv_view) *from, const FN(qkv
     rows->stride = d;
 }
 
+void IN(qkv_block_keys)(FN(qkv_block) *t)
+{
+    load_rows(&t->k, &t->in->k, t, t->in->a.d_k);
+}
+
 /* Keys of unit length, for the cosine. */
 static void load_unit_keys(FN(qkv_block) *t)
 {
@@ -171,7 +176,7 @@ bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n)
     if (a->score == QKV_SCORE_COSINE)
         load_unit_keys(t);
     else
-        load_rows(&t->k, &t->in->k, t, a->d_k);
+        IN(qkv_block_keys)(t);
     load_rows(&t->v, &t->in->v, t, a->d_v);
     return true;
 }

@@ -122,6 +122,7 @@ static ptrdiff_t covariance(covariance_block *x, const FN(qkv_view) *to)
     for (ptrdiff_t k0 = span.first / QKV_KEYS * QKV_KEYS; k0 < span.end; k0 += QKV_KEYS) {
         if (!IN(qkv_block_tile)(t, k0, QKV_KEYS)) continue;
         IN(qkv_normalize_online)(t);
+        IN(qkv_block_keys)(t); /* the cosine has made them unit vectors */
         for (int i = 0; i < t->n_q; i++) merge(x, i, &weight[i]);
     }
     for (int i = 0; i < t->n_q; i++) {

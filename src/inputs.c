@@ -113,15 +113,14 @@ qkv_status FN(qkv_parameters_check)(const char *who, const qkv_attention *a,
                                     const FN(qkv_operands) *x)
 {
     if (x->bandwidth.data && !qkv_is_distance(a))
-        return qkv_fail(QKV_E_ARG, "%s: a bandwidth does not go with %s score", who,
-                        qkv_is_dot(a)                    ? "a dot"
-                        : a->score == QKV_SCORE_ADDITIVE ? "the additive"
-                                                         : "a user's");
+        return qkv_fail(QKV_E_ARG,
+                        "%s: a bandwidth does not go with %s score, only with a Gaussian, Laplace "
+                        "or Cauchy",
+                        who, qkv_score_name(a));
     if (x->w.data && (qkv_is_dot(a) || qkv_is_distance(a)))
         return qkv_fail(QKV_E_ARG,
-                        "%s: w does not go with a %s score, only with the additive or "
-                        "a user's",
-                        who, qkv_is_dot(a) ? "dot" : "distance");
+                        "%s: w does not go with %s score, only with an additive or a user's", who,
+                        qkv_score_name(a));
     return QKV_OK;
 }
 

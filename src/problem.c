@@ -35,8 +35,13 @@ static qkv_status check_sizes(const char *who, const qkv_attention *a, const qkv
     return QKV_OK;
 }
 
-static const char *const score_names[] = {"dot",     "dot",    "cosine",   "Gaussian",
-                                          "Laplace", "Cauchy", "additive", "user's"};
+const char *qkv_score_name(const qkv_attention *a)
+{
+    static const char *const names[] = {"a scaled dot", "a dot",    "a cosine",    "a Gaussian",
+                                        "a Laplace",    "a Cauchy", "an additive", "a user's"};
+    bool known = a->score >= 0 && a->score <= QKV_SCORE_USER;
+    return known ? names[a->score] : "an unknown";
+}
 
 static qkv_status check_choices(const char *who, const qkv_attention *a)
 {
@@ -54,9 +59,9 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     bool kernel = a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_NONE_KERNEL;
     if (kernel && a->score != QKV_SCORE_GAUSSIAN)
         return qkv_fail(QKV_E_ARG,
-                        "%s: a kernel K(u) does not go with a %s score; it needs the distance u "
+                        "%s: a kernel K(u) does not go with %s score; it needs the distance u "
                         "of QKV_SCORE_GAUSSIAN",
-                        who, score_names[a->score]);
+                        who, qkv_score_name(a));
     if (!(a->softcap >= 0 && a->softcap <= DBL_MAX))
         return qkv_fail(QKV_E_ARG, "%s: softcap is %g, expected a positive number, or 0 for none",
                         who, a->softcap);
@@ -72,8 +77,8 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
                         counts ? "1 or more" : "0, since the normaliser counts no keys");
     bool distance = a->score >= QKV_SCORE_GAUSSIAN && a->score <= QKV_SCORE_CAUCHY;
     if (!distance && a->score != QKV_SCORE_USER && a->bandwidths > 1)
-        return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but a %s score has none", who,
-                        a->bandwidths, score_names[a->score]);
+        return qkv_fail(QKV_E_ARG, "%s: bandwidths is %td, but %s score has none", who,
+                        a->bandwidths, qkv_score_name(a));
     return QKV_OK;
 }
 

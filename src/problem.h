@@ -29,6 +29,8 @@ typedef struct qkv_slot_list {
     qkv_extent extent[56];
 } qkv_slot_list;
 
+/* "a cosine" and so on. */
+const char *qkv_score_name(const qkv_attention *a);
 /* filled = a with kv_heads and bandwidths. QKV_E_ARG, QKV_E_SHAPE or QKV_E_OVERFLOW for a problem
  * that is not well posed. */
 qkv_status qkv_problem_check(const char *who, const qkv_attention *a, size_t element,

@@ -223,6 +223,8 @@ real IN(qkv_scale_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t head)
 void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index);
 /* The scan of normalize.c over all tiles, where one is needed; keys: what a tile has room for. */
 void IN(qkv_block_scan)(FN(qkv_block) *t, int keys);
+/* The keys of the tile as the caller has them. */
+void IN(qkv_block_keys)(FN(qkv_block) *t);
 /* Masks and loads the tile of up to n keys at k0; false, and no more than the mask done, if nothing
  * in it is seen. */
 bool IN(qkv_block_mask)(FN(qkv_block) *t, ptrdiff_t k0, int n);

@@ -86,12 +86,15 @@ static void compute_jacobian(void)
 
 static long double score(ptrdiff_t j)
 {
-    long double s = 0;
+    long double s = 0, q_norm = 0, k_norm = 0;
     for (ptrdiff_t c = 0; c < p.a.d_k; c++) {
         double q = p.q[c], k = p.k[j * p.a.d_k + c];
+        q_norm = hypotl(q_norm, q);
+        k_norm = hypotl(k_norm, k);
         long double u = ((long double)q - k) / p.bandwidth[p.a.bandwidths > 1 ? c : 0];
         s += p.a.score == QKV_SCORE_GAUSSIAN ? -u * u / 2 : (long double)q * k;
     }
+    if (p.a.score == QKV_SCORE_COSINE) s /= q_norm * k_norm;
     return s * p.scale;
 }
 
@@ -128,13 +131,18 @@ static double largest_norm(const double *x, ptrdiff_t n, ptrdiff_t d)
     return largest;
 }
 
+static double size_of_problem(void)
+{
+    return largest_norm(p.v, p.a.n_k, p.a.d_v) * largest_norm(p.k, p.a.n_k, p.a.d_k);
+}
+
 /* One pass against two, and the tape against the covariance. */
 static void check_problem(void)
 {
     compute_covariance();
     compute_jacobian();
     compute_expected();
-    double size = largest_norm(p.v, p.a.n_k, p.a.d_v) * largest_norm(p.k, p.a.n_k, p.a.d_k);
+    double size = size_of_problem();
     for (ptrdiff_t x = 0; x < p.a.d_v * p.a.d_k; x++) {
         double h = p.bandwidth[p.a.bandwidths > 1 ? x % p.a.d_k : 0];
         double slope = p.a.score == QKV_SCORE_GAUSSIAN ? p.scale / (h * h) : p.scale;
@@ -181,6 +189,20 @@ static void the_gaussian_score_divides_by_the_squared_bandwidth(void **state)
         p.a.bandwidths = seed % 2 ? p.a.d_k : 1;
         p.scale = 0.8;
         check_problem();
+    }
+}
+
+static void the_keys_of_a_cosine_keep_their_length(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 4; seed++) {
+        make_problem(20 + 90 * (ptrdiff_t)seed, 1 + 2 * (ptrdiff_t)seed, 4, seed);
+        p.a.score = QKV_SCORE_COSINE;
+        p.scale = 2;
+        compute_covariance();
+        compute_expected();
+        for (ptrdiff_t x = 0; x < p.a.d_v * p.a.d_k; x++)
+            assert_close(p.cov[x], p.expected[x], 1e-12 * size_of_problem());
     }
 }
 
@@ -267,6 +289,7 @@ int main(void)
         cmocka_unit_test(the_gradient_of_attention_is_the_covariance_of_the_keys),
         cmocka_unit_test(values_other_than_keys_give_the_cross_covariance),
         cmocka_unit_test(the_gaussian_score_divides_by_the_squared_bandwidth),
+        cmocka_unit_test(the_keys_of_a_cosine_keep_their_length),
         cmocka_unit_test(one_key_has_covariance_zero_exactly),
         cmocka_unit_test(a_query_that_sees_nothing_has_covariance_zero),
         cmocka_unit_test(a_common_offset_of_the_keys_costs_no_digit),

@@ -463,6 +463,47 @@ static void a_common_offset_of_queries_and_keys_changes_no_gaussian_weight(void 
     }
 }
 
+/* Shards of the keys stand before or after the queries: all rules count from there. */
+static void offsets_beyond_the_matrix_count(void **state)
+{
+    (void)state;
+    const struct {
+        ptrdiff_t offset, left, right;
+        int with;
+    } cases[] = {
+        {310, 40, -1, 0},
+        {350, -1, 3, 0},
+        {-25, -1, 30, 0},
+        {-60, 10, 100, 0},
+        {500, -1, -1, WITH_SLOPES},
+        {-40, -1, -1, WITH_SLOPES},
+        {302, 9, -1, WITH_RELATIVE},
+        {-23, -1, 25, WITH_RELATIVE},
+        {PTRDIFF_MAX, PTRDIFF_MAX, -1, 0},
+        {PTRDIFF_MIN, -1, PTRDIFF_MAX, 0},
+    };
+    for (size_t c = 0; c < 2 * sizeof cases / sizeof *cases; c++) {
+        qkv_attention a = many_keys;
+        ptrdiff_t offset = cases[c / 2].offset;
+        bool extreme = offset == PTRDIFF_MAX || offset == PTRDIFF_MIN;
+        a.mask = (qkv_mask){.causal_offset = offset,
+                            .window = true,
+                            .window_left = cases[c / 2].left,
+                            .window_right = cases[c / 2].right};
+        a.relative_left = 4;
+        a.relative_right = 2;
+        problem p = problem_of(a, cases[c / 2].with | (c % 2 ? WITH_OFFSETS : 0));
+        for (ptrdiff_t b = 0; b < a.batch && c % 2; b++) p.causal_offsets[b] = offset;
+        for (size_t i = 0; p.in[SLOPES] && i < operand_size(&p, SLOPES); i++)
+            p.in[SLOPES][i] *= 0x1p-6; /* a score's size, at this distance */
+        if (!extreme) assert_agrees(&p, LAYOUT_PACKED, "offset");
+        answer y = solve(&p);
+        assert_true(isfinite(y.o[0]));
+        answer_free(&y);
+        problem_free(&p);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -480,6 +521,7 @@ int main(void)
         cmocka_unit_test(logits_far_below_the_maximum_weigh_nothing_and_are_no_nan),
         cmocka_unit_test(a_sigmoid_of_extreme_logits_is_0_or_1_with_a_gradient_of_0),
         cmocka_unit_test(a_common_offset_of_queries_and_keys_changes_no_gaussian_weight),
+        cmocka_unit_test(offsets_beyond_the_matrix_count),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

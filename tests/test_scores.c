@@ -174,6 +174,38 @@ static void attention_equals_the_same_made_of_other_operations(void **state)
     }
 }
 
+/* One item: what the dense batch gives, heads before rows. As many rows as heads, which a matrix a
+ * row would fit as well. */
+static void a_matrix_a_head_serves_ragged_batches(void **state)
+{
+    (void)state;
+    enum { HEADS = 3, ROWS = 3, SIZE = HEADS * ROWS * D };
+    static const int rows_first[] = {1, 0, 2};
+    const int64_t starts[] = {0, ROWS};
+    real x[SIZE], m[HEADS * D * D], dm[2][HEADS * D * D] = {{0}}, dx[2][SIZE] = {{0}}, y[2][SIZE];
+    fill(x, SIZE, 1);
+    fill(m, HEADS * D * D, 2);
+    for (int ragged = 0; ragged < 2; ragged++) {
+        qkv_tape *t;
+        assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+        qkv_var rows = FN(qkv_leaf)(t, qkv_shape3(ROWS, HEADS, D), x, dx[ragged]);
+        qkv_attend_vars in = {.m = FN(qkv_leaf)(t, qkv_shape3(HEADS, D, D), m, dm[ragged])};
+        if (ragged) in.starts_q = in.starts_k = starts;
+        in.q = in.k = in.v = ragged ? rows
+                                    : qkv_reshape(t, qkv_transpose(t, rows, rows_first),
+                                                  (qkv_shape){4, {1, HEADS, ROWS, D}});
+        qkv_var o = qkv_attend(t, &(qkv_attention){.batch = 1}, &in);
+        if (!ragged)
+            o = qkv_transpose(t, qkv_reshape(t, o, qkv_shape3(HEADS, ROWS, D)), rows_first);
+        assert_ok(qkv_backward(t, qkv_sum(t, qkv_mul(t, o, rows), NULL, 0, false)));
+        memcpy(y[ragged], FN(qkv_value)(t, o), sizeof y[ragged]);
+        qkv_tape_free(t);
+    }
+    for (int i = 0; i < SIZE; i++) assert_close(y[1][i], y[0][i], 64 * REAL_EPSILON);
+    for (int i = 0; i < SIZE; i++) assert_close(dx[1][i], dx[0][i], 256 * REAL_EPSILON);
+    for (int i = 0; i < HEADS * D * D; i++) assert_close(dm[1][i], dm[0][i], 256 * REAL_EPSILON);
+}
+
 /* ---- What does not go together ------------------------------------------------------------- */
 
 static void assert_refused(qkv_attention a, FN(qkv_operands) in, const char *message)
@@ -198,14 +230,14 @@ static void parameters_of_another_score_are_refused(void **state)
     const qkv_attention gaussian = {.score = QKV_SCORE_GAUSSIAN};
     const FN(qkv_user_score) empty = {NULL, NULL, NULL};
     assert_refused(dot, (FN(qkv_operands)){.w = slot(x)}, "w does not go with a dot score");
-    assert_refused(gaussian, (FN(qkv_operands)){.w = slot(x)}, "w does not go with a distance");
+    assert_refused(gaussian, (FN(qkv_operands)){.w = slot(x)}, "w does not go with a Gaussian");
     assert_refused(additive, (FN(qkv_operands)){0}, "w is NULL, expected 2 numbers");
     assert_refused(user, (FN(qkv_operands)){0}, "w is NULL, expected 2 numbers");
     assert_refused(user, (FN(qkv_operands)){.w = slot(x)}, "user_score is NULL");
     assert_refused(user, (FN(qkv_operands)){.w = slot(x), .user_score = &empty},
                    "user_score has no forward");
     assert_refused(additive, (FN(qkv_operands)){.w = slot(x), .bandwidth = slot(x)},
-                   "a bandwidth does not go with the additive score");
+                   "a bandwidth does not go with an additive score");
 }
 
 static void projections_of_another_score_are_refused(void **state)
@@ -228,14 +260,41 @@ static void projections_of_another_score_are_refused(void **state)
     }
 }
 
+static void projections_of_a_wrong_shape_are_named(void **state)
+{
+    (void)state;
+    static real x[4 * 4 * 3], q[2 * 4 * 5 * 3];
+    const struct {
+        qkv_shape m;
+        const char *message;
+    } cases[] = {
+        {{3, {4, 4, 3}}, "m is [4,4,3], expected [3, d_k] or [4, 3, d_k]"},
+        {{3, {2, 3, 3}}, "m is [2,3,3], expected [3, d_k] or [4, 3, d_k]"},
+        {{1, {3}}, "m is [3], expected [3, d_k]"},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        qkv_tape *t;
+        assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+        qkv_var v = FN(qkv_leaf)(t, (qkv_shape){4, {2, 4, 5, 3}}, q, NULL);
+        qkv_attend_vars in = {.q = v, .k = v, .v = v};
+        in.m = FN(qkv_leaf)(t, cases[i].m, x, NULL);
+        qkv_attend(t, &(qkv_attention){.score = QKV_SCORE_DOT}, &in);
+        assert_status(qkv_tape_status(t), QKV_E_SHAPE);
+        assert_non_null(strstr(qkv_tape_error(t), cases[i].message));
+        qkv_tape_free(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_cosine_knows_no_length),
         cmocka_unit_test(zero_fits_everything_equally_and_does_not_move),
         cmocka_unit_test(attention_equals_the_same_made_of_other_operations),
+        cmocka_unit_test(a_matrix_a_head_serves_ragged_batches),
         cmocka_unit_test(parameters_of_another_score_are_refused),
         cmocka_unit_test(projections_of_another_score_are_refused),
+        cmocka_unit_test(projections_of_a_wrong_shape_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

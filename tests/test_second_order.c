@@ -168,20 +168,25 @@ static void jvp(const setup *s, const arrays *out)
     free(workspace);
 }
 
-static void double_backward(const setup *s, const arrays *u, const arrays *d_in,
-                            const arrays *dd_out)
+static void double_backward_from(const setup *s, FN(qkv_results) saved, const arrays *u,
+                                 const arrays *d_in, const arrays *dd_out)
 {
     const problem *p = &s->p;
     const FN(qkv_operands) in = operands_of(p, &s->in), tangent = operands_of(p, u);
     const FN(qkv_operands) to = operands_of(p, d_in);
-    const FN(qkv_results) saved = saved_of(&s->in),
-                          d_out = {.o.data = s->d_o, .lse.data = s->d_lse};
+    const FN(qkv_results) d_out = {.o.data = s->d_o, .lse.data = s->d_lse};
     const FN(qkv_results) dd = {.o.data = dd_out->o, .lse.data = dd_out->lse};
     size_t bytes;
     void *workspace = new_workspace(&p->a, QKV_DOUBLE_BACKWARD, &bytes);
     assert_ok(FN(qkv_attention_double_backward)(&p->a, &in, &saved, &d_out, &tangent, &to, &dd,
                                                 workspace, bytes));
     free(workspace);
+}
+
+static void double_backward(const setup *s, const arrays *u, const arrays *d_in,
+                            const arrays *dd_out)
+{
+    double_backward_from(s, saved_of(&s->in), u, d_in, dd_out);
 }
 
 /* ---- The cases ----------------------------------------------------------------------------- */
@@ -433,6 +438,36 @@ static void threads_change_no_bit(void **state)
     }
 }
 
+static void strides_of_the_saved_change_no_bit(void **state)
+{
+    (void)state;
+    for (size_t e = 0; e < EXTRAS; e++) {
+        qkv_attention a = shape;
+        a.d_v = 11;
+        setup s = case_of(a, QKV_SCORE_SCALED_DOT, e, 3);
+        size_t n, columns = (size_t)a.d_v;
+        forward(&s.p, &s.in);
+        double_backward(&s, &s.u, &s.d_in, &s.row_out);
+        real *packed = all_results(&s, &n), *apart = new_reals(2 * value_size(&s.p));
+        for (size_t i = 0; i < value_size(&s.p); i++) apart[2 * i] = s.in.o[i];
+        for (operand x = Q; x < OPERANDS; x++)
+            if (s.in.x[x]) memset(s.d_in.x[x], 0, operand_size(&s.p, x) * sizeof(real));
+        memset(s.row_out.o, 0, value_size(&s.p) * sizeof(real));
+        memset(s.row_out.lse, 0, (size_t)problem_rows(&s.p) * sizeof(real));
+        FN(qkv_results) saved = saved_of(&s.in);
+        const ptrdiff_t row = 2 * (ptrdiff_t)columns, head = row * a.n_q;
+        saved.o =
+            (real_slot){.data = apart, .strided = true, .stride = {head * a.heads, head, row, 2}};
+        double_backward_from(&s, saved, &s.u, &s.d_in, &s.row_out);
+        real *all = all_results(&s, &n);
+        assert_memory_equal(all, packed, n * sizeof *all);
+        free(all);
+        free(apart);
+        free(packed);
+        setup_free(&s);
+    }
+}
+
 /* A pair that is hidden takes no part, whatever stands in its key, value, query and tangents. */
 static void hidden_nan_has_no_effect(void **state)
 {
@@ -517,6 +552,7 @@ int main(void)
         cmocka_unit_test(jvp_is_the_adjoint_of_backward),
         cmocka_unit_test(the_hessian_is_symmetric),
         cmocka_unit_test(threads_change_no_bit),
+        cmocka_unit_test(strides_of_the_saved_change_no_bit),
         cmocka_unit_test(hidden_nan_has_no_effect),
         cmocka_unit_test(what_does_not_go_together_is_refused),
     };
