@@ -6,12 +6,10 @@
 
 #include "simd/exp.h"
 
-typedef uint8_t seen_vec __attribute__((vector_size(QKV_VEC), may_alias));
-
 /* x where the pair is seen, else other. */
 INLINE vec if_seen(const uint8_t *seen, vec x, vec other)
 {
-    return choose(__builtin_convertvector(*(const seen_vec *)seen, ivec) != 0, x, other);
+    return choose(from_bytes(seen), x, other);
 }
 
 INLINE ivec is_finite(vec x)

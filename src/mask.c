@@ -1,5 +1,7 @@
 /* mask.c - second stage: which keys of the tile may each query of the block see at all? The bias
  * belongs here, since -inf hides a key. */
+#include "exponents.h"
+#include "simd/transpose.h"
 #include "tile.h"
 
 static ptrdiff_t between(ptrdiff_t lower, ptrdiff_t x, ptrdiff_t upper)
@@ -71,14 +73,42 @@ static void apply_rules(FN(qkv_block) *t)
     }
 }
 
+/* seen &= mask for a square of 16 keys and up to 16 queries, rows of the mask being row apart. */
+INLINE void apply_square(uint8_t *seen, const uint8_t *mask, ptrdiff_t row, int n)
+{
+    bytes16 r[16];
+    for (int i = 0; i < 16; i++) {
+        r[i] = (bytes16){0};
+        if (i < n) memcpy(&r[i], mask + i * row, 16);
+        r[i] = (bytes16)(r[i] != 0) & 1;
+    }
+    transpose_bytes(r);
+    for (int j = 0; j < 16; j++, seen += QKV_LANES) {
+        bytes16 before = {0};
+        memcpy(&before, seen, (size_t)n);
+        before &= r[j];
+        memcpy(seen, &before, (size_t)n);
+    }
+}
+
 static void apply_boolean(FN(qkv_block) *t)
 {
     const qkv_slot_bool *mask = &t->in->mask;
+    ptrdiff_t row = mask->stride[2], column = mask->stride[3];
     const uint8_t *m = mask->data + t->batch * mask->stride[0] + t->head * mask->stride[1] +
-                       t->q0 * mask->stride[2] + t->k0 * mask->stride[3];
+                       t->q0 * row + t->k0 * column;
+    int squares = column == 1 ? t->n_k / 16 * 16 : 0;
+    for (int j = 0; j < squares; j += 16)
+        for (int i = 0; i < t->n_q; i += 16) {
+            uint8_t *seen = t->seen + j * QKV_LANES + i;
+            if (t->n_q - i >= 16)
+                apply_square(seen, m + i * row + j, row, 16);
+            else
+                apply_square(seen, m + i * row + j, row, t->n_q - i);
+        }
     for (int i = 0; i < t->n_q; i++)
-        for (int j = 0; j < t->n_k; j++)
-            if (!m[i * mask->stride[2] + j * mask->stride[3]]) t->seen[j * QKV_LANES + i] = 0;
+        for (int j = squares; j < t->n_k; j++)
+            t->seen[j * QKV_LANES + i] &= m[i * row + j * column] != 0;
 }
 
 real IN(qkv_distance_of)(const FN(qkv_block) *t, int j)
@@ -142,12 +172,21 @@ static real load_matrix(FN(qkv_block) *t, real unit)
     return largest_of(t->b, t->n_k * QKV_LANES);
 }
 
-/* Times log2(e); of a finite number a finite one. */
-static real in_base_2(real x)
+/* Of what a caller adds, some is large, or hides: x, a whole number of vectors, becomes x unit, of
+ * a finite number a finite one; true if it hides. */
+static bool scale_large(FN(qkv_block) *t, real *x, int n, real unit)
 {
-    real y = x * (real)LOG2E;
-    if (fabs(x) > REAL_MAX) return y;
-    return y > REAL_MAX ? REAL_MAX : y < -REAL_MAX ? -REAL_MAX : y;
+    ivec hides = {0}, large = {0};
+    for (int i = 0; i < n; i += QKV_VEC) {
+        vec b = load(x + i), y = b * unit;
+        ivec finite = is_finite(b);
+        hides |= b == (real)-INFINITY;
+        large |= finite & (magnitude(b) > REAL_MAX / 4);
+        y = choose(finite & (y > REAL_MAX), splat(REAL_MAX), y);
+        store(x + i, choose(finite & (y < -REAL_MAX), splat(-REAL_MAX), y));
+    }
+    t->large_bias |= which(large) != 0;
+    return which(hides) != 0;
 }
 
 /* b = (or += if there is more) the table's entry of the pair's distance; true if one is -inf. */
@@ -156,12 +195,10 @@ static bool add_relative(FN(qkv_block) *t, real unit)
     real r[QKV_SEGMENT] __attribute__((aligned(QKV_VECTOR_BYTES)));
     bool hides = false, first = !t->in->bias.data && !t->in->slopes.data;
     IN(qkv_relative_segment)(t, &t->in->relative, r);
-    bool large = largest_of(r, QKV_SEGMENT) > REAL_MAX / 4;
-    t->large_bias |= large;
-    for (int m = 0; m < QKV_SEGMENT; m++) {
-        hides |= large && r[m] == (real)-INFINITY;
-        r[m] = large && t->base_2 ? in_base_2(r[m]) : r[m] * unit;
-    }
+    if (largest_of(r, QKV_SEGMENT) > REAL_MAX / 4)
+        hides = scale_large(t, r, QKV_SEGMENT, unit);
+    else
+        for (int m = 0; m < QKV_SEGMENT; m++) r[m] *= unit;
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i += QKV_VEC) {
             real *b = t->b + j * QKV_LANES + i;
@@ -187,18 +224,20 @@ static bool load_bias(FN(qkv_block) *t)
 {
     real unit = t->base_2 ? (real)LOG2E : 1;
     bool hides = false;
-    t->large_bias = t->in->bias.data && load_matrix(t, unit) > REAL_MAX / 4;
-    if (t->large_bias) { /* or infinite: only the bias before the unit can tell */
-        load_matrix(t, 1);
-        for (int y = 0; y < t->n_k * QKV_LANES; y++) {
-            hides |= t->b[y] == (real)-INFINITY;
-            if (t->base_2) t->b[y] = in_base_2(t->b[y]);
-        }
+    t->large_bias = false;
+    if (t->in->bias.data && load_matrix(t, unit) > REAL_MAX / 4) {
+        load_matrix(t, 1); /* only the bias before the unit can tell what is infinite */
+        hides = scale_large(t, t->b, t->n_k * QKV_LANES, unit);
     }
     t->next_b = next_matrix(t);
     if (t->in->slopes.data) add_slopes(t, unit);
     if (t->in->relative.data) hides |= add_relative(t, unit);
     return hides;
+}
+
+static void hide_infinite(uint8_t *restrict seen, const real *restrict b, int n)
+{
+    for (int x = 0; x < n; x++) seen[x] = (uint8_t)(seen[x] & (b[x] != (real)-INFINITY));
 }
 
 /* The caller's own rule. Whatever it writes, it does no more than hide. */
@@ -220,12 +259,21 @@ static void apply_user(FN(qkv_block) *t)
     for (int x = 0; x < n; x++) seen[x] = before[x] & (seen[x] != 0);
 }
 
-static qkv_coverage count_seen(const FN(qkv_block) *t)
+static qkv_coverage coverage_of(const FN(qkv_block) *t)
 {
-    int seen = 0;
+    uint8_t any[QKV_LANES] = {0}, all[QKV_LANES];
+    memset(all, 1, sizeof all);
     for (int j = 0; j < t->n_k; j++)
-        for (int i = 0; i < t->n_q; i++) seen += t->seen[j * QKV_LANES + i];
-    return seen == 0 ? QKV_SEES_NONE : seen == t->n_q * t->n_k ? QKV_SEES_ALL : QKV_SEES_SOME;
+        for (int i = 0; i < QKV_LANES; i++) {
+            any[i] |= t->seen[j * QKV_LANES + i];
+            all[i] &= t->seen[j * QKV_LANES + i];
+        }
+    bool some = false, every = true;
+    for (int i = 0; i < t->n_q; i++) {
+        some = some || any[i];
+        every = every && all[i];
+    }
+    return every ? QKV_SEES_ALL : some ? QKV_SEES_SOME : QKV_SEES_NONE;
 }
 
 void IN(qkv_mask_tile)(FN(qkv_block) *t)
@@ -241,9 +289,7 @@ void IN(qkv_mask_tile)(FN(qkv_block) *t)
     else
         memset(t->seen, 1, (size_t)(t->n_k * QKV_LANES));
     if (t->in->mask.data) apply_boolean(t);
-    if (bias_hides)
-        for (int x = 0; x < t->n_k * QKV_LANES; x++)
-            if (t->b[x] == (real)-INFINITY) t->seen[x] = 0;
+    if (bias_hides) hide_infinite(t->seen, t->b, t->n_k * QKV_LANES);
     if (user) apply_user(t);
-    t->coverage = count_seen(t);
+    t->coverage = coverage_of(t);
 }

@@ -244,14 +244,14 @@ INLINE bool select_lanes(FN(qkv_block) *t, int lane, const bool biased, const bo
     }
     for (int j = 0; j < t->n_k; j++) {
         int x = j * QKV_LANES + lane;
-        seen_vec *seen = (seen_vec *)(t->seen + x);
+        uint8_t *seen = t->seen + x;
         vec e = exponents(t, x, biased);
         ivec keep = top ? (e > best) | ((e == best) & (last >= splat((real)j)))
                         : above(t, x, lane, biased) > 0;
         keep |= spoiled;
-        if (t->coverage == QKV_SEES_SOME) keep &= __builtin_convertvector(*seen, ivec) != 0;
+        if (t->coverage == QKV_SEES_SOME) keep &= from_bytes(seen);
         any |= keep;
-        *seen = __builtin_convertvector(keep & 1, seen_vec);
+        to_bytes(keep, seen);
     }
     return which(any != 0) != 0;
 }

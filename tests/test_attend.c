@@ -431,7 +431,8 @@ static void what_is_wrong_is_said(void **state)
     assert_fails(ARGV(PLAIN, "--dropout", "1.5"), 2, "--dropout");
     assert_fails(ARGV(PLAIN, "--seed", "1"), 2, "--seed needs --dropout");
     assert_fails(ARGV(PLAIN, "--window", "3"), 2, "'3' is not L,R");
-    assert_fails(ARGV(PLAIN, "--normalize", "boxcar"), 1, "a kernel K(u) does not go with a dot");
+    assert_fails(ARGV(PLAIN, "--normalize", "boxcar"), 1,
+                 "a kernel K(u) does not go with a scaled dot");
     assert_fails(ARGV(PLAIN, "--past-key", three), 2, "--past-key and --past-value go together");
     assert_fails(ARGV("--query", scratch("none.npy"), "--key", q, "--value", q, "--out", "y"), 1,
                  "none.npy");

@@ -38,4 +38,24 @@ INLINE void transpose(vec r[QKV_VEC])
     }
 }
 
+/* The same of 16 rows of 16 bytes. */
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+INLINE void transpose_bytes(bytes16 r[16])
+{
+    UNROLL
+    for (int round = 1; round < 16; round *= 2) {
+        bytes16 s[16];
+        UNROLL
+        for (int i = 0; i < 8; i++) {
+            s[2 * i] = __builtin_shufflevector(r[i], r[i + 8], 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5,
+                                               21, 6, 22, 7, 23);
+            s[2 * i + 1] = __builtin_shufflevector(r[i], r[i + 8], 8, 24, 9, 25, 10, 26, 11, 27, 12,
+                                                   28, 13, 29, 14, 30, 15, 31);
+        }
+        UNROLL
+        for (int i = 0; i < 16; i++) r[i] = s[i];
+    }
+}
+
 #endif

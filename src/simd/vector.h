@@ -110,6 +110,41 @@ INLINE unsigned which(ivec mask)
 #endif
 }
 
+/* All ones where the byte is 1, 0 where it is 0: gcc 12 takes the bytes of the portable conversion
+ * one by one. */
+INLINE ivec from_bytes(const uint8_t *x)
+{
+#if defined(__AVX512F__) && QKV_REAL == 32
+    __m128i y = _mm_loadu_si128((const __m128i *)x);
+    return (ivec)_mm512_movm_epi32(_mm_test_epi8_mask(y, y));
+#elif defined(__AVX512F__)
+    __m128i y = _mm_loadl_epi64((const __m128i *)x);
+    return (ivec)_mm512_movm_epi64((__mmask8)_mm_test_epi8_mask(y, y));
+#elif defined(__AVX2__) && QKV_REAL == 32
+    return -(ivec)_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)x));
+#elif defined(__AVX2__)
+    int y;
+    memcpy(&y, x, sizeof y);
+    return -(ivec)_mm256_cvtepu8_epi64(_mm_cvtsi32_si128(y));
+#else
+    ivec y;
+    for (int i = 0; i < QKV_VEC; i++) y[i] = -(FN(integer))x[i];
+    return y;
+#endif
+}
+
+/* The other way. */
+INLINE void to_bytes(ivec mask, uint8_t *x)
+{
+#if defined(__AVX512F__) && QKV_REAL == 32
+    _mm_storeu_si128((__m128i *)x, _mm512_cvtepi32_epi8((__m512i)(mask & 1)));
+#elif defined(__AVX512F__)
+    _mm_storel_epi64((__m128i *)x, _mm512_cvtepi64_epi8((__m512i)(mask & 1)));
+#else
+    for (int i = 0; i < QKV_VEC; i++) x[i] = (uint8_t)(mask[i] & 1);
+#endif
+}
+
 INLINE real sum_of_lanes(vec x)
 {
     real sum = 0;
