@@ -43,8 +43,8 @@ qkv_status FN(qkv_cotangents_resolve)(const qkv_attention *a, const FN(qkv_resul
     for (size_t i = 0; i < sizeof all / sizeof *all && !status; i++) {
         *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
         if (!all[i].slot->data) continue;
-        status =
-            qkv_slot_list_add(list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, false));
+        const qkv_extent e = FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, false);
+        status = qkv_slot_list_add(list, &e);
     }
     return status;
 }

@@ -46,9 +46,10 @@ static qkv_status list_pair(const qkv_attention *a, const FN(qkv_results) *x, bo
                         list->who, names[0], names[1]);
     *o = FN(qkv_view_of)(&x->o, value);
     *lse = FN(qkv_view_of)(&x->lse, row);
-    qkv_status status = qkv_slot_list_add(list, FN(qkv_extent_of)(names[0], &x->o, value, written));
-    if (status) return status;
-    return qkv_slot_list_add(list, FN(qkv_extent_of)(names[1], &x->lse, row, written));
+    const qkv_extent two[] = {FN(qkv_extent_of)(names[0], &x->o, value, written),
+                              FN(qkv_extent_of)(names[1], &x->lse, row, written)};
+    qkv_status status = qkv_slot_list_add(list, &two[0]);
+    return status ? status : qkv_slot_list_add(list, &two[1]);
 }
 
 static qkv_status list_saved(const qkv_attention *a, const FN(qkv_results) *saved,
@@ -69,7 +70,7 @@ static qkv_status list_saved(const qkv_attention *a, const FN(qkv_results) *save
         FN(qkv_extent_of)("saved row_max", &saved->row_max, row, false),
         FN(qkv_extent_of)("saved row_log_sum", &saved->row_log_sum, row, false)};
     qkv_status status = QKV_OK;
-    for (int i = 0; i < 3 && !status; i++) status = qkv_slot_list_add(list, all[i]);
+    for (int i = 0; i < 3 && !status; i++) status = qkv_slot_list_add(list, &all[i]);
     return status;
 }
 

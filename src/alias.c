@@ -60,16 +60,6 @@ static bool is_empty(const qkv_extent *x)
     return x->dim[0] == 0 || x->dim[1] == 0 || x->dim[2] == 0 || x->dim[3] == 0;
 }
 
-static void find_range(qkv_extent *x)
-{
-    x->first = (uintptr_t)x->data;
-    x->last = x->first + x->element - 1;
-    for (int axis = 0; axis < 4; axis++) {
-        uintptr_t reach = (uintptr_t)(x->stride[axis] * (x->dim[axis] - 1) * (ptrdiff_t)x->element);
-        *(x->stride[axis] < 0 ? &x->first : &x->last) += reach;
-    }
-}
-
 static void add_terms(equation *e, const qkv_extent *x, size_t times)
 {
     for (int axis = 0; axis < 4; axis++) {
@@ -112,22 +102,28 @@ static bool repeats(const qkv_extent *x)
     return solutions(&e, 0, target, 2) > 1;
 }
 
-qkv_status qkv_slot_list_add(qkv_slot_list *list, qkv_extent extent)
+qkv_status qkv_slot_list_add(qkv_slot_list *list, const qkv_extent *extent)
 {
-    if (!extent.data) return QKV_OK;
-    size_t reach = extent.element; /* bytes from the first element to the end of the last */
+    if (!extent->data) return QKV_OK;
+    qkv_extent *x = &list->extent[list->n++];
+    *x = *extent;
+    x->first = (uintptr_t)x->data;
+    x->last = x->first + x->element - 1;
+    size_t reach = x->element; /* bytes from the first element to the end of the last */
     for (int axis = 0; axis < 4; axis++) {
-        ptrdiff_t stride = extent.stride[axis];
-        size_t bytes = extent.element;
-        if (extent.dim[axis] == 0) continue;
+        ptrdiff_t stride = x->stride[axis];
+        size_t bytes = x->element;
+        if (x->dim[axis] == 0) continue;
         bool fits = stride > PTRDIFF_MIN && qkv_size_mul(&bytes, stride < 0 ? -stride : stride) &&
-                    qkv_size_mul(&bytes, extent.dim[axis] - 1) && qkv_size_add(&reach, bytes);
+                    qkv_size_mul(&bytes, x->dim[axis] - 1) && qkv_size_add(&reach, bytes);
         if (!fits || reach > PTRDIFF_MAX)
             return qkv_fail(QKV_E_OVERFLOW, "%s: %s: %td elements at stride %td exceed memory",
-                            list->who, extent.name, extent.dim[axis], stride);
+                            list->who, x->name, x->dim[axis], stride);
+        if (stride < 0)
+            x->first -= bytes;
+        else
+            x->last += bytes;
     }
-    find_range(&extent);
-    list->extent[list->n++] = extent;
     return QKV_OK;
 }
 

@@ -85,7 +85,8 @@ static qkv_status resolve_covariance(const FN(qkv_inputs) *in, const FN(qkv_slot
                         list->who, a->d_v, a->d_k);
     const ptrdiff_t dim[4] = {a->batch, a->heads, a->n_q, matrix};
     *to = FN(qkv_view_of)(cov, dim);
-    return qkv_slot_list_add(list, FN(qkv_extent_of)("cov", cov, dim, true));
+    const qkv_extent e = FN(qkv_extent_of)("cov", cov, dim, true);
+    return qkv_slot_list_add(list, &e);
 }
 
 qkv_status FN(qkv_attention_covariance)(const qkv_attention *a, const FN(qkv_operands) *in,

@@ -90,10 +90,12 @@ static void load_queries(FN(qkv_block) *t)
     bool unit = a->score == QKV_SCORE_COSINE;
     IN(qkv_to_lanes)
     (t->q, x, q->stride[2], q->stride[3], t->n_q, a->d_k, t->vectors, unit ? 1 : factor);
-    for (int i = 0; i < t->n_q && unit; i++) {
-        t->q_inverse[i] = IN(qkv_inverse_norm)(t->q + i, QKV_LANES, a->d_k);
-        for (ptrdiff_t c = 0; c < a->d_k; c++)
-            t->q[c * QKV_LANES + i] = t->q[c * QKV_LANES + i] * t->q_inverse[i] * factor;
+    if (!unit) return;
+    IN(qkv_inverse_norms)(t->q, a->d_k, t->vectors, t->q_inverse);
+    for (int i = 0; i < t->vectors * QKV_VEC; i += QKV_VEC) {
+        vec inverse = load(t->q_inverse + i);
+        for (real *y = t->q + i; y < t->q + a->d_k * QKV_LANES; y += QKV_LANES)
+            store(y, load(y) * inverse * factor);
     }
 }
 
@@ -155,8 +157,11 @@ static void load_unit_keys(FN(qkv_block) *t)
     const real *x = FN(qkv_at)(k, t->batch, t->kv_head, t->k0);
     for (int j = 0; j < t->n_k; j++, x += k->stride[2]) {
         real *row = t->k.packed + j * d;
-        for (ptrdiff_t c = 0; c < d; c++) row[c] = x[c * k->stride[3]];
-        t->k_inverse[j] = IN(qkv_inverse_norm)(row, 1, d);
+        if (k->stride[3] == 1)
+            memcpy(row, x, sizeof(real) * (size_t)d);
+        else
+            for (ptrdiff_t c = 0; c < d; c++) row[c] = x[c * k->stride[3]];
+        t->k_inverse[j] = IN(qkv_inverse_norm)(row, d);
         for (ptrdiff_t c = 0; c < d; c++) row[c] *= t->k_inverse[j];
     }
     t->k.data = t->k.packed;

@@ -74,7 +74,7 @@ qkv_status FN(qkv_operands_list)(ptrdiff_t dims[QKV_OPERANDS][4], const FN(qkv_o
         if (!slots[i]->data) continue;
         qkv_extent e = FN(qkv_extent_of)(names[role][i], slots[i], dims[i], role == QKV_GRADIENT);
         e.reduces = i >= 3;
-        qkv_status status = qkv_slot_list_add(list, e);
+        qkv_status status = qkv_slot_list_add(list, &e);
         if (status) return status;
     }
     return QKV_OK;
@@ -86,7 +86,7 @@ static qkv_status list_mask(const ptrdiff_t dim[4], const qkv_slot_bool *mask, q
     qkv_extent e = {.name = "mask", .data = mask->data, .element = 1};
     memcpy(e.dim, dim, sizeof e.dim);
     qkv_strides(dim, mask->strided, mask->stride, e.stride);
-    return qkv_slot_list_add(list, e);
+    return qkv_slot_list_add(list, &e);
 }
 
 /* lengths and causal_offsets: one number a batch item. */
@@ -98,10 +98,10 @@ static qkv_status list_numbers(const qkv_attention *a, const FN(qkv_operands) *i
     e.stride[0] = 1;
     e.name = "lengths";
     e.data = in->lengths;
-    qkv_status status = qkv_slot_list_add(list, e);
+    qkv_status status = qkv_slot_list_add(list, &e);
     e.name = "causal_offsets";
     e.data = in->causal_offsets;
-    if (!status) status = qkv_slot_list_add(list, e);
+    if (!status) status = qkv_slot_list_add(list, &e);
     for (ptrdiff_t b = 0; !status && in->lengths && b < a->batch; b++)
         if (in->lengths[b] < 0 || in->lengths[b] > a->n_k)
             status = qkv_fail(QKV_E_SHAPE, "%s: lengths[%td] is %lld, expected 0 to n_k, %td",
@@ -230,8 +230,8 @@ qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results)
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
         if (!all[i].slot->data) continue;
-        qkv_status status =
-            qkv_slot_list_add(list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, true));
+        const qkv_extent e = FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, true);
+        qkv_status status = qkv_slot_list_add(list, &e);
         if (status) return status;
     }
     return QKV_OK;

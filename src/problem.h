@@ -45,7 +45,7 @@ void qkv_strides(const ptrdiff_t dim[4], bool strided, const ptrdiff_t given[4],
 
 /* Appends an array; absent ones (data NULL) are skipped. QKV_E_OVERFLOW if its elements cannot all
  * be addressed. */
-qkv_status qkv_slot_list_add(qkv_slot_list *list, qkv_extent extent);
+qkv_status qkv_slot_list_add(qkv_slot_list *list, const qkv_extent *extent);
 
 /* QKV_E_ALIAS if a written element is written twice or shared with another array; names both. */
 qkv_status qkv_slot_list_check(const qkv_slot_list *list);

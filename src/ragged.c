@@ -23,10 +23,10 @@ qkv_status FN(qkv_ragged_resolve)(const char *who, const qkv_attention *a, const
     e.stride[0] = 1;
     e.name = "starts_q";
     e.data = starts_q;
-    if (!status) status = qkv_slot_list_add(list, e);
+    if (!status) status = qkv_slot_list_add(list, &e);
     e.name = "starts_k";
     e.data = starts_k;
-    return status ? status : qkv_slot_list_add(list, e);
+    return status ? status : qkv_slot_list_add(list, &e);
 }
 
 FN(qkv_inputs)

@@ -192,20 +192,56 @@ static void score_user(FN(qkv_block) *t)
     }
 }
 
-real IN(qkv_inverse_norm)(const real *x, ptrdiff_t stride, ptrdiff_t n)
+/* A power of 2 that brings numbers of up to most to about 1, so that squares neither overflow nor
+ * vanish, without rounding; at NaN and infinity 1. */
+static real unit_power(real most)
 {
-    real most = 0, sum = 0;
-    for (ptrdiff_t c = 0; c < n; c++) {
-        real y = fabs(x[c * stride]);
-        most = y > most || y != y ? y : most;
-    }
-    if (most == 0) return 0;
-    for (ptrdiff_t c = 0; c < n; c++) {
-        real y = x[c * stride] / most;
+    FN(natural) bits, bias = QKV_REAL == 32 ? 127 : 1023;
+    if (!(most <= REAL_MAX)) return 1;
+    memcpy(&bits, &most, sizeof bits);
+    FN(natural) exponent = 2 * bias - (bits >> MANTISSA_BITS);
+    bits = (exponent > 0 ? exponent : 1) << MANTISSA_BITS;
+    real power;
+    memcpy(&power, &bits, sizeof power);
+    return power;
+}
+
+static real inverse_of(real squares, real power)
+{
+    real inverse = power / sqrt(squares);
+    return squares == 0 ? 0 : inverse > REAL_MAX ? REAL_MAX : inverse;
+}
+
+real IN(qkv_inverse_norm)(const real *x, ptrdiff_t n)
+{
+    ptrdiff_t whole = n / QKV_VEC * QKV_VEC;
+    vec most = splat(0), sum = splat(0);
+    for (ptrdiff_t c = 0; c < whole; c += QKV_VEC) most = larger(magnitude(load_any(x + c)), most);
+    real largest = 0;
+    for (int i = 0; i < QKV_VEC; i++) largest = most[i] > largest ? most[i] : largest;
+    for (ptrdiff_t c = whole; c < n; c++) largest = fabs(x[c]) > largest ? fabs(x[c]) : largest;
+    real power = unit_power(largest), squares = 0;
+    for (ptrdiff_t c = 0; c < whole; c += QKV_VEC) {
+        vec y = load_any(x + c) * power;
         sum += y * y;
     }
-    real inverse = 1 / most / sqrt(sum);
-    return inverse > REAL_MAX ? REAL_MAX : inverse;
+    for (ptrdiff_t c = whole; c < n; c++) squares += x[c] * power * (x[c] * power);
+    return inverse_of(sum_of_lanes(sum) + squares, power);
+}
+
+void IN(qkv_inverse_norms)(const real *lanes, ptrdiff_t n, int vectors, real *inverse)
+{
+    for (int i = 0; i < vectors * QKV_VEC; i += QKV_VEC) {
+        vec most = splat(0), power, squares = splat(0);
+        for (ptrdiff_t c = i; c < n * QKV_LANES; c += QKV_LANES)
+            most = larger(magnitude(load(lanes + c)), most);
+        for (int v = 0; v < QKV_VEC; v++) power[v] = unit_power(most[v]);
+        for (ptrdiff_t c = i; c < n * QKV_LANES; c += QKV_LANES) {
+            vec y = load(lanes + c) * power;
+            squares += y * y;
+        }
+        for (int v = 0; v < QKV_VEC; v++) inverse[i + v] = inverse_of(squares[v], power[v]);
+    }
 }
 
 void IN(qkv_score_tile)(FN(qkv_block) *t)

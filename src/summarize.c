@@ -54,8 +54,9 @@ static qkv_status resolve(const qkv_attention *a, const FN(qkv_results) *saved,
     qkv_status status = QKV_OK;
     for (size_t i = 0; i < sizeof all / sizeof *all && !status; i++) {
         *all[i].view = FN(qkv_view_of)(all[i].slot, all[i].dim);
-        status = qkv_slot_list_add(
-            list, FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, all[i].written));
+        const qkv_extent e =
+            FN(qkv_extent_of)(all[i].name, all[i].slot, all[i].dim, all[i].written);
+        status = qkv_slot_list_add(list, &e);
     }
     qkv_extent keys = {.name = "top_keys",
                        .data = out->top_keys,
@@ -68,7 +69,7 @@ static qkv_status resolve(const qkv_attention *a, const FN(qkv_results) *saved,
     views->rows = out->rows;
     views->top = out->top;
     views->n_rows = out->n_rows;
-    return status ? status : qkv_slot_list_add(list, keys);
+    return status ? status : qkv_slot_list_add(list, &keys);
 }
 
 qkv_status FN(qkv_attention_summary)(const qkv_attention *a, const FN(qkv_operands) *in,

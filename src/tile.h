@@ -138,9 +138,10 @@ typedef struct FN(qkv_pooling) {
 } FN(qkv_pooling);
 
 /* ---- score.c ---- */
-/* 1 / ||x|| for n numbers, stride apart; 0 for zeros. No overflow on the way. The stride must not
- * be a layout's: compilers round differently where neighbours can be loaded together. */
-real IN(qkv_inverse_norm)(const real *x, ptrdiff_t stride, ptrdiff_t n);
+/* 1 / ||x|| of n numbers, 0 of zeros, without overflow on the way; and the same of the n rows that
+ * are each lane's, of whole vectors. */
+real IN(qkv_inverse_norm)(const real *x, ptrdiff_t n);
+void IN(qkv_inverse_norms)(const real *lanes, ptrdiff_t n, int vectors, real *inverse);
 /* The tile as a user's score sees it. */
 FN(qkv_score_tile) IN(qkv_score_tile_of)(const FN(qkv_block) *t);
 void IN(qkv_score_tile)(FN(qkv_block) *t); /* s and tile_max */
