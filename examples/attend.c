@@ -50,7 +50,7 @@ static void load_queries_keys_values(problem *p)
     type = q.type;
     p->rank = q.rank;
     if (type != QKV_NPY_F32 && type != QKV_NPY_F64)
-        fail_with("%s: expected float32 or float64", given[QUERY]);
+        fail_with("%s has type %s, expected float32 or float64", given[QUERY], type_name(type));
     if (q.rank < 2 || q.rank > 4)
         fail_with("%s has %d axes, expected 2 to 4", given[QUERY], q.rank);
     qkv_npy_free(&q);
@@ -94,6 +94,11 @@ static void load_mask(problem *p)
     const qkv_npy *m = &p->mask;
     if (m->rank < 1 || m->rank > 4)
         fail_with("%s has %d axes, expected 1 to 4", given[MASK], m->rank);
+    bool boolean = m->type == QKV_NPY_BOOL;
+    if (!boolean && m->type != QKV_NPY_F16 && m->type != QKV_NPY_F32 && m->type != QKV_NPY_F64)
+        fail_with("%s has type %s, expected bool (true: attend) or a float (added)", given[MASK],
+                  type_name(m->type));
+    if (given[GRAD_MASK] && boolean) fail_with("%s: a boolean mask has no gradient", given[MASK]);
     ptrdiff_t dim[4] = {1, 1, 1, 1}, last = m->dim[m->rank - 1];
     for (int i = 0; i < m->rank; i++) dim[4 - m->rank + i] = m->dim[i];
     for (int i = 0; i < 3; i++)
@@ -102,7 +107,6 @@ static void load_mask(problem *p)
                       full[i]);
     if (last > full[3])
         fail_with("%s: the last axis is %td, expected at most %td", given[MASK], last, full[3]);
-    bool boolean = m->type == QKV_NPY_BOOL;
     p->bias = packed(dim[0], dim[1], dim[2], full[3]);
     ptrdiff_t rows = dim[0] * dim[1] * dim[2];
     if (boolean) p->seen = allocate((size_t)(rows * full[3]) + 1, 1);
@@ -139,21 +143,28 @@ static void load_lengths(problem *p)
 {
     qkv_npy x = load(LENGTHS);
     if (x.type != QKV_NPY_I64 || x.rank != 1)
-        fail_with("%s: expected int64 [batch]", given[LENGTHS]);
+        fail_with("%s has type %s and %d axes, expected int64 [batch]", given[LENGTHS],
+                  type_name(x.type), x.rank);
     expect(LENGTHS, "the batch", x.dim[0], p->a.batch);
     p->lengths = x.data;
+    for (ptrdiff_t b = 0; b < p->a.batch; b++)
+        if (p->lengths[b] < 0 || p->lengths[b] > p->a.n_k)
+            fail_with("%s: length %td is %lld, expected 0 to the number of keys, %td",
+                      given[LENGTHS], b, (long long)p->lengths[b], p->a.n_k);
 }
+
+static const long FAR = 1000000000000000; /* whole as a double, too */
 
 static void set_offsets(problem *p)
 {
     ptrdiff_t batch = p->a.batch, n = 0;
-    double *numbers = NULL;
-    if (given[CAUSAL_OFFSET]) n = parse_list(CAUSAL_OFFSET, -1e15, 1e15, &numbers);
+    int64_t *numbers = NULL;
+    if (given[CAUSAL_OFFSET]) n = parse_whole_list(CAUSAL_OFFSET, -FAR, FAR, &numbers);
     if (n > 1 && n != batch)
         usage_error("--causal-offset: %td numbers for a batch of %td", n, batch);
     p->offsets = allocate((size_t)batch + 1, sizeof *p->offsets);
     for (ptrdiff_t b = 0; b < batch; b++)
-        p->offsets[b] = n            ? (int64_t)numbers[n > 1 ? b : 0]
+        p->offsets[b] = n            ? numbers[n > 1 ? b : 0]
                         : p->past    ? p->past
                         : p->lengths ? p->lengths[b] - p->a.n_q
                                      : 0;
@@ -166,6 +177,14 @@ static void set_choices(problem *p)
     double *numbers;
     if (given[SCORE]) a->score = parse_score(given[SCORE]);
     if (given[NORMALIZE]) parse_normalize(given[NORMALIZE], a);
+    bool kernel = a->normalize == QKV_KERNEL_SUM;
+    if (kernel && a->score != QKV_SCORE_GAUSSIAN)
+        usage_error("--normalize %s goes with --score gaussian, whose distance it takes",
+                    given[NORMALIZE]);
+    if (given[LSE] && a->normalize != QKV_SOFTMAX && a->normalize != QKV_TOP_K && !kernel)
+        usage_error("--lse does not go with --normalize %s, which has no sum; it goes with "
+                    "softmax, top-k and the kernels",
+                    given[NORMALIZE]);
     bool counts = a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM;
     if (counts != (given[TOP_K] != NULL))
         usage_error("--top-k goes with --normalize top-k or top-k-uniform, and they with it");
@@ -176,12 +195,13 @@ static void set_choices(problem *p)
     if (given[SOFTCAP]) a->softcap = number_argument("softcap", given[SOFTCAP], 1e-300, 1e300);
     a->mask.causal = given[CAUSAL] != NULL;
     if (given[WINDOW]) {
-        if (parse_list(WINDOW, -1, 1e15, &numbers) != 2)
+        int64_t *sides;
+        if (parse_whole_list(WINDOW, -1, FAR, &sides) != 2)
             usage_error("--window: '%s' is not L,R", given[WINDOW]);
         a->mask.window = true;
-        a->mask.window_left = (ptrdiff_t)numbers[0];
-        a->mask.window_right = (ptrdiff_t)numbers[1];
-        free(numbers);
+        a->mask.window_left = sides[0];
+        a->mask.window_right = sides[1];
+        free(sides);
     }
     if (given[SCALE]) {
         p->scale = allocate(1, item());
@@ -331,18 +351,27 @@ static operand rows_of(const qkv_attention *a, ptrdiff_t columns)
     return packed(a->batch, a->heads, a->n_q, columns);
 }
 
+typedef enum stage { RAW, CAPPED, BIASED, FINAL } stage;
+
+static stage parse_stage(void)
+{
+    static const char *const names[] = {"raw", "softcap", "bias", "weights"};
+    if (!given[SCORES_STAGE]) return RAW;
+    for (int i = 0; i < 4; i++)
+        if (!strcmp(given[SCORES_STAGE], names[i])) return (stage)i;
+    usage_error("--scores-stage: '%s' is none of raw, softcap, bias, weights", given[SCORES_STAGE]);
+}
+
 /* Scores are the weights of a normaliser that leaves them alone; hidden are those that uniform
  * attention gives nothing. */
 static void write_scores(problem p, const operand *weights)
 {
-    const char *stage = given[SCORES_STAGE] ? given[SCORES_STAGE] : "raw";
-    bool raw = !strcmp(stage, "raw"), softcap = !strcmp(stage, "softcap");
-    if (!strcmp(stage, "weights")) {
+    stage at = parse_stage();
+    bool raw = at == RAW, softcap = at == CAPPED;
+    if (at == FINAL) {
         save_matrix(SCORES, weights, p.rank, 4);
         return;
     }
-    if (!raw && !softcap && strcmp(stage, "bias"))
-        usage_error("--scores-stage: '%s' is none of raw, softcap, bias, weights", stage);
     results r = {.o = rows_of(&p.a, p.a.d_v), .weights = rows_of(&p.a, p.a.n_k)};
     p.sink = (operand){0};
     p.a.top_k = 0;
@@ -408,12 +437,17 @@ static operand gradient_like(const operand *x)
     return y;
 }
 
+static void load_cotangent(problem *p)
+{
+    const ptrdiff_t expected[] = {p->a.batch, p->a.heads, p->a.n_q, p->a.d_v};
+    static const char *const names[] = {"the batch", "the number of heads", "the number of queries",
+                                        "the size of a value"};
+    p->d_o = load_operand(GRAD_OUT, p->rank, p->a.heads);
+    for (int i = 0; i < 4; i++) expect(GRAD_OUT, names[i], p->d_o.dim[i], expected[i]);
+}
+
 static void write_gradients(problem *p, const results *r)
 {
-    p->d_o = load_operand(GRAD_OUT, p->rank, p->a.heads);
-    for (int i = 0; i < 4; i++)
-        expect(GRAD_OUT, "an axis of its batch, heads, rows and columns", p->d_o.dim[i],
-               r->o.dim[i]);
     static gradients g;
     if (given[GRAD_QUERY])
         g.q = packed_as(p->rank, p->q.dim[0], p->q.dim[1], p->q.dim[2], p->q.dim[3]);
@@ -429,6 +463,29 @@ static void write_gradients(problem *p, const results *r)
     if (given[GRAD_MASK]) save_mask_gradient(p, &g.bias);
     if (given[GRAD_SCALE]) save(GRAD_SCALE, 0, p->q.dim, g.scale);
     if (given[GRAD_BANDWIDTH]) save(GRAD_BANDWIDTH, 1, &p->a.bandwidths, g.bandwidth);
+}
+
+/* Something is written, each file once. */
+static void check_written(void)
+{
+    static const int writes[] = {
+        OUT,        WEIGHTS,  LSE,        SCORES,    PRESENT_KEY,    PRESENT_VALUE,
+        GRAD_QUERY, GRAD_KEY, GRAD_VALUE, GRAD_MASK, GRAD_BANDWIDTH, GRAD_SCALE};
+    const int n = sizeof writes / sizeof *writes;
+    bool any = false, gradient = false;
+    for (int i = 0; i < n; i++) {
+        const char *path = given[writes[i]];
+        if (!path) continue;
+        any = true;
+        gradient |= writes[i] >= GRAD_QUERY;
+        for (int j = 0; j < i; j++)
+            if (given[writes[j]] && !strcmp(given[writes[j]], path))
+                usage_error("--%s and --%s are both %s", attend.options[writes[j]].name,
+                            attend.options[writes[i]].name, path);
+    }
+    if (given[GRAD_OUT] && !gradient)
+        usage_error("--grad-out needs --grad-query or another of the gradients to write");
+    if (!any) usage_error("nothing to write: give --out");
 }
 
 static void check_options(void)
@@ -450,10 +507,8 @@ static void check_options(void)
         if (given[needs[i][0]] && !given[needs[i][1]])
             usage_error("--%s needs --%s", attend.options[needs[i][0]].name,
                         attend.options[needs[i][1]].name);
-    static const int writes[] = {OUT, WEIGHTS, LSE, SCORES, PRESENT_KEY, PRESENT_VALUE, GRAD_OUT};
-    bool any = false;
-    for (size_t i = 0; i < sizeof writes / sizeof *writes; i++) any |= given[writes[i]] != NULL;
-    if (!any) usage_error("nothing to write: give --out");
+    parse_stage();
+    check_written();
 }
 
 int main(int argc, char **argv)
@@ -470,18 +525,17 @@ int main(int argc, char **argv)
     load_queries_keys_values(&p);
     set_choices(&p);
     if (given[MASK]) load_mask(&p);
-    if (given[GRAD_MASK] && p.seen) fail_with("%s: a boolean mask has no gradient", given[MASK]);
     if (given[LENGTHS]) load_lengths(&p);
     if (given[ALIBI]) p.slopes = load_heads(ALIBI, &p.a);
     if (given[SINK]) p.sink = load_heads(SINK, &p.a);
     set_offsets(&p);
+    if (given[GRAD_OUT]) load_cotangent(&p);
     const qkv_attention *a = &p.a;
     r.o = packed_as(p.rank, a->batch, a->heads, a->n_q, a->d_v);
     r.row_max = rows_of(a, 1);
     r.row_log_sum = rows_of(a, 1);
-    bool stage_weights = given[SCORES_STAGE] && !strcmp(given[SCORES_STAGE], "weights");
     if (given[LSE]) r.lse = rows_of(a, 1);
-    if (given[WEIGHTS] || stage_weights) r.weights = rows_of(a, a->n_k);
+    if (given[WEIGHTS] || parse_stage() == FINAL) r.weights = rows_of(a, a->n_k);
     forward(&p, &r);
     if (given[OUT]) save_operand(OUT, &r.o, p.rank);
     if (given[WEIGHTS]) save_matrix(WEIGHTS, &r.weights, p.rank, 4);

@@ -53,8 +53,9 @@ extern const char *given[OPTIONS]; /* the arguments, NULL where absent */
 
 qkv_score parse_score(const char *name);
 void parse_normalize(const char *name, qkv_attention *a);
-/* The numbers of "1,2,3"; how many. */
+/* The numbers of "1,2,3", whole ones or any; how many. */
 ptrdiff_t parse_list(int option, double lower, double upper, double **numbers);
+ptrdiff_t parse_whole_list(int option, long lower, long upper, int64_t **numbers);
 
 /* An operand over [batch, heads, rows, columns], of the type of the queries. */
 typedef struct operand {
@@ -72,6 +73,7 @@ operand packed(ptrdiff_t batch, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t colum
 operand packed_as(int rank, ptrdiff_t batch, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t columns);
 ptrdiff_t place(const operand *x, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i, ptrdiff_t c);
 qkv_npy load(int option);
+const char *type_name(qkv_npy_type of);
 /* Queries, keys, values: their axes as [batch, heads, rows, columns]. */
 operand load_operand(int option, int rank, ptrdiff_t heads);
 /* What both have on an axis must be the same. */

@@ -53,12 +53,20 @@ qkv_npy load(int option)
     return a;
 }
 
+const char *type_name(qkv_npy_type of)
+{
+    static const char *const names[] = {"float32", "float64", "int64",  "bool",
+                                        "float16", "int8",    "int16",  "int32",
+                                        "uint8",   "uint16",  "uint32", "uint64"};
+    return names[of];
+}
+
 operand load_operand(int option, int rank, ptrdiff_t heads)
 {
     qkv_npy a = load(option);
     if (a.type != type)
-        fail_with("%s: expected the type of the queries, %s", given[option],
-                  type == QKV_NPY_F32 ? "float32" : "float64");
+        fail_with("%s has type %s, expected that of the queries, %s", given[option],
+                  type_name(a.type), type_name(type));
     if (a.rank != rank) fail_with("%s has %d axes, expected %d", given[option], a.rank, rank);
     operand x = {.data = a.data};
     const ptrdiff_t *n = a.dim;

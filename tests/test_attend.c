@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "process.h"
 #include "qkv/attention.h"
@@ -410,6 +411,9 @@ static void what_is_wrong_is_said(void **state)
                *three = save("three.npy", 3, (ptrdiff_t[]){1, 4, 3}, x);
     qkv_npy bools = {.type = QKV_NPY_BOOL, .rank = 1, .dim = {4}, .data = "\1\1\0\1"};
     assert_ok(qkv_npy_save(&bools, scratch("bool.npy")));
+    const qkv_npy wholes = {.type = QKV_NPY_I64, .rank = 1, .dim = {1}, .data = &(int64_t){9}};
+    const char *whole = scratch("whole.npy");
+    assert_ok(qkv_npy_save(&wholes, whole));
 #define PLAIN "--query", q, "--key", q, "--value", q, "--out", scratch("y2.npy")
     assert_fails(ARGV("--query", q), 2, "--key is required");
     assert_fails(ARGV("--query", q, "--key", q, "--value", q), 2, "nothing to write: give --out");
@@ -431,8 +435,26 @@ static void what_is_wrong_is_said(void **state)
     assert_fails(ARGV(PLAIN, "--dropout", "1.5"), 2, "--dropout");
     assert_fails(ARGV(PLAIN, "--seed", "1"), 2, "--seed needs --dropout");
     assert_fails(ARGV(PLAIN, "--window", "3"), 2, "'3' is not L,R");
-    assert_fails(ARGV(PLAIN, "--normalize", "boxcar"), 1,
-                 "a kernel K(u) does not go with a scaled dot");
+    assert_fails(ARGV(PLAIN, "--normalize", "boxcar"), 2, "boxcar goes with --score gaussian");
+    assert_fails(ARGV(PLAIN, "--normalize", "hard", "--lse", scratch("l.npy")), 2,
+                 "--lse does not go with --normalize hard");
+    assert_fails(ARGV(PLAIN, "--window", "1.5,2"), 2, "'1.5' is not a whole number");
+    assert_fails(ARGV(PLAIN, "--causal-offset", "0.5"), 2, "'0.5' is not a whole number");
+    assert_fails(ARGV(PLAIN, "--scores", scratch("s.npy"), "--scores-stage", "foo"), 2,
+                 "'foo' is none of raw");
+    assert_fails(ARGV(PLAIN, "--weights", scratch("y2.npy")), 2, "--out and --weights are both");
+    assert_fails(ARGV(PLAIN, "--grad-out", q), 2, "--grad-out needs --grad-query");
+    assert_fails(ARGV(PLAIN, "--grad-out", wide, "--grad-query", scratch("g.npy")), 1,
+                 "wide.npy: the size of a value is 5, expected 3");
+    assert_fails(ARGV(PLAIN, "--mask", whole), 1, "whole.npy has type int64, expected bool");
+    assert_fails(ARGV(PLAIN, "--lengths", whole), 1,
+                 "whole.npy: length 0 is 9, expected 0 to the number of keys, 4");
+    assert_fails(ARGV(PLAIN, "--lengths", q), 1, "q2.npy has type float64 and 2 axes");
+    assert_fails(ARGV("--query", whole, "--key", q, "--value", q, "--out", scratch("y2.npy")), 1,
+                 "whole.npy has type int64, expected float32 or float64");
+    assert_fails(ARGV("--query", q, "--key", whole, "--value", q, "--out", scratch("y2.npy")), 1,
+                 "whole.npy has type int64, expected that of the queries, float64");
+    assert_int_equal(access(scratch("y2.npy"), F_OK), -1); /* wrong is found before writing */
     assert_fails(ARGV(PLAIN, "--past-key", three), 2, "--past-key and --past-value go together");
     assert_fails(ARGV("--query", scratch("none.npy"), "--key", q, "--value", q, "--out", "y"), 1,
                  "none.npy");
