@@ -181,11 +181,11 @@ static void set_choices(problem *p)
     if (kernel && a->score != QKV_SCORE_GAUSSIAN)
         usage_error("--normalize %s goes with --score gaussian, whose distance it takes",
                     given[NORMALIZE]);
-    if (given[LSE] && a->normalize != QKV_SOFTMAX && a->normalize != QKV_TOP_K && !kernel)
+    bool counts = a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM;
+    if (given[LSE] && a->normalize != QKV_SOFTMAX && !counts && !kernel)
         usage_error("--lse does not go with --normalize %s, which has no sum; it goes with "
                     "softmax, top-k and the kernels",
                     given[NORMALIZE]);
-    bool counts = a->normalize == QKV_TOP_K || a->normalize == QKV_TOP_K_UNIFORM;
     if (counts != (given[TOP_K] != NULL))
         usage_error("--top-k goes with --normalize top-k or top-k-uniform, and they with it");
     if (counts) a->top_k = (ptrdiff_t)integer_argument("top-k", given[TOP_K], 1, INT64_MAX);

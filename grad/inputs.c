@@ -9,7 +9,7 @@ static qkv_status check_cotangents(const char *who, const qkv_attention *a,
         return qkv_fail(QKV_E_ARG, "%s: %s is NULL", who, saved ? "d_out" : "saved");
     if (d_out->row_max.data || d_out->row_log_sum.data || d_out->weights.data)
         return qkv_fail(QKV_E_ARG, "%s: d_out takes cotangents of o and lse only", who);
-    if (d_out->lse.data && !qkv_has_sum(a))
+    if (d_out->lse.data && !qkv_has_lse(a))
         return qkv_fail(QKV_E_ARG, "%s: d_out.lse does not go with a normaliser without a sum",
                         who);
     if (!a->batch || !a->heads || !a->n_q) return QKV_OK;

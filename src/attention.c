@@ -68,8 +68,10 @@ static ptrdiff_t finish(FN(qkv_block) *t, const FN(qkv_outputs) *out)
         empty += sums && t->any[i] != 0 && t->sum[i] == 0;
         write_row(&out->row_max, t, i, max);
         write_row(&out->row_log_sum, t, i, log_sum);
-        real natural = t->base_2 ? max * (real)(1 / LOG2E) : max;
-        write_row(&out->lse, t, i, t->sum[i] == 0 ? (real)-INFINITY : natural + log_sum);
+        real natural = t->base_2 ? max * (real)(1 / LOG2E) : max, lse = natural + log_sum;
+        if (!sums && out->lse.data) lse = -log(t->threshold[i]);
+        bool nothing = sums ? t->sum[i] == 0 : t->any[i] == 0;
+        write_row(&out->lse, t, i, nothing ? (real)-INFINITY : lse);
         t->max[i] = max;
         t->log_sum[i] = t->base_2 ? log_sum * (real)LOG2E : log_sum; /* as backward reads it */
     }

@@ -209,10 +209,10 @@ qkv_status FN(qkv_outputs_resolve)(const qkv_attention *a, const FN(qkv_results)
     if (!out) return qkv_fail(QKV_E_ARG, "%s: the results are NULL", who);
     if (!out->o.data && a->batch && a->heads && a->n_q && a->d_v)
         return qkv_fail(QKV_E_ARG, "%s: the result o is NULL", who);
-    if (out->lse.data && !qkv_has_sum(a))
+    if (out->lse.data && !qkv_has_lse(a))
         return qkv_fail(QKV_E_ARG,
                         "%s: lse does not go with a normaliser without a sum; use QKV_SOFTMAX, "
-                        "QKV_KERNEL_SUM or QKV_TOP_K",
+                        "QKV_KERNEL_SUM, QKV_TOP_K or QKV_TOP_K_UNIFORM",
                         who);
     const ptrdiff_t row[4] = {a->batch, a->heads, a->n_q, 1};
     const ptrdiff_t value[4] = {a->batch, a->heads, a->n_q, a->d_v};

@@ -57,6 +57,12 @@ static inline bool qkv_has_sum(const qkv_attention *a)
     return qkv_is_softmax(a) || a->normalize == QKV_KERNEL_SUM;
 }
 
+/* Has a row a log-sum-exp? That of equal weights is the log of their number. */
+static inline bool qkv_has_lse(const qkv_attention *a)
+{
+    return qkv_has_sum(a) || a->normalize == QKV_TOP_K_UNIFORM;
+}
+
 /* Are the weights a distribution over the keys? */
 static inline bool qkv_is_convex(const qkv_attention *a)
 {

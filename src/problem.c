@@ -65,9 +65,9 @@ static qkv_status check_choices(const char *who, const qkv_attention *a)
     if (!(a->softcap >= 0 && a->softcap <= DBL_MAX))
         return qkv_fail(QKV_E_ARG, "%s: softcap is %g, expected a positive number, or 0 for none",
                         who, a->softcap);
-    if (a->softcap > 0 && (kernel || a->normalize == QKV_UNIFORM))
+    if (a->softcap > 0 && (a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_UNIFORM))
         return qkv_fail(QKV_E_ARG, "%s: softcap does not go with %s", who,
-                        kernel ? "a kernel K(u)" : "QKV_UNIFORM, which reads no scores");
+                        kernel ? "a sum of kernels K(u)" : "QKV_UNIFORM, which reads no scores");
     if (!(a->dropout >= 0 && a->dropout <= 1))
         return qkv_fail(QKV_E_ARG, "%s: dropout is %g, expected a probability, 0 to 1", who,
                         a->dropout);

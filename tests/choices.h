@@ -18,8 +18,7 @@ static inline size_t first_choice(qkv_dtype dtype)
 
 static inline bool takes_softcap(const qkv_attention *a)
 {
-    return a->normalize != QKV_KERNEL_SUM && a->normalize != QKV_NONE_KERNEL &&
-           a->normalize != QKV_UNIFORM;
+    return a->normalize != QKV_KERNEL_SUM && a->normalize != QKV_UNIFORM;
 }
 
 /* a with the choice numbered c; a kernel sum without support takes the nearest key. */

@@ -333,6 +333,7 @@ static void weigh(row *r)
             r->w[j] = cexpl(x) / (1 + cexpl(x));
         r->sum += r->w[j];
     }
+    if (r->p->a.normalize == QKV_TOP_K_UNIFORM) r->lse = clogl(r->sum);
 }
 
 /* By how much a row's rounding errors exceed epsilon: its logits are that large, and a sum of

@@ -118,9 +118,7 @@ static inline bool is_normalized(const row *r)
 
 static inline bool has_lse(const row *r)
 {
-    qkv_normalize n = r->p->a.normalize;
-    return (n == QKV_SOFTMAX || n == QKV_KERNEL_SUM || n == QKV_TOP_K) &&
-           creall(r->lse) > -INFINITY;
+    return problem_has_lse(r->p) && creall(r->lse) > -INFINITY;
 }
 
 #endif

@@ -42,7 +42,7 @@ bool problem_takes_bandwidth(const qkv_attention *a)
 
 bool problem_has_lse(const problem *p)
 {
-    return p->a.normalize <= QKV_TOP_K;
+    return p->a.normalize <= QKV_TOP_K || p->a.normalize == QKV_TOP_K_UNIFORM;
 }
 
 double problem_epsilon(const problem *p)

@@ -223,7 +223,7 @@ static void what_does_not_go_together_is_refused_by_name(void **state)
         {{.softcap = 1, .normalize = QKV_UNIFORM}, false, "softcap does not go with QKV_UNIFORM"},
         {{.softcap = 1, .score = QKV_SCORE_GAUSSIAN, .normalize = QKV_KERNEL_SUM},
          false,
-         "softcap does not go with a kernel K(u)"},
+         "softcap does not go with a sum of kernels"},
         {{.normalize = QKV_HARD}, true, "a sink does not go with a normaliser other than softmax"},
     };
     real some[8] = {0}, o[8] = {0};

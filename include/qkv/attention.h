@@ -137,7 +137,7 @@ typedef struct qkv_attention {
     qkv_mask mask;
 
     /* c > 0: each score becomes c tanh(s / c), before bias and mask (Gemma 2, 2024). 0: off. Not
-     * with kernels K(u), nor with QKV_UNIFORM, which reads no scores. */
+     * with QKV_KERNEL_SUM, nor with QKV_UNIFORM, which reads no scores. */
     double softcap;
 
     /* Each weight becomes 0 with this probability, else 1 / (1 - dropout) times itself (Srivastava
@@ -300,7 +300,7 @@ typedef struct qkv_results_f32 {
     qkv_slot_f32 o; /* [batch, heads, n_q, d_v] */
 
     /* [batch, heads, n_q, 1]: log of the row's sum, -inf where a row sees nothing. Softmax, kernel
-     * sum and top-k only. */
+     * sum and top-k only; of QKV_TOP_K_UNIFORM the log of how many keys share the weight. */
     qkv_slot_f32 lse;
 
     /* [batch, heads, n_q, 1]: the largest exponent of the row; of softmax times log2(e), so that
