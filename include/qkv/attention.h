@@ -58,7 +58,8 @@ typedef enum qkv_normalize {
     QKV_SOFTMAX = 0,   /* exp(s + b) / sum exp(s + b) */
     QKV_KERNEL_SUM,    /* K(u) e^b / sum K(u) e^b, with u = sqrt(-2 s) and K the field kernel */
     QKV_TOP_K,         /* softmax over the top_k largest s + b, the lowest indices among equals */
-    QKV_HARD,          /* 1 at the largest s + b, the lowest index among equals; 0 elsewhere */
+    QKV_HARD,          /* 1 at the largest s + b, the lowest index among equals; 0 elsewhere. Like
+                       * QKV_TOP_K_UNIFORM without gradient by q and k, even where a score is NaN */
     QKV_UNIFORM,       /* 1 / number of seen keys; scores and finite biases are ignored */
     QKV_TOP_K_UNIFORM, /* equal weights for the keys of QKV_TOP_K: nearest neighbours */
     QKV_SPARSEMAX,     /* max(0, s + b - t), t such that they add up to 1: the point of the simplex

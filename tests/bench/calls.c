@@ -13,6 +13,7 @@ typedef struct state {
     size_t n_q, n_k, n_v, n_o; /* elements of q, k, v and o */
     size_t n_more;             /* of bias, slopes and sink, each with its gradient */
     real *data;
+    uint8_t *mask;
     qkv_tape *tape;
     void *workspace[2]; /* by pass */
     size_t workspace_bytes[2];
@@ -93,6 +94,19 @@ static void backward(state *s)
                                      s->workspace[QKV_BACKWARD], s->workspace_bytes[QKV_BACKWARD]));
 }
 
+static void make_mask(state *s)
+{
+    const qkv_attention *a = &s->c.a;
+    const size_t n = (size_t)(a->batch * a->heads * a->n_q * a->n_k);
+    s->mask = memory_for(n);
+    uint64_t seed = 3;
+    for (size_t i = 0; i < n; i++) {
+        seed = seed * 6364136223846793005u + 1442695040888963407u;
+        s->mask[i] = (seed >> 33) % 3 != 0;
+    }
+    s->in.mask.data = s->mask;
+}
+
 /* One step of training: record, go back, forget. */
 static void through_tape(state *s)
 {
@@ -124,6 +138,7 @@ static void release(void *of)
     for (qkv_pass pass = QKV_FORWARD; pass <= QKV_BACKWARD; pass++) free(s->workspace[pass]);
     qkv_tape_free(s->tape);
     free(s->data);
+    free(s->mask);
     free(s);
 }
 
@@ -152,6 +167,7 @@ bench_calls FN(calls)(const bench_case *c)
     lay_out(s, s->data);
     fill(s->data, s->n_k + s->n_v + s->n_q + s->n_more, 1);
     if (c->pass == QKV_BACKWARD) fill(s->d_out.o.data, s->n_o, 2);
+    if (c->mask) make_mask(s);
     take_workspaces(s);
     if (c->tape) check(qkv_tape_new(&s->tape, REAL_DTYPE));
     if (c->pass == QKV_BACKWARD && !both_passes(c)) forward(s);

@@ -12,10 +12,11 @@ static const struct {
     int dtypes, passes;
     ptrdiff_t heads, n_q, n_k, d_k, d_v;
     bench_measure measure;
-    bool causal, gaussian, tape;
+    bool causal, tape;
     ptrdiff_t window; /* keys seen on either side, 0: all */
-    bool bias, slopes, sink, relative;
+    bool bias, slopes, sink, relative, mask;
     double softcap, dropout;
+    qkv_score score;
     qkv_normalize normalize;
 } lines[] = {
     {"dense", BOTH, BOTH, 1, 1024, 1024, .d_k = 64, .d_v = 64},
@@ -35,11 +36,13 @@ static const struct {
     {"causal", F32, BOTH, 1, 4096, 4096, .d_k = 128, .d_v = 128, .causal = true},
     {"window", F32, BOTH, 1, 16384, 16384, .d_k = 64, .d_v = 64, .window = 256},
     {"bias", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .bias = true},
+    {"mask", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .mask = true},
     {"slopes", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .slopes = true},
     {"relative", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .relative = true},
     {"sink", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .sink = true},
     {"softcap", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .softcap = 30},
     {"dropout", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .dropout = 0.1},
+    {"cosine", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .score = QKV_SCORE_COSINE},
     {"top_k", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_TOP_K},
     {"sparsemax", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_SPARSEMAX},
     {"entmax", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .normalize = QKV_ENTMAX_15},
@@ -47,7 +50,7 @@ static const struct {
     {"speedup", F32, BOTH, 1, 4096, 4096, .d_k = 64, .d_v = 64, .measure = SPEEDUP},
     {"decode_gbytes", F32, FORWARD, 1, 1, 1000000, .d_k = 64, .d_v = 64, .measure = GBYTES},
     {"nadaraya_watson_gpairs", F32, FORWARD, 1, 4096, 100000, .d_k = 1, .d_v = 1, .measure = GPAIRS,
-     .gaussian = true},
+     .score = QKV_SCORE_GAUSSIAN},
     {"tiny", F32, FORWARD, 1, 10, 10, .d_k = 8, .d_v = 8},
     {"tiny_tape", F32, BACKWARD, 1, 10, 10, .d_k = 8, .d_v = 8, .tape = true},
     {"memory_mebibytes", F32, BACKWARD, 1, 65536, 65536, .d_k = 64, .d_v = 64,
@@ -69,25 +72,25 @@ static void fill(int line, qkv_dtype dtype, qkv_pass pass, bool quick, bench_cas
                       .slopes = lines[line].slopes,
                       .sink = lines[line].sink,
                       .relative = lines[line].relative,
+                      .mask = lines[line].mask,
                       .tape = lines[line].tape};
-    c->a =
-        (qkv_attention){.batch = 1,
-                        .heads = lines[line].heads,
-                        .n_q = smaller(lines[line].n_q, quick ? 50 : PTRDIFF_MAX),
-                        .n_k = smaller(lines[line].n_k, quick ? 50 : PTRDIFF_MAX),
-                        .d_k = lines[line].d_k,
-                        .d_v = lines[line].d_v,
-                        .score = lines[line].gaussian ? QKV_SCORE_GAUSSIAN : QKV_SCORE_SCALED_DOT,
-                        .mask = {.causal = lines[line].causal,
-                                 .window = lines[line].window > 0,
-                                 .window_left = lines[line].window,
-                                 .window_right = lines[line].window},
-                        .softcap = lines[line].softcap,
-                        .relative_left = lines[line].relative ? 128 : 0,
-                        .relative_right = lines[line].relative ? 128 : 0,
-                        .dropout = lines[line].dropout,
-                        .normalize = lines[line].normalize,
-                        .top_k = lines[line].normalize == QKV_TOP_K ? 32 : 0};
+    c->a = (qkv_attention){.batch = 1,
+                           .heads = lines[line].heads,
+                           .n_q = smaller(lines[line].n_q, quick ? 50 : PTRDIFF_MAX),
+                           .n_k = smaller(lines[line].n_k, quick ? 50 : PTRDIFF_MAX),
+                           .d_k = lines[line].d_k,
+                           .d_v = lines[line].d_v,
+                           .score = lines[line].score,
+                           .mask = {.causal = lines[line].causal,
+                                    .window = lines[line].window > 0,
+                                    .window_left = lines[line].window,
+                                    .window_right = lines[line].window},
+                           .softcap = lines[line].softcap,
+                           .relative_left = lines[line].relative ? 128 : 0,
+                           .relative_right = lines[line].relative ? 128 : 0,
+                           .dropout = lines[line].dropout,
+                           .normalize = lines[line].normalize,
+                           .top_k = lines[line].normalize == QKV_TOP_K ? 32 : 0};
 }
 
 bool case_at(int i, bool quick, bench_case *c)

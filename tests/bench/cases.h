@@ -22,6 +22,7 @@ typedef struct bench_case {
     qkv_pass pass;
     qkv_attention a;
     bool bias, slopes, sink, relative; /* operands beside q, k, v */
+    bool mask;                         /* an array that hides one pair in three */
     bool tape; /* forward and backward through the tape, not the pass alone */
 } bench_case;
 
