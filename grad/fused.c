@@ -2,6 +2,7 @@
  * score.c, mask.c, normalize.c and pool.c do in turn, for a few keys at a time, so that scores stay
  * in the cache next to the registers and exponentials run between the multiply-adds of dw. */
 #include "grad/tile.h"
+#include "src/ahead.h"
 #include "src/simd/product.h"
 
 INLINE void hide(accumulators c, const uint8_t *seen, const int m, const int nv)
@@ -122,10 +123,9 @@ INLINE void strip(FN(qkv_grad_block) *g, int j, const int m, const int nv)
     const uint8_t *seen = t->seen + j * QKV_LANES;
     real *w = t->w + j * QKV_LANES;
     accumulators c;
-    fetch_ahead(&t->next_b, j, m, false);
-    fetch_ahead(&g->d_bias, j, m, true);
     set(c, m, nv, splat(0));
-    add_rows(c, t->k.data + j * t->k.stride, t->k.stride, t->q, QKV_LANES, a->d_k, m, nv);
+    add_rows_ahead(c, t->k.data + j * t->k.stride, t->k.stride, t->q, a->d_k, m, nv, j, &t->next_b,
+                   &g->d_bias);
     if (a->softcap > 0) cap(g, c, w, j, m, nv);
     if (IN(qkv_biased)(t->in)) add_bias(c, t->b + j * QKV_LANES, t->large_bias, m, nv);
     if (partial) hide(c, seen, m, nv);

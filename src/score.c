@@ -1,4 +1,5 @@
 /* score.c - first stage: how well does each key of the tile fit each query of the block? */
+#include "ahead.h"
 #include "simd/log.h"
 #include "simd/product.h"
 #include "simd/tanh.h"
@@ -30,11 +31,15 @@ INLINE void store_lanes(real *x, const vec y[QKV_VECTORS], const int nv)
 }
 
 INLINE void dot_strip(const FN(qkv_rows) *x, int j, const real *lanes, ptrdiff_t d, real *s,
-                      vec max[QKV_VECTORS], const int m, const int nv)
+                      vec max[QKV_VECTORS], const FN(qkv_ahead) *ahead, const int m, const int nv)
 {
     accumulators c;
+    const real *rows = x->data + j * x->stride;
     set(c, m, nv, splat(0));
-    add_rows(c, x->data + j * x->stride, x->stride, lanes, QKV_LANES, d, m, nv);
+    if (ahead && ahead->data)
+        add_rows_ahead(c, rows, x->stride, lanes, d, m, nv, j, ahead, NULL);
+    else
+        add_rows(c, rows, x->stride, lanes, QKV_LANES, d, m, nv);
     put_scores(c, s + j * QKV_LANES, max, m, nv);
 }
 
@@ -45,15 +50,12 @@ INLINE void dot(const FN(qkv_rows) *x, int n, const real *lanes, ptrdiff_t d, re
     vec max[QKV_VECTORS];
     UNROLL
     for (int v = 0; v < nv; v++) max[v] = splat((real)-INFINITY);
-    for (; j + QKV_ROWS <= n; j += QKV_ROWS) {
-        if (ahead) fetch_ahead(ahead, j, QKV_ROWS, false);
-        dot_strip(x, j, lanes, d, s, max, QKV_ROWS, nv);
-    }
+    for (; j + QKV_ROWS <= n; j += QKV_ROWS) dot_strip(x, j, lanes, d, s, max, ahead, QKV_ROWS, nv);
     if (QKV_ROWS > 4 && n - j >= 4) {
-        dot_strip(x, j, lanes, d, s, max, 4, nv);
+        dot_strip(x, j, lanes, d, s, max, NULL, 4, nv);
         j += 4;
     }
-    for (; j < n; j++) dot_strip(x, j, lanes, d, s, max, 1, nv);
+    for (; j < n; j++) dot_strip(x, j, lanes, d, s, max, NULL, 1, nv);
     store_lanes(maximum, max, nv);
 }
 

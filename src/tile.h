@@ -20,7 +20,6 @@
 
 #include "exponents.h"
 #include "inputs.h"
-#include "simd/ahead.h"
 #include "simd/vector.h"
 #include "summary.h"
 #include "team.h"
@@ -60,6 +59,13 @@ typedef struct FN(qkv_rows) {
     ptrdiff_t stride;
     real *packed; /* room for QKV_KEYS rows whose column stride is not 1 */
 } FN(qkv_rows);
+
+/* Rows of the caller's that will be needed soon (ahead.h). */
+typedef struct FN(qkv_ahead) {
+    const real *data; /* NULL: nothing to fetch */
+    ptrdiff_t stride; /* of its rows; columns are neighbours */
+    int rows, columns;
+} FN(qkv_ahead);
 
 typedef struct FN(qkv_block) {
     const FN(qkv_inputs) *in;
