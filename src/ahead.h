@@ -18,7 +18,11 @@ INLINE void fetch_ahead(const FN(qkv_ahead) *x, int j, int m, int part, int part
     const real *line = x->data + j / LINE * LINE;
     int begin = (j % LINE * parts + m * part) * x->rows / (LINE * parts);
     int end = (j % LINE * parts + m * (part + 1)) * x->rows / (LINE * parts);
-    for (int i = begin; i < end; i++) __builtin_prefetch(line + i * x->stride, to_write, 2);
+    for (int i = begin; i < end; i++)
+        if (to_write) /* clang wants constants here */
+            __builtin_prefetch(line + i * x->stride, 1, 2);
+        else
+            __builtin_prefetch(line + i * x->stride, 0, 2);
 }
 
 /* add_rows for the columns j .. j + m - 1 of a tile, its b being a block's lanes; what they share
