@@ -42,9 +42,10 @@ static void square_from_lanes(real *x, ptrdiff_t row, int n, const real *from, c
     UNROLL
     for (int c = 0; c < QKV_VEC; c++) r[c] = load(from + c * QKV_LANES) * load(factor);
     transpose(r);
+    if (n > QKV_VEC) n = QKV_VEC;
     /* All loads before all stores, if rows do not overlap: rows a power of two apart look to the
      * processor like the one just stored (of backward with a bias 2 %). */
-    if (n >= QKV_VEC && (row >= QKV_VEC || row <= -QKV_VEC)) {
+    if (n == QKV_VEC && (row >= QKV_VEC || row <= -QKV_VEC)) {
         UNROLL
         for (int i = 0; i < QKV_VEC && add; i++) r[i] += load_any(x + i * row);
         UNROLL
