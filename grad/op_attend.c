@@ -2,12 +2,9 @@
  * arena. */
 #include <string.h>
 
-#include "grad/tape.h"
-#include "qkv/ragged.h"
+#include "grad/op_attend.h"
 #include "src/items.h"
 #include "src/real.h"
-
-enum { INPUTS = 10 };
 
 typedef struct call {
     const qkv_attention *attention;
@@ -20,17 +17,73 @@ typedef struct call {
     bool present[INPUTS];
 } call;
 
-enum { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK, RELATIVE };
+qkv_status FN(qkv_attend_report)(qkv_tape *tape, const qkv_node *node, qkv_status status)
+{
+    return status ? qkv_node_fail(tape, node, status, "%s", qkv_last_error()) : QKV_OK;
+}
 
-typedef struct attend_state {
-    qkv_attention a;
-    int input[INPUTS]; /* which input is q, k, ..; -1: absent */
-    bool ragged;
-    const int64_t *starts_q, *starts_k;
-    ptrdiff_t columns; /* of a bias */
-    FN(qkv_operands) in;
-    FN(qkv_results) saved;
-} attend_state;
+/* Packed [batch, heads, n, d], or [total, heads, d]. */
+FN(qkv_slot) FN(qkv_attend_slot)(const attend_state *s, void *data, ptrdiff_t heads, ptrdiff_t d)
+{
+    FN(qkv_slot) slot = {.data = data, .strided = s->ragged};
+    slot.stride[1] = d;
+    slot.stride[2] = heads * d;
+    slot.stride[3] = 1;
+    return slot;
+}
+
+FN(qkv_operands) FN(qkv_attend_slots)(const attend_state *s, void *const data[INPUTS])
+{
+    FN(qkv_operands) x = s->in;
+    x.q.data = data[Q];
+    x.k.data = data[K];
+    x.v.data = data[V];
+    x.bias.data = data[BIAS];
+    x.scale.data = data[SCALE];
+    x.bandwidth.data = data[BANDWIDTH];
+    x.w.data = data[W];
+    x.slopes.data = data[SLOPES];
+    x.sink.data = data[SINK];
+    x.relative.data = data[RELATIVE];
+    return x;
+}
+
+void *FN(qkv_attend_workspace)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                               qkv_pass pass, size_t *bytes)
+{
+    qkv_status status =
+        s->ragged ? qkv_ragged_workspace(&s->a, s->starts_q, s->starts_k, pass, REAL_DTYPE, bytes)
+                  : qkv_attention_workspace(&s->a, pass, REAL_DTYPE, bytes);
+    return FN(qkv_attend_report)(tape, node, status) ? NULL
+                                                     : qkv_node_workspace(tape, node, *bytes);
+}
+
+qkv_status FN(qkv_attend_split)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                real *gradient[INPUTS])
+{
+    for (int i = 0; i < INPUTS; i++) {
+        gradient[i] = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
+        for (int j = 0; j < i && gradient[i]; j++) {
+            if (gradient[j] != gradient[i]) continue;
+            size_t n = qkv_input(tape, node, s->input[i])->size;
+            gradient[i] = qkv_node_take(tape, node, n, sizeof(real));
+            if (!gradient[i]) return QKV_E_NOMEM;
+            memset(gradient[i], 0, n * sizeof(real));
+        }
+    }
+    return QKV_OK;
+}
+
+void FN(qkv_attend_join)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                         real *const gradient[INPUTS])
+{
+    for (int i = 0; i < INPUTS; i++) {
+        real *to = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
+        if (!to || to == gradient[i]) continue;
+        size_t n = qkv_input(tape, node, s->input[i])->size;
+        for (size_t x = 0; x < n; x++) to[x] += gradient[i][x];
+    }
+}
 
 /* [batch, heads, n, d] of an operand that may lack leading axes. That of a ragged batch has no
  * first axis, and rows come before heads. */
@@ -88,11 +141,6 @@ static qkv_status sizes(qkv_tape *tape, qkv_node *node, qkv_attention *a)
     return QKV_OK;
 }
 
-static qkv_status report(qkv_tape *tape, const qkv_node *node, qkv_status status)
-{
-    return status ? qkv_node_fail(tape, node, status, "%s", qkv_last_error()) : QKV_OK;
-}
-
 /* Do the starts fit the rows that there are? */
 static qkv_status check_items(qkv_tape *tape, const qkv_node *node, attend_state *s)
 {
@@ -101,20 +149,10 @@ static qkv_status check_items(qkv_tape *tape, const qkv_node *node, attend_state
     if (!s->ragged) return QKV_OK;
     qkv_status status =
         qkv_items_of("qkv_attend", &s->a, sizeof(real), s->starts_q, s->starts_k, &items);
-    if (status) return report(tape, node, status);
+    if (status) return FN(qkv_attend_report)(tape, node, status);
     s->columns = items.longest;
     if (equal(tape, node, "the number of queries", s->a.n_q, items.rows.n_q)) return tape->status;
     return equal(tape, node, "the number of keys", s->a.n_k, items.rows.n_k);
-}
-
-/* Packed [batch, heads, n, d], or [total, heads, d]. */
-static FN(qkv_slot) slot_of(const attend_state *s, void *data, ptrdiff_t heads, ptrdiff_t d)
-{
-    FN(qkv_slot) slot = {.data = data, .strided = s->ragged};
-    slot.stride[1] = d;
-    slot.stride[2] = heads * d;
-    slot.stride[3] = 1;
-    return slot;
 }
 
 /* A bias of any shape that broadcasts, as strides over [batch, heads, n_q, n_k]. */
@@ -218,9 +256,9 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
         if (given->present[i]) x[i] = qkv_input(tape, node, s->input[i]);
     }
     if (sizes(tape, node, &s->a) || check_items(tape, node, s)) return tape->status;
-    s->in.q = slot_of(s, x[Q]->value, s->a.heads, s->a.d_k);
-    s->in.k = slot_of(s, x[K]->value, s->a.kv_heads, s->a.d_k);
-    s->in.v = slot_of(s, x[V]->value, s->a.kv_heads, s->a.d_v);
+    s->in.q = FN(qkv_attend_slot)(s, x[Q]->value, s->a.heads, s->a.d_k);
+    s->in.k = FN(qkv_attend_slot)(s, x[K]->value, s->a.kv_heads, s->a.d_k);
+    s->in.v = FN(qkv_attend_slot)(s, x[V]->value, s->a.kv_heads, s->a.d_v);
     if (given->mask) s->in.mask = *given->mask;
     s->in.mask_rule = given->mask_rule;
     s->in.lengths = given->lengths;
@@ -234,56 +272,18 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_node_shape(tape, node, x[Q]->rank, dim);
 }
 
-static void *workspace(qkv_tape *tape, const qkv_node *node, qkv_pass pass, size_t *bytes)
-{
-    const attend_state *s = node->state;
-    qkv_status status =
-        s->ragged ? qkv_ragged_workspace(&s->a, s->starts_q, s->starts_k, pass, REAL_DTYPE, bytes)
-                  : qkv_attention_workspace(&s->a, pass, REAL_DTYPE, bytes);
-    return report(tape, node, status) ? NULL : qkv_node_workspace(tape, node, *bytes);
-}
-
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
     attend_state *s = node->state;
     size_t bytes;
-    void *memory = workspace(tape, node, QKV_FORWARD, &bytes);
+    void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_FORWARD, &bytes);
     if (!memory) return tape->status;
-    s->saved.o = slot_of(s, node->value, s->a.heads, s->a.d_v);
-    return report(tape, node,
-                  s->ragged ? FN(qkv_ragged_forward)(&s->a, s->starts_q, s->starts_k, &s->in,
-                                                     &s->saved, memory, bytes)
-                            : FN(qkv_attention_forward)(&s->a, &s->in, &s->saved, memory, bytes));
-}
-
-/* Where the gradient of an operand goes. An array may be several operands at once (k and v of
- * self-attention), but attention writes no element twice: the later ones get an array of their own,
- * added by join_gradients. */
-static qkv_status split_gradients(qkv_tape *tape, const qkv_node *node, real *gradient[INPUTS])
-{
-    const attend_state *s = node->state;
-    for (int i = 0; i < INPUTS; i++) {
-        gradient[i] = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
-        for (int j = 0; j < i && gradient[i]; j++) {
-            if (gradient[j] != gradient[i]) continue;
-            size_t n = qkv_input(tape, node, s->input[i])->size;
-            gradient[i] = qkv_node_take(tape, node, n, sizeof(real));
-            if (!gradient[i]) return QKV_E_NOMEM;
-            memset(gradient[i], 0, n * sizeof(real));
-        }
-    }
-    return QKV_OK;
-}
-
-static void join_gradients(qkv_tape *tape, const qkv_node *node, real *const gradient[INPUTS])
-{
-    const attend_state *s = node->state;
-    for (int i = 0; i < INPUTS; i++) {
-        real *to = s->input[i] < 0 ? NULL : qkv_input_gradient(tape, node, s->input[i]);
-        if (!to || to == gradient[i]) continue;
-        size_t n = qkv_input(tape, node, s->input[i])->size;
-        for (size_t x = 0; x < n; x++) to[x] += gradient[i][x];
-    }
+    s->saved.o = FN(qkv_attend_slot)(s, node->value, s->a.heads, s->a.d_v);
+    return FN(qkv_attend_report)(
+        tape, node,
+        s->ragged ? FN(qkv_ragged_forward)(&s->a, s->starts_q, s->starts_k, &s->in, &s->saved,
+                                           memory, bytes)
+                  : FN(qkv_attention_forward)(&s->a, &s->in, &s->saved, memory, bytes));
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
@@ -291,26 +291,17 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     const attend_state *s = node->state;
     size_t bytes;
     real *gradient[INPUTS];
-    void *memory = workspace(tape, node, QKV_BACKWARD, &bytes);
-    if (!memory || split_gradients(tape, node, gradient)) return tape->status;
-    FN(qkv_operands) d_in = s->in; /* the same layouts */
-    d_in.q.data = gradient[Q];
-    d_in.k.data = gradient[K];
-    d_in.v.data = gradient[V];
-    d_in.bias.data = gradient[BIAS];
-    d_in.scale.data = gradient[SCALE];
-    d_in.bandwidth.data = gradient[BANDWIDTH];
-    d_in.w.data = gradient[W];
-    d_in.slopes.data = gradient[SLOPES];
-    d_in.sink.data = gradient[SINK];
-    d_in.relative.data = gradient[RELATIVE];
-    const FN(qkv_results) d_out = {.o = slot_of(s, node->gradient, s->a.heads, s->a.d_v)};
+    void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_BACKWARD, &bytes);
+    if (!memory || FN(qkv_attend_split)(tape, node, s, gradient)) return tape->status;
+    const FN(qkv_operands) d_in = FN(qkv_attend_slots)(s, (void *const *)gradient);
+    const FN(qkv_results) d_out = {
+        .o = FN(qkv_attend_slot)(s, node->gradient, s->a.heads, s->a.d_v)};
     qkv_status status = s->ragged ? FN(qkv_ragged_backward)(&s->a, s->starts_q, s->starts_k, &s->in,
                                                             &s->saved, &d_out, &d_in, memory, bytes)
                                   : FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out,
                                                                &d_in, memory, bytes);
-    if (!status) join_gradients(tape, node, gradient);
-    return report(tape, node, status);
+    if (!status) FN(qkv_attend_join)(tape, node, s, gradient);
+    return FN(qkv_attend_report)(tape, node, status);
 }
 
 const qkv_op FN(qkv_op_attend) = {.shape = shape, .forward = forward, .backward = backward};

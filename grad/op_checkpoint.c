@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "grad/tape.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 typedef struct segment {
@@ -99,6 +100,14 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_checkpoint) = {.shape = shape, .forward = NULL, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+/* The segment is recorded here, this time, and stays. */
+void qkv_differentiate_checkpoint(qkv_tape *t, const qkv_reverse *r)
+{
+    const segment *s = qkv_state_of(t, r->y);
+    qkv_var y = s->f(t, s->context, r->x, r->n);
+    qkv_reverse_through(t, y, r->dy, r->x, r->n, r->dx);
+}
+
 qkv_var qkv_checkpoint(qkv_tape *tape, qkv_segment f, void *context, const qkv_var *xs, int n)
 {
     if (!f || (n && !xs))

@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "grad/axes.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 /* state: the axis. */
@@ -70,6 +71,17 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_concat) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_concat(qkv_tape *t, const qkv_reverse *r)
+{
+    int axis = *(const int *)qkv_state_of(t, r->y);
+    ptrdiff_t at = 0;
+    for (int i = 0; i < r->n; i++) {
+        ptrdiff_t n = qkv_shape_of(t, r->x[i]).dim[axis];
+        if (r->wanted[i]) r->dx[i] = qkv_slice(t, r->dy, axis, at, at + n, 1);
+        at += n;
+    }
+}
+
 qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis)
 {
     if (!xs) return qkv_refuse(tape, QKV_OP_concat, QKV_E_ARG, "xs is NULL");

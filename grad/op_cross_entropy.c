@@ -3,6 +3,7 @@
  *     dx = (softmax(x) - onehot(label)) dy / n */
 #include "grad/softmax.h"
 #include "grad/sum_of.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 typedef struct call {
@@ -68,6 +69,26 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_cross_entropy) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+typedef struct labels {
+    const ptrdiff_t *label;
+    ptrdiff_t n, classes;
+} labels;
+
+static void mark(const void *of, double *x)
+{
+    const labels *l = of;
+    for (ptrdiff_t i = 0; i < l->n; i++) x[i * l->classes + l->label[i]] = 1;
+}
+
+void qkv_differentiate_cross_entropy(qkv_tape *t, const qkv_reverse *r)
+{
+    const qkv_shape s = qkv_shape_of(t, r->x[0]);
+    const labels l = {qkv_state_of(t, r->y), s.dim[0], s.dim[1]};
+    qkv_var truth = qkv_constant_marks(t, r->x[0], mark, &l);
+    qkv_var each = qkv_mul(t, qkv_constant(t, 1 / (double)s.dim[0]), r->dy);
+    r->dx[0] = qkv_mul(t, each, qkv_sub(t, qkv_softmax(t, r->x[0], 1), truth));
+}
+
 qkv_var qkv_cross_entropy(qkv_tape *tape, qkv_var logits, const ptrdiff_t *label, ptrdiff_t n)
 {
     return qkv_record(tape, QKV_OP_cross_entropy, &logits, 1, &(call){.label = label, .n = n});

@@ -1,5 +1,6 @@
 /* op_detach.c - the value flows on, the gradient does not. The value is shared, not copied. */
 #include "grad/tape.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
@@ -13,6 +14,11 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 const qkv_op FN(qkv_op_detach) = {.shape = shape, .forward = NULL, .backward = NULL};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_detach(qkv_tape *t, const qkv_reverse *r)
+{
+    (void)t, (void)r; /* nothing passes */
+}
+
 qkv_var qkv_detach(qkv_tape *tape, qkv_var x)
 {
     return qkv_record(tape, QKV_OP_detach, &x, 1, NULL);

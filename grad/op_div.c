@@ -1,5 +1,6 @@
 /* op_div.c - y = a / b, dy/da = 1/b, dy/db = -y/b. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real a, real b)
@@ -33,6 +34,13 @@ const qkv_op FN(qkv_op_div) = {
     .shape = qkv_shape_broadcast, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_div(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_var da = qkv_div(t, r->dy, r->x[1]);
+    if (r->wanted[0]) r->dx[0] = qkv_sum_to(t, da, r->x[0]);
+    if (r->wanted[1]) r->dx[1] = qkv_neg(t, qkv_sum_to(t, qkv_mul(t, da, r->y), r->x[1]));
+}
+
 qkv_var qkv_div(qkv_tape *tape, qkv_var a, qkv_var b)
 {
     return qkv_record(tape, QKV_OP_div, (qkv_var[]){a, b}, 2, NULL);

@@ -1,5 +1,6 @@
 /* op_exp.c - y = exp x, dy/dx = y. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real x)
@@ -26,6 +27,11 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_exp) = {.shape = qkv_shape_same, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_exp(qkv_tape *t, const qkv_reverse *r)
+{
+    r->dx[0] = qkv_mul(t, r->dy, r->y);
+}
+
 qkv_var qkv_exp(qkv_tape *tape, qkv_var x)
 {
     return qkv_record(tape, QKV_OP_exp, &x, 1, NULL);

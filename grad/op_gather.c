@@ -1,5 +1,6 @@
 /* op_gather.c - rows of one axis by index; an index that stands twice gets both cotangents. */
 #include "grad/rows.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 typedef struct call {
@@ -34,6 +35,12 @@ const qkv_op FN(qkv_op_gather) = {
     .shape = shape, .forward = FN(qkv_rows_forward), .backward = FN(qkv_rows_backward)};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_gather(qkv_tape *t, const qkv_reverse *r)
+{
+    const qkv_rows_state *s = qkv_state_of(t, r->y);
+    r->dx[0] = qkv_scatter(t, r->dy, s->axis, s->index, (ptrdiff_t)s->n, (ptrdiff_t)s->x.n);
+}
+
 qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index, ptrdiff_t n)
 {
     return qkv_record(tape, QKV_OP_gather, &x, 1, &(call){.axis = axis, .index = index, .n = n});

@@ -1,5 +1,6 @@
 /* op_leaf.c - an input. state is the caller's gradient; backward.c delivers to it. */
 #include "grad/tape.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 typedef struct call {
@@ -46,6 +47,11 @@ qkv_var FN(qkv_constant_leaf)(qkv_tape *tape, double value)
 }
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_leaf(qkv_tape *t, const qkv_reverse *r)
+{
+    (void)t, (void)r; /* it has no inputs */
+}
+
 qkv_var qkv_constant_leaf_f32(qkv_tape *tape, double value);
 
 qkv_var qkv_constant(qkv_tape *tape, double value)

@@ -1,5 +1,6 @@
 /* op_log.c - y = log x, dy/dx = 1/x. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real x)
@@ -26,6 +27,11 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_log) = {.shape = qkv_shape_same, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_log(qkv_tape *t, const qkv_reverse *r)
+{
+    r->dx[0] = qkv_div(t, r->dy, r->x[0]);
+}
+
 qkv_var qkv_log(qkv_tape *tape, qkv_var x)
 {
     return qkv_record(tape, QKV_OP_log, &x, 1, NULL);

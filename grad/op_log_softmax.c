@@ -2,6 +2,7 @@
  *
  * A row of -inf alone is NaN. */
 #include "grad/softmax.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
@@ -38,6 +39,13 @@ const qkv_op FN(qkv_op_log_softmax) = {
     .shape = FN(qkv_softmax_shape), .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_log_softmax(qkv_tape *t, const qkv_reverse *r)
+{
+    int axis = *(const int *)qkv_state_of(t, r->y);
+    qkv_var sum = qkv_sum(t, r->dy, &axis, 1, true);
+    r->dx[0] = qkv_sub(t, r->dy, qkv_mul(t, qkv_exp(t, r->y), sum));
+}
+
 qkv_var qkv_log_softmax(qkv_tape *tape, qkv_var x, int axis)
 {
     return qkv_record(tape, QKV_OP_log_softmax, &x, 1, &axis);

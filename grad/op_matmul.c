@@ -5,6 +5,7 @@
 
 #include "grad/blas.h"
 #include "grad/loops.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 /* state: a [batch.., m, k] times b [batch.., k, n] */
@@ -121,6 +122,49 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_matmul) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+static qkv_var last_two_swapped(qkv_tape *t, qkv_var x)
+{
+    int axes[QKV_MAX_RANK], rank = qkv_shape_of(t, x).rank;
+    for (int i = 0; i < rank; i++) axes[i] = i < rank - 2 ? i : 2 * rank - 3 - i;
+    return qkv_transpose(t, x, axes);
+}
+
+/* A vector as the matrix that it stands for: a row on the left, a column on the right. */
+static qkv_var as_matrix(qkv_tape *t, qkv_var x, bool column)
+{
+    const qkv_shape s = qkv_shape_of(t, x);
+    if (s.rank != 1) return x;
+    return qkv_reshape(t, x, column ? qkv_shape2(s.dim[0], 1) : qkv_shape2(1, s.dim[0]));
+}
+
+/* dy with the axes of size 1 that vectors lost. */
+static qkv_var as_product(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_shape s = qkv_shape_of(t, r->dy);
+    bool row = qkv_shape_of(t, r->x[0]).rank == 1, column = qkv_shape_of(t, r->x[1]).rank == 1;
+    if (!row && !column) return r->dy;
+    ptrdiff_t n = row && !column ? s.dim[s.rank - 1] : 1;
+    ptrdiff_t m = column && !row ? s.dim[s.rank - 1] : 1;
+    s.rank -= !row || !column;
+    s.dim[s.rank++] = m;
+    s.dim[s.rank++] = n;
+    return qkv_reshape(t, r->dy, s);
+}
+
+void qkv_differentiate_matmul(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_var a = as_matrix(t, r->x[0], false), b = as_matrix(t, r->x[1], true);
+    qkv_var dy = as_product(t, r);
+    if (r->wanted[0]) {
+        qkv_var da = qkv_sum_to(t, qkv_matmul(t, dy, last_two_swapped(t, b)), a);
+        r->dx[0] = qkv_reshape(t, da, qkv_shape_of(t, r->x[0]));
+    }
+    if (r->wanted[1]) {
+        qkv_var db = qkv_sum_to(t, qkv_matmul(t, last_two_swapped(t, a), dy), b);
+        r->dx[1] = qkv_reshape(t, db, qkv_shape_of(t, r->x[1]));
+    }
+}
+
 qkv_var qkv_matmul(qkv_tape *tape, qkv_var a, qkv_var b)
 {
     return qkv_record(tape, QKV_OP_matmul, (qkv_var[]){a, b}, 2, NULL);

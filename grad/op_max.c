@@ -1,5 +1,6 @@
 /* op_max.c - y = the largest x along axes, NaN above all; the first of equals gets dy. */
 #include "grad/reduce.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static const size_t NONE = SIZE_MAX;
@@ -54,6 +55,24 @@ const qkv_op FN(qkv_op_max) = {
     .shape = shape, .forward = forward, .backward = backward, .branches = branches};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+typedef struct winners {
+    const size_t *winner;
+    size_t n;
+} winners;
+
+static void mark(const void *of, double *x)
+{
+    const winners *w = of;
+    for (size_t i = 0; i < w->n; i++) x[w->winner[i]] = 1;
+}
+
+void qkv_differentiate_max(qkv_tape *t, const qkv_reverse *r)
+{
+    const qkv_reduction *s = qkv_state_of(t, r->y);
+    const winners w = {s->winner, qkv_size_of(t, r->y)};
+    r->dx[0] = qkv_mul(t, qkv_spread(t, r), qkv_constant_marks(t, r->x[0], mark, &w));
+}
+
 qkv_var qkv_max(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)
 {
     return qkv_record_reduction(tape, QKV_OP_max, x, axes, n_axes, keep);

@@ -1,5 +1,6 @@
 /* op_mean.c - y = mean of x along axes; every x gets 1/count of its mean's cotangent. */
 #include "grad/reduce.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real count_of(const qkv_node *node)
@@ -25,6 +26,12 @@ const qkv_op FN(qkv_op_mean) = {
     .shape = qkv_reduce_shape_of_some, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_mean(qkv_tape *t, const qkv_reverse *r)
+{
+    double count = (double)((const qkv_reduction *)qkv_state_of(t, r->y))->count;
+    r->dx[0] = qkv_mul(t, qkv_constant(t, 1 / count), qkv_spread(t, r));
+}
+
 qkv_var qkv_mean(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)
 {
     return qkv_record_reduction(tape, QKV_OP_mean, x, axes, n_axes, keep);

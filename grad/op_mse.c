@@ -1,6 +1,7 @@
 /* op_mse.c - y = mean((a - b)^2), da = 2 (a - b) dy / n, db = -da. */
 #include "grad/sum_of.h"
 #include "grad/tape.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
@@ -44,6 +45,14 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_mse) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_mse(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_var twice = qkv_mul(t, qkv_constant(t, 2 / (double)qkv_size_of(t, r->x[0])), r->dy);
+    qkv_var da = qkv_mul(t, twice, qkv_sub(t, r->x[0], r->x[1]));
+    r->dx[0] = da;
+    if (r->wanted[1]) r->dx[1] = qkv_neg(t, da);
+}
+
 qkv_var qkv_mse(qkv_tape *tape, qkv_var y, qkv_var target)
 {
     return qkv_record(tape, QKV_OP_mse, (qkv_var[]){y, target}, 2, NULL);

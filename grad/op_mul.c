@@ -1,5 +1,6 @@
 /* op_mul.c - y = a b, dy/da = b, dy/db = a. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real a, real b)
@@ -33,6 +34,12 @@ const qkv_op FN(qkv_op_mul) = {
     .shape = qkv_shape_broadcast, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_mul(qkv_tape *t, const qkv_reverse *r)
+{
+    if (r->wanted[0]) r->dx[0] = qkv_sum_to(t, qkv_mul(t, r->dy, r->x[1]), r->x[0]);
+    if (r->wanted[1]) r->dx[1] = qkv_sum_to(t, qkv_mul(t, r->dy, r->x[0]), r->x[1]);
+}
+
 qkv_var qkv_mul(qkv_tape *tape, qkv_var a, qkv_var b)
 {
     return qkv_record(tape, QKV_OP_mul, (qkv_var[]){a, b}, 2, NULL);

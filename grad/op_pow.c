@@ -2,6 +2,7 @@
  *
  * dy/db is 0 at a = 0 <= b, where a^b is flat in b. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real a, real b)
@@ -34,6 +35,27 @@ const qkv_op FN(qkv_op_pow) = {
     .shape = qkv_shape_broadcast, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+static double is_zero(const void *of, double x)
+{
+    (void)of;
+    return x == 0;
+}
+
+/* 1 is added where a factor of 0 follows, so that no 0 meets an infinity. */
+void qkv_differentiate_pow(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_var a = r->x[0], b = r->x[1], one = qkv_constant(t, 1);
+    if (r->wanted[0]) {
+        qkv_var flat = qkv_constant_map(t, b, is_zero, NULL);
+        qkv_var less = qkv_sub(t, qkv_add(t, b, flat), one);
+        r->dx[0] = qkv_sum_to(t, qkv_mul(t, r->dy, qkv_mul(t, b, qkv_pow(t, a, less))), a);
+    }
+    if (r->wanted[1]) {
+        qkv_var safe = qkv_add(t, a, qkv_constant_map(t, a, is_zero, NULL));
+        r->dx[1] = qkv_sum_to(t, qkv_mul(t, r->dy, qkv_mul(t, r->y, qkv_log(t, safe))), b);
+    }
+}
+
 qkv_var qkv_pow(qkv_tape *tape, qkv_var a, qkv_var b)
 {
     return qkv_record(tape, QKV_OP_pow, (qkv_var[]){a, b}, 2, NULL);

@@ -1,5 +1,6 @@
 /* op_relu.c - y = max(x, 0), dy/dx = 1 where x > 0, else 0; NaN stays NaN. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real x)
@@ -35,6 +36,17 @@ const qkv_op FN(qkv_op_relu) = {
     .shape = qkv_shape_same, .forward = forward, .backward = backward, .branches = branches};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+static double is_positive(const void *of, double x)
+{
+    (void)of;
+    return x > 0;
+}
+
+void qkv_differentiate_relu(qkv_tape *t, const qkv_reverse *r)
+{
+    r->dx[0] = qkv_mul(t, r->dy, qkv_constant_map(t, r->x[0], is_positive, NULL));
+}
+
 qkv_var qkv_relu(qkv_tape *tape, qkv_var x)
 {
     return qkv_record(tape, QKV_OP_relu, &x, 1, NULL);

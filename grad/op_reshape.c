@@ -1,5 +1,6 @@
 /* op_reshape.c - the same elements under other sizes; the value is shared, not copied. */
 #include "grad/tape.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 /* Fills in the one size that may be -1. */
@@ -52,6 +53,11 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_reshape) = {.shape = shape, .forward = NULL, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_reshape(qkv_tape *t, const qkv_reverse *r)
+{
+    r->dx[0] = qkv_reshape(t, r->dy, qkv_shape_of(t, r->x[0]));
+}
+
 qkv_var qkv_reshape(qkv_tape *tape, qkv_var x, qkv_shape shape)
 {
     return qkv_record(tape, QKV_OP_reshape, &x, 1, &shape);

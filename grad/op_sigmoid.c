@@ -1,5 +1,6 @@
 /* op_sigmoid.c - y = 1 / (1 + exp(-x)), dy/dx = y (1 - y). */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real x)
@@ -29,6 +30,12 @@ const qkv_op FN(qkv_op_sigmoid) = {
     .shape = qkv_shape_same, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_sigmoid(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_var slope = qkv_mul(t, r->y, qkv_sub(t, qkv_constant(t, 1), r->y));
+    r->dx[0] = qkv_mul(t, r->dy, slope);
+}
+
 qkv_var qkv_sigmoid(qkv_tape *tape, qkv_var x)
 {
     return qkv_record(tape, QKV_OP_sigmoid, &x, 1, NULL);

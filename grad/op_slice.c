@@ -1,5 +1,6 @@
 /* op_slice.c - y = x[start:stop:step] on one axis. */
 #include "grad/rows.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 typedef struct call {
@@ -39,6 +40,12 @@ const qkv_op FN(qkv_op_slice) = {
     .shape = shape, .forward = FN(qkv_rows_forward), .backward = FN(qkv_rows_backward)};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_slice(qkv_tape *t, const qkv_reverse *r)
+{
+    const qkv_rows_state *s = qkv_state_of(t, r->y);
+    r->dx[0] = qkv_scatter(t, r->dy, s->axis, s->index, (ptrdiff_t)s->n, (ptrdiff_t)s->x.n);
+}
+
 qkv_var qkv_slice(qkv_tape *tape, qkv_var x, int axis, ptrdiff_t start, ptrdiff_t stop,
                   ptrdiff_t step)
 {

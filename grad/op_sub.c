@@ -1,5 +1,6 @@
 /* op_sub.c - y = a - b. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real a, real b)
@@ -33,6 +34,12 @@ const qkv_op FN(qkv_op_sub) = {
     .shape = qkv_shape_broadcast, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_sub(qkv_tape *t, const qkv_reverse *r)
+{
+    r->dx[0] = qkv_sum_to(t, r->dy, r->x[0]);
+    r->dx[1] = qkv_neg(t, qkv_sum_to(t, r->dy, r->x[1]));
+}
+
 qkv_var qkv_sub(qkv_tape *tape, qkv_var a, qkv_var b)
 {
     return qkv_record(tape, QKV_OP_sub, (qkv_var[]){a, b}, 2, NULL);

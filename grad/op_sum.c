@@ -1,5 +1,6 @@
 /* op_sum.c - y = sum of x along axes; every x gets its sum's cotangent. */
 #include "grad/reduce.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
@@ -17,6 +18,11 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_sum) = {.shape = qkv_reduce_shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_sum(qkv_tape *t, const qkv_reverse *r)
+{
+    r->dx[0] = qkv_spread(t, r);
+}
+
 qkv_var qkv_sum(qkv_tape *tape, qkv_var x, const int *axes, int n_axes, bool keep)
 {
     return qkv_record_reduction(tape, QKV_OP_sum, x, axes, n_axes, keep);

@@ -1,5 +1,6 @@
 /* op_tanh.c - y = tanh x, dy/dx = 1 - y^2. */
 #include "grad/elementwise.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 static real value(real x)
@@ -26,6 +27,12 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_tanh) = {.shape = qkv_shape_same, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_tanh(qkv_tape *t, const qkv_reverse *r)
+{
+    qkv_var slope = qkv_sub(t, qkv_constant(t, 1), qkv_mul(t, r->y, r->y));
+    r->dx[0] = qkv_mul(t, r->dy, slope);
+}
+
 qkv_var qkv_tanh(qkv_tape *tape, qkv_var x)
 {
     return qkv_record(tape, QKV_OP_tanh, &x, 1, NULL);

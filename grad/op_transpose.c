@@ -1,8 +1,14 @@
 /* op_transpose.c - axis i of y is axis permutation[i] of x. */
 #include "grad/loops.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
-/* state: for each axis of y, its stride in x. */
+/* For each axis of y: its stride in x, and which of x's it is. */
+typedef struct order {
+    size_t stride[QKV_MAX_RANK];
+    int axis[QKV_MAX_RANK];
+} order;
+
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     const qkv_node *x = qkv_input(tape, node, 0);
@@ -10,8 +16,8 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     ptrdiff_t dim[QKV_MAX_RANK];
     size_t packed[QKV_MAX_RANK], total = 1;
     bool used[QKV_MAX_RANK] = {false};
-    size_t *stride = qkv_node_take(tape, node, x->rank, sizeof *stride);
-    if (!stride) return QKV_E_NOMEM;
+    order *o = qkv_node_take(tape, node, 1, sizeof *o);
+    if (!o) return QKV_E_NOMEM;
     for (int i = x->rank - 1; i >= 0; i--) {
         packed[i] = total;
         total *= (size_t)x->dim[i];
@@ -26,15 +32,17 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
                                  axis);
         used[axis] = true;
         dim[i] = x->dim[axis];
-        stride[i] = packed[axis];
+        o->stride[i] = packed[axis];
+        o->axis[i] = axis;
     }
-    node->state = stride;
+    node->state = o;
     return qkv_node_shape(tape, node, x->rank, dim);
 }
 
 static qkv_loops walk(const qkv_node *node)
 {
-    return qkv_loops_over(node->rank, node->dim, node->state, node->state);
+    const order *o = node->state;
+    return qkv_loops_over(node->rank, node->dim, o->stride, o->stride);
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
@@ -64,6 +72,14 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_transpose) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_transpose(qkv_tape *t, const qkv_reverse *r)
+{
+    const order *o = qkv_state_of(t, r->y);
+    int back[QKV_MAX_RANK], rank = qkv_shape_of(t, r->y).rank;
+    for (int i = 0; i < rank; i++) back[o->axis[i]] = i;
+    r->dx[0] = qkv_transpose(t, r->dy, back);
+}
+
 qkv_var qkv_transpose(qkv_tape *tape, qkv_var x, const int *permutation)
 {
     return qkv_record(tape, QKV_OP_transpose, &x, 1, permutation);

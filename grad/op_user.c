@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "grad/tape.h"
+#include "grad/reverse.h"
 #include "src/real.h"
 
 typedef struct call {
@@ -69,6 +70,15 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
 const qkv_op FN(qkv_op_user) = {.shape = shape, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+void qkv_differentiate_user(qkv_tape *t, const qkv_reverse *r)
+{
+    (void)r;
+    qkv_tape_fail(t, QKV_E_ARG,
+                  "qkv_grad: the gradient of %s, an operation of the user's, is no "
+                  "computation that could be recorded",
+                  qkv_user_name(&t->nodes[r->y.node]));
+}
+
 qkv_var qkv_apply(qkv_tape *tape, const qkv_user_op *op, const qkv_var *xs, int n, qkv_shape shape)
 {
     if (!op || !op->forward || !op->backward || (n && !xs))

@@ -70,6 +70,7 @@ qkv_status qkv_reduce_shape(qkv_tape *tape, qkv_node *node, const void *argument
     if (status) return status;
     qkv_reduction *r = node->state = qkv_node_take(tape, node, 1, sizeof *r);
     if (!r) return QKV_E_NOMEM;
+    for (int i = 0; i < x->rank; i++) r->reduced[i] = reduced[i];
     r->count = 1;
     ptrdiff_t dim[QKV_MAX_RANK];
     size_t total = 1;

@@ -7,6 +7,7 @@
 /* The node's state. */
 typedef struct qkv_reduction {
     size_t stride[QKV_MAX_RANK]; /* of the result on the input's axes: 0 where it is reduced */
+    bool reduced[QKV_MAX_RANK];  /* of the input's axes */
     size_t count;                /* inputs to one result */
     size_t *winner;              /* max: for each result, the input that won */
 } qkv_reduction;

@@ -10,7 +10,8 @@ qkv_status FN(qkv_rows_shape)(qkv_tape *tape, qkv_node *node, int axis, ptrdiff_
     qkv_rows_state *s = qkv_node_take(tape, node, 1, sizeof *s);
     ptrdiff_t *index = s ? qkv_node_take(tape, node, (size_t)n, sizeof *index) : NULL;
     if (!index) return QKV_E_NOMEM;
-    *s = (qkv_rows_state){.x = qkv_view_axis(x, axis), .index = index, .n = (size_t)n};
+    *s =
+        (qkv_rows_state){.x = qkv_view_axis(x, axis), .axis = axis, .index = index, .n = (size_t)n};
     node->state = s;
     ptrdiff_t dim[QKV_MAX_RANK];
     for (int i = 0; i < x->rank; i++) dim[i] = i == axis ? n : x->dim[i];

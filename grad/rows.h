@@ -8,6 +8,7 @@
 /* The node's state. */
 typedef struct qkv_rows_state {
     qkv_axis_view x;
+    int axis;
     ptrdiff_t *index;
     size_t n;
 } qkv_rows_state;

@@ -264,6 +264,7 @@ static qkv_status connect(qkv_tape *tape, qkv_node *node, const qkv_var *inputs,
     }
     node->n_input = (uint16_t)n_inputs;
     node->needs_gradient = needs_gradient && !tape->no_grad;
+    node->constant = tape->no_grad > 0;
     if (bad < 0) return QKV_OK;
     return qkv_node_fail(tape, node, QKV_E_STATE, "input %d is %s", bad, fault(inputs[bad]));
 }

@@ -4,6 +4,7 @@
  *
  *     FN(qkv_op_NAME)    its shape, forward and backward, for float and for double
  *     qkv_NAME           the public call, which ends in qkv_record (prototype in qkv/tape.h)
+ *     qkv_differentiate_NAME   its backward once more, as operations that can be recorded
  *     qkv_cases_NAME     what its gradient is checked on (attend: in op_attend_cases.c)
  *
  * and the registry refers to the first and the last: without them the library does not link.
@@ -39,6 +40,7 @@ typedef struct qkv_node {
     uint8_t rank;
     bool needs_gradient;
     bool released; /* a backward without keep has passed */
+    bool constant; /* recorded in a no-grad scope: no gradient passes */
 } qkv_node;
 
 struct qkv_tape {
@@ -91,10 +93,14 @@ typedef struct qkv_op {
     uint64_t (*branches)(const qkv_tape *tape, const qkv_node *node);
 } qkv_op;
 
+struct qkv_reverse;
+
 typedef struct qkv_registered {
     const char *name;
     const qkv_op *op[2];      /* by dtype */
     const qkv_op_case *cases; /* ends with n_input = 0 */
+    /* backward as operations of the tape (reverse.h). */
+    void (*differentiate)(qkv_tape *tape, const struct qkv_reverse *reverse);
 } qkv_registered;
 
 extern const qkv_registered qkv_registry[QKV_OP_COUNT];

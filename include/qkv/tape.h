@@ -143,6 +143,22 @@ QKV_API qkv_status qkv_backward(qkv_tape *tape, qkv_var y);
 QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
                                      const qkv_backward_options *options);
 
+/* gs[i] = the gradient of y, which has one element, by xs[i]: nodes of the tape, of the shapes of
+ * xs, which can be differentiated again, by a backward or by this; 0 where y does not depend on
+ * xs[i]. It can be called again and again on one graph. xs are any nodes, leaves without a grad
+ * among them. Products with derivatives need no more: a Hessian-vector product is the gradient of
+ * the sum of g v (Pearlmutter 1994), a Jacobian's row that of one element.
+ *
+ * Every operation records operations; qkv_attend's is one node of the size of its gradients, whose
+ * own backward is fused and takes memory linear in n_q + n_k (second_order.h says for which
+ * attention). The status of the tape; gs are invalid if it is not QKV_OK:
+ *
+ *     QKV_E_SHAPE    y has not one element
+ *     QKV_E_ARG      xs or gs is NULL, n is negative, or on the way from y stands an operation of
+ *                    the user's, or a gradient of qkv_attend (third order)
+ *     QKV_E_STATE    called from inside an operation */
+QKV_API qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs);
+
 /* Nodes recorded between begin and end are constants to backward. Scopes nest; an end without a
  * begin is QKV_E_STATE, sticky. */
 QKV_API void qkv_no_grad_begin(qkv_tape *tape);
@@ -204,6 +220,15 @@ QKV_API qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis);
  * up. index is copied; QKV_E_ARG for one not in [0, size of the axis), and for NULL with n > 0. */
 QKV_API qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
                            ptrdiff_t n);
+
+/* The mirror of gather: row i of x is added to row index[i] of an axis (negative: from the end),
+ * which becomes of this size; the other rows are 0. n must be x's size there. Errors as qkv_gather.
+ */
+QKV_API qkv_var qkv_scatter(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
+                            ptrdiff_t n, ptrdiff_t size);
+
+/* x, stretched to a shape that it broadcasts to; QKV_E_SHAPE for another. */
+QKV_API qkv_var qkv_broadcast(qkv_tape *tape, qkv_var x, qkv_shape shape);
 
 /* ---- Products, softmax, losses --------------------------------------------------------------- */
 

@@ -1,0 +1,60 @@
+/* op_attend.h - attention on the tape: what its node keeps, and what its gradient, which may be a
+ * node as well (op_attend_gradient.c), does with it. */
+#ifndef QKV_GRAD_OP_ATTEND_H
+#define QKV_GRAD_OP_ATTEND_H
+
+#include "grad/tape.h"
+#include "qkv/ragged.h"
+#include "src/real.h"
+
+enum { INPUTS = 10 };
+enum { Q, K, V, BIAS, SCALE, BANDWIDTH, W, SLOPES, SINK, RELATIVE };
+
+typedef struct attend_state {
+    qkv_attention a;
+    int input[INPUTS]; /* which input is q, k, ..; -1: absent */
+    bool ragged;
+    const int64_t *starts_q, *starts_k;
+    ptrdiff_t columns; /* of a bias */
+    FN(qkv_operands) in;
+    FN(qkv_results) saved;
+} attend_state;
+
+/* The operands' layouts over other arrays; NULL: absent. */
+FN(qkv_operands) FN(qkv_attend_slots)(const attend_state *s, void *const data[INPUTS]);
+FN(qkv_slot) FN(qkv_attend_slot)(const attend_state *s, void *data, ptrdiff_t heads, ptrdiff_t d);
+void *FN(qkv_attend_workspace)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                               qkv_pass pass, size_t *bytes);
+qkv_status FN(qkv_attend_report)(qkv_tape *tape, const qkv_node *node, qkv_status status);
+
+/* Where the gradients of the operands go. An array may be several operands at once (k and v of
+ * self-attention), but attention writes no element twice: the later ones get an array of their own,
+ * added by join. */
+qkv_status FN(qkv_attend_split)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                real *gradient[INPUTS]);
+void FN(qkv_attend_join)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                         real *const gradient[INPUTS]);
+
+/* ---- op_attend_gradient.c: the node of its gradients, flat ---- */
+/* Its inputs are those of attend, and after them the cotangent of o. */
+typedef struct gradient_state {
+    attend_state of;
+    const bool *wanted; /* which of attend's inputs */
+} gradient_state;
+
+/* The shape of those of the first n inputs that are wanted, one after another; where each operand
+ * stands there, NULL where it is not, returning how many elements that is; o's cotangent. */
+qkv_status FN(qkv_attend_flat)(qkv_tape *tape, qkv_node *node, const bool *wanted, int n);
+size_t FN(qkv_attend_parts)(const qkv_tape *tape, const qkv_node *node, const attend_state *of,
+                            const bool *wanted, int n, void *flat, void *part[INPUTS]);
+FN(qkv_results) FN(qkv_attend_cotangent)(const attend_state *of, void *d_o);
+
+/* ---- op_attend_second.c ---- */
+typedef struct qkv_attend_second_call {
+    const gradient_state *of;
+    const bool *wanted; /* which inputs of the gradient's node */
+} qkv_attend_second_call;
+
+#define QKV_NO_RAGGED "ragged batches have no second order"
+
+#endif

@@ -1,0 +1,196 @@
+/* reverse.c - gradients as nodes: the walk of backward.c, on which every operation's backward is
+ * recorded as operations, so that what comes out can be differentiated again. */
+#include "grad/reverse.h"
+
+#include "grad/reduce.h"
+
+#include <string.h>
+
+/* ---- What the operations' parts are made of ---- */
+
+const void *qkv_state_of(qkv_tape *tape, qkv_var x)
+{
+    const qkv_node *node = qkv_node_of(tape, x, "qkv_grad");
+    return node ? node->state : NULL;
+}
+
+size_t qkv_size_of(qkv_tape *tape, qkv_var x)
+{
+    const qkv_node *node = qkv_node_of(tape, x, "qkv_grad");
+    return node ? node->size : 0;
+}
+
+qkv_var qkv_sum_to(qkv_tape *tape, qkv_var dy, qkv_var x)
+{
+    const qkv_shape from = qkv_shape_of(tape, dy), to = qkv_shape_of(tape, x);
+    int axes[QKV_MAX_RANK], n = 0, lead = from.rank - to.rank;
+    for (int i = 0; i < from.rank; i++)
+        if (i < lead || (to.dim[i - lead] == 1 && from.dim[i] != 1)) axes[n++] = i;
+    if (n == 0) return dy;
+    return qkv_reshape(tape, qkv_sum(tape, dy, axes, n, true), to);
+}
+
+qkv_var qkv_spread(qkv_tape *tape, const qkv_reverse *r)
+{
+    const qkv_shape x = qkv_shape_of(tape, r->x[0]);
+    const qkv_reduction *s = qkv_state_of(tape, r->y);
+    qkv_shape kept = x;
+    for (int i = 0; i < x.rank && s; i++)
+        if (s->reduced[i]) kept.dim[i] = 1;
+    return qkv_broadcast(tape, qkv_reshape(tape, r->dy, kept), x);
+}
+
+static void *zeros(qkv_tape *tape, qkv_var x, qkv_shape *shape, size_t *n)
+{
+    const qkv_node *node = qkv_node_of(tape, x, "qkv_grad");
+    if (!node) return NULL;
+    *shape = qkv_shape_of(tape, x);
+    *n = node->size;
+    void *memory = qkv_node_take(tape, node, *n, qkv_element(tape));
+    if (memory) memset(memory, 0, *n * qkv_element(tape));
+    return memory;
+}
+
+static qkv_var constant(qkv_tape *tape, qkv_shape shape, const void *data)
+{
+    if (tape->dtype == QKV_F32) return qkv_leaf_f32(tape, shape, data, NULL);
+    return qkv_leaf_f64(tape, shape, data, NULL);
+}
+
+qkv_var qkv_constant_map(qkv_tape *tape, qkv_var x, double (*f)(const void *of, double x),
+                         const void *of)
+{
+    qkv_shape shape;
+    size_t n;
+    void *data = zeros(tape, x, &shape, &n);
+    if (!data) return (qkv_var){0};
+    const void *from = tape->nodes[x.node].value;
+    for (size_t i = 0; i < n; i++)
+        if (tape->dtype == QKV_F32)
+            ((float *)data)[i] = (float)f(of, ((const float *)from)[i]);
+        else
+            ((double *)data)[i] = f(of, ((const double *)from)[i]);
+    return constant(tape, shape, data);
+}
+
+qkv_var qkv_constant_marks(qkv_tape *tape, qkv_var x, void (*mark)(const void *of, double *x),
+                           const void *of)
+{
+    qkv_shape shape;
+    size_t n;
+    void *data = zeros(tape, x, &shape, &n);
+    const qkv_node *node = data ? &tape->nodes[x.node] : NULL;
+    double *marks = node ? qkv_node_workspace(tape, node, (n + 1) * sizeof *marks) : NULL;
+    if (!marks) return (qkv_var){0};
+    memset(marks, 0, n * sizeof *marks);
+    mark(of, marks);
+    for (size_t i = 0; i < n; i++)
+        if (tape->dtype == QKV_F32)
+            ((float *)data)[i] = (float)marks[i];
+        else
+            ((double *)data)[i] = marks[i];
+    return constant(tape, shape, data);
+}
+
+/* ---- The walk ---- */
+
+/* For each node up to y. */
+typedef struct way {
+    bool *leads; /* to it leads one of xs */
+    qkv_var *cotangent;
+} way;
+
+static bool take_way(qkv_tape *tape, qkv_var y, way *w)
+{
+    const qkv_node *root = &tape->nodes[y.node];
+    size_t n = (size_t)y.node + 1;
+    w->leads = qkv_node_take(tape, root, n, sizeof *w->leads);
+    w->cotangent = w->leads ? qkv_node_take(tape, root, n, sizeof *w->cotangent) : NULL;
+    if (!w->cotangent) return false;
+    memset(w->leads, 0, n * sizeof *w->leads);
+    memset(w->cotangent, 0, n * sizeof *w->cotangent);
+    return true;
+}
+
+static void find_ways(const qkv_tape *tape, qkv_var y, way *w)
+{
+    for (uint32_t n = 0; n <= y.node; n++) {
+        const qkv_node *node = &tape->nodes[n];
+        for (int i = 0; i < node->n_input && !node->constant && node->op != QKV_OP_detach; i++)
+            w->leads[n] |= w->leads[qkv_input_index(node, i)];
+    }
+}
+
+static void add_cotangent(qkv_tape *tape, way *w, uint32_t n, qkv_var dx)
+{
+    qkv_var *at = &w->cotangent[n];
+    *at = at->generation ? qkv_add(tape, *at, dx) : dx;
+}
+
+/* The node's inputs get their parts. */
+static void pass(qkv_tape *tape, way *w, uint32_t n)
+{
+    const qkv_node *node = &tape->nodes[n];
+    int inputs = node->n_input;
+    qkv_var *x = qkv_node_take(tape, node, 2 * (size_t)inputs, sizeof *x), *dx = x + inputs;
+    bool *wanted = x ? qkv_node_take(tape, node, (size_t)inputs, sizeof *wanted) : NULL;
+    if (!wanted) return;
+    for (int i = 0; i < inputs; i++) {
+        uint32_t index = qkv_input_index(node, i);
+        x[i] = (qkv_var){.node = index, .generation = tape->generation};
+        dx[i] = (qkv_var){0};
+        wanted[i] = w->leads[index];
+    }
+    const qkv_reverse r = {.y = {.node = n, .generation = tape->generation},
+                           .dy = w->cotangent[n],
+                           .n = inputs,
+                           .x = x,
+                           .wanted = wanted,
+                           .dx = dx};
+    qkv_registry[node->op].differentiate(tape, &r);
+    for (int i = 0; i < inputs && !tape->status; i++)
+        if (wanted[i] && dx[i].generation) add_cotangent(tape, w, x[i].node, dx[i]);
+}
+
+void qkv_reverse_through(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *xs, int n,
+                         qkv_var *dx)
+{
+    way w;
+    if (!qkv_node_of(tape, y, "qkv_grad") || !take_way(tape, y, &w)) return;
+    for (int i = 0; i < n; i++)
+        if (xs[i].node <= y.node) w.leads[xs[i].node] = true;
+    find_ways(tape, y, &w);
+    if (w.leads[y.node]) w.cotangent[y.node] = dy;
+    for (uint32_t m = y.node + 1; m-- > 0 && !tape->status;)
+        if (w.leads[m] && w.cotangent[m].generation) pass(tape, &w, m);
+    for (int i = 0; i < n; i++)
+        dx[i] = xs[i].node <= y.node ? w.cotangent[xs[i].node] : (qkv_var){0};
+}
+
+qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs)
+{
+    if (!tape) return qkv_fail(QKV_E_ARG, "qkv_grad: the tape is NULL");
+    if (tape->status) return qkv_fail(tape->status, "%s", tape->message);
+    if (tape->busy)
+        return qkv_tape_fail(tape, QKV_E_STATE, "qkv_grad: called from inside an operation");
+    if (n < 0 || (n && (!xs || !gs)))
+        return qkv_tape_fail(tape, QKV_E_ARG, "qkv_grad: %s",
+                             n < 0 ? "n is negative"
+                             : xs  ? "gs is NULL"
+                                   : "xs is NULL");
+    const qkv_node *root = qkv_node_of(tape, y, "qkv_grad: y");
+    for (int i = 0; i < n && root; i++) {
+        gs[i] = (qkv_var){0};
+        if (!qkv_node_of(tape, xs[i], "qkv_grad: xs")) return tape->status;
+    }
+    if (!root) return tape->status;
+    if (root->size != 1)
+        return qkv_node_fail(tape, root, QKV_E_SHAPE, "qkv_grad: y has %zu elements, expected one",
+                             root->size);
+    qkv_var one = qkv_reshape(tape, qkv_constant(tape, 1), qkv_shape_of(tape, y));
+    qkv_reverse_through(tape, y, one, xs, n, gs);
+    for (int i = 0; i < n && !tape->status; i++)
+        if (!gs[i].generation)
+            gs[i] = qkv_broadcast(tape, qkv_constant(tape, 0), qkv_shape_of(tape, xs[i]));
+    return tape->status;
+}
