@@ -19,8 +19,8 @@ static bool available(int index)
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
-    const bool has[] = {true, avx2, avx512};
-    return has[index];
+    if (!strcmp(names[index], "avx512")) return avx512;
+    return strcmp(names[index], "avx2") || avx2;
 #else
     return index == 0;
 #endif

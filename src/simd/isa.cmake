@@ -1,6 +1,8 @@
 # The instruction sets that the tile kernels are built for, as in isa.h: for each, the bytes of a
 # vector and what the compiler must be told. QKV_ISAS given: these only.
 if(DEFINED QKV_ISAS)
+    list(JOIN QKV_ISAS "),X(" each)
+    target_compile_options(qkv_options INTERFACE "-DQKV_EACH_ISA(X)=X(${each})")
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "x86_64|AMD64|amd64")
     set(QKV_ISAS baseline avx2 avx512)
 elseif(CMAKE_SYSTEM_PROCESSOR MATCHES "aarch64|arm64")

@@ -5,7 +5,8 @@
 
 #include "qkv/status.h"
 
-#if defined(__x86_64__)
+#if defined(QKV_EACH_ISA) /* by isa.cmake: some only */
+#elif defined(__x86_64__)
 #define QKV_EACH_ISA(X) X(baseline), X(avx2), X(avx512)
 #elif defined(__aarch64__)
 #define QKV_EACH_ISA(X) X(neon)
