@@ -153,18 +153,18 @@ static void load_lengths(problem *p)
                       given[LENGTHS], b, (long long)p->lengths[b], p->a.n_k);
 }
 
-static const long FAR = 1000000000000000; /* whole as a double, too */
+static const double FAR = 1e15; /* where doubles are still whole */
 
 static void set_offsets(problem *p)
 {
     ptrdiff_t batch = p->a.batch, n = 0;
-    int64_t *numbers = NULL;
-    if (given[CAUSAL_OFFSET]) n = parse_whole_list(CAUSAL_OFFSET, -FAR, FAR, &numbers);
+    double *numbers = NULL;
+    if (given[CAUSAL_OFFSET]) n = parse_list(CAUSAL_OFFSET, true, -FAR, FAR, &numbers);
     if (n > 1 && n != batch)
         usage_error("--causal-offset: %td numbers for a batch of %td", n, batch);
     p->offsets = allocate((size_t)batch + 1, sizeof *p->offsets);
     for (ptrdiff_t b = 0; b < batch; b++)
-        p->offsets[b] = n            ? numbers[n > 1 ? b : 0]
+        p->offsets[b] = n            ? (int64_t)numbers[n > 1 ? b : 0]
                         : p->past    ? p->past
                         : p->lengths ? p->lengths[b] - p->a.n_q
                                      : 0;
@@ -195,20 +195,19 @@ static void set_choices(problem *p)
     if (given[SOFTCAP]) a->softcap = number_argument("softcap", given[SOFTCAP], 1e-300, 1e300);
     a->mask.causal = given[CAUSAL] != NULL;
     if (given[WINDOW]) {
-        int64_t *sides;
-        if (parse_whole_list(WINDOW, -1, FAR, &sides) != 2)
+        if (parse_list(WINDOW, true, -1, FAR, &numbers) != 2)
             usage_error("--window: '%s' is not L,R", given[WINDOW]);
         a->mask.window = true;
-        a->mask.window_left = sides[0];
-        a->mask.window_right = sides[1];
-        free(sides);
+        a->mask.window_left = (ptrdiff_t)numbers[0];
+        a->mask.window_right = (ptrdiff_t)numbers[1];
+        free(numbers);
     }
     if (given[SCALE]) {
         p->scale = allocate(1, item());
         set(p->scale, 0, number_argument("scale", given[SCALE], -1e300, 1e300));
     }
     if (given[BANDWIDTH]) {
-        a->bandwidths = parse_list(BANDWIDTH, 1e-300, 1e300, &numbers);
+        a->bandwidths = parse_list(BANDWIDTH, false, 1e-300, 1e300, &numbers);
         p->bandwidth = allocate((size_t)a->bandwidths, item());
         for (ptrdiff_t c = 0; c < a->bandwidths; c++) set(p->bandwidth, c, numbers[c]);
         free(numbers);

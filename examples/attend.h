@@ -53,9 +53,8 @@ extern const char *given[OPTIONS]; /* the arguments, NULL where absent */
 
 qkv_score parse_score(const char *name);
 void parse_normalize(const char *name, qkv_attention *a);
-/* The numbers of "1,2,3", whole ones or any; how many. */
-ptrdiff_t parse_list(int option, double lower, double upper, double **numbers);
-ptrdiff_t parse_whole_list(int option, long lower, long upper, int64_t **numbers);
+/* The numbers of "1,2,3", whole ones (within 2^53) or any; how many. */
+ptrdiff_t parse_list(int option, bool whole, double lower, double upper, double **numbers);
 
 /* An operand over [batch, heads, rows, columns], of the type of the queries. */
 typedef struct operand {

@@ -110,24 +110,15 @@ void parse_normalize(const char *name, qkv_attention *a)
                 name);
 }
 
-ptrdiff_t parse_whole_list(int option, long lower, long upper, int64_t **numbers)
+ptrdiff_t parse_list(int option, bool whole, double lower, double upper, double **numbers)
 {
+    const char *name = attend.options[option].name;
     char *text = print_text("%s", given[option]), *rest = text;
     *numbers = allocate(strlen(text) + 1, sizeof **numbers);
     ptrdiff_t n = 0;
     for (char *part; (part = strsep(&rest, ","));)
-        (*numbers)[n++] = integer_argument(attend.options[option].name, part, lower, upper);
-    free(text);
-    return n;
-}
-
-ptrdiff_t parse_list(int option, double lower, double upper, double **numbers)
-{
-    char *text = print_text("%s", given[option]), *rest = text;
-    *numbers = allocate(strlen(text) + 1, sizeof **numbers);
-    ptrdiff_t n = 0;
-    for (char *part; (part = strsep(&rest, ","));)
-        (*numbers)[n++] = number_argument(attend.options[option].name, part, lower, upper);
+        (*numbers)[n++] = whole ? (double)integer_argument(name, part, (long)lower, (long)upper)
+                                : number_argument(name, part, lower, upper);
     free(text);
     return n;
 }

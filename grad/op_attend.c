@@ -286,22 +286,31 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
                   : FN(qkv_attention_forward)(&s->a, &s->in, &s->saved, memory, bytes));
 }
 
+qkv_status FN(qkv_attend_backward)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                   void *d_o, void *const gradient[INPUTS])
+{
+    size_t bytes;
+    void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_BACKWARD, &bytes);
+    if (!memory) return tape->status;
+    const FN(qkv_operands) d_in = FN(qkv_attend_slots)(s, gradient);
+    const FN(qkv_results) d_out = {.o = FN(qkv_attend_slot)(s, d_o, s->a.heads, s->a.d_v)};
+    return FN(qkv_attend_report)(
+        tape, node,
+        s->ragged
+            ? FN(qkv_ragged_backward)(&s->a, s->starts_q, s->starts_k, &s->in, &s->saved, &d_out,
+                                      &d_in, memory, bytes)
+            : FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out, &d_in, memory, bytes));
+}
+
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
     const attend_state *s = node->state;
-    size_t bytes;
     real *gradient[INPUTS];
-    void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_BACKWARD, &bytes);
-    if (!memory || FN(qkv_attend_split)(tape, node, s, gradient)) return tape->status;
-    const FN(qkv_operands) d_in = FN(qkv_attend_slots)(s, (void *const *)gradient);
-    const FN(qkv_results) d_out = {
-        .o = FN(qkv_attend_slot)(s, node->gradient, s->a.heads, s->a.d_v)};
-    qkv_status status = s->ragged ? FN(qkv_ragged_backward)(&s->a, s->starts_q, s->starts_k, &s->in,
-                                                            &s->saved, &d_out, &d_in, memory, bytes)
-                                  : FN(qkv_attention_backward)(&s->a, &s->in, &s->saved, &d_out,
-                                                               &d_in, memory, bytes);
-    if (!status) FN(qkv_attend_join)(tape, node, s, gradient);
-    return FN(qkv_attend_report)(tape, node, status);
+    if (FN(qkv_attend_split)(tape, node, s, gradient) ||
+        FN(qkv_attend_backward)(tape, node, s, node->gradient, (void *const *)gradient))
+        return tape->status;
+    FN(qkv_attend_join)(tape, node, s, gradient);
+    return QKV_OK;
 }
 
 const qkv_op FN(qkv_op_attend) = {.shape = shape, .forward = forward, .backward = backward};

@@ -43,18 +43,23 @@ typedef struct gradient_state {
 } gradient_state;
 
 /* The shape of those of the first n inputs that are wanted, one after another; where each operand
- * stands there, NULL where it is not, returning how many elements that is; o's cotangent. */
+ * stands there, NULL where it is not, returning how many elements that is. */
 qkv_status FN(qkv_attend_flat)(qkv_tape *tape, qkv_node *node, const bool *wanted, int n);
 size_t FN(qkv_attend_parts)(const qkv_tape *tape, const qkv_node *node, const attend_state *of,
                             const bool *wanted, int n, void *flat, void *part[INPUTS]);
-FN(qkv_results) FN(qkv_attend_cotangent)(const attend_state *of, void *d_o);
+
+/* The gradients for d_o are added to, NULL where not wanted; and those of their product with u, and
+ * o's tangent along u (dd_o, NULL or added to). */
+qkv_status FN(qkv_attend_backward)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                   void *d_o, void *const gradient[INPUTS]);
+qkv_status FN(qkv_attend_double)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                 void *d_o, void *const u[INPUTS], void *const gradient[INPUTS],
+                                 void *dd_o);
 
 /* ---- op_attend_second.c ---- */
 typedef struct qkv_attend_second_call {
     const gradient_state *of;
     const bool *wanted; /* which inputs of the gradient's node */
 } qkv_attend_second_call;
-
-#define QKV_NO_RAGGED "ragged batches have no second order"
 
 #endif

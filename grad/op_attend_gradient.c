@@ -46,61 +46,55 @@ qkv_status FN(qkv_attend_flat)(qkv_tape *tape, qkv_node *node, const bool *wante
     return qkv_node_shape(tape, node, 1, &total);
 }
 
-FN(qkv_results) FN(qkv_attend_cotangent)(const attend_state *of, void *d_o)
+qkv_status FN(qkv_attend_double)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                 void *d_o, void *const u[INPUTS], void *const gradient[INPUTS],
+                                 void *dd_o)
 {
-    return (FN(qkv_results)){.o = FN(qkv_attend_slot)(of, d_o, of->a.heads, of->a.d_v)};
+    if (s->ragged)
+        return qkv_node_fail(tape, node, QKV_E_ARG, "ragged batches have no second order");
+    size_t bytes;
+    void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_DOUBLE_BACKWARD, &bytes);
+    if (!memory) return tape->status;
+    const FN(qkv_operands) along = FN(qkv_attend_slots)(s, u),
+                           d_in = FN(qkv_attend_slots)(s, gradient);
+    const FN(qkv_results) d_out = {.o = FN(qkv_attend_slot)(s, d_o, s->a.heads, s->a.d_v)},
+                          dd_out = {.o = FN(qkv_attend_slot)(s, dd_o, s->a.heads, s->a.d_v)};
+    return FN(qkv_attend_report)(tape, node,
+                                 FN(qkv_attention_double_backward)(&s->a, &s->in, &s->saved, &d_out,
+                                                                   &along, &d_in, &dd_out, memory,
+                                                                   bytes));
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
     const gradient_state *s = node->state;
-    const attend_state *of = &s->of;
-    size_t bytes;
-    void *part[INPUTS], *memory = FN(qkv_attend_workspace)(tape, node, of, QKV_BACKWARD, &bytes);
-    if (!memory) return tape->status;
+    int n = node->n_input - 1;
+    void *part[INPUTS];
     if (node->size) memset(node->value, 0, node->size * sizeof(real));
-    FN(qkv_attend_parts)(tape, node, of, s->wanted, node->n_input - 1, node->value, part);
-    const FN(qkv_operands) d_in = FN(qkv_attend_slots)(of, part);
-    const FN(qkv_results) d_out =
-        FN(qkv_attend_cotangent)(of, qkv_input(tape, node, node->n_input - 1)->value);
-    qkv_status status =
-        of->ragged
-            ? FN(qkv_ragged_backward)(&of->a, of->starts_q, of->starts_k, &of->in, &of->saved,
-                                      &d_out, &d_in, memory, bytes)
-            : FN(qkv_attention_backward)(&of->a, &of->in, &of->saved, &d_out, &d_in, memory, bytes);
-    return FN(qkv_attend_report)(tape, node, status);
+    FN(qkv_attend_parts)(tape, node, &s->of, s->wanted, n, node->value, part);
+    return FN(qkv_attend_backward)(tape, node, &s->of, qkv_input(tape, node, n)->value, part);
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
     const gradient_state *s = node->state;
-    const attend_state *of = &s->of;
-    size_t bytes;
+    const qkv_node *d_o = qkv_input(tape, node, node->n_input - 1);
     void *part[INPUTS];
-    real *gradient[INPUTS];
-    if (of->ragged) return qkv_node_fail(tape, node, QKV_E_ARG, QKV_NO_RAGGED);
-    void *memory = FN(qkv_attend_workspace)(tape, node, of, QKV_DOUBLE_BACKWARD, &bytes);
-    if (!memory || FN(qkv_attend_split)(tape, node, of, gradient)) return tape->status;
-    FN(qkv_attend_parts)(tape, node, of, s->wanted, node->n_input - 1, node->gradient, part);
-    const FN(qkv_operands) u = FN(qkv_attend_slots)(of, part),
-                           d_in = FN(qkv_attend_slots)(of, (void *const *)gradient);
-    const FN(qkv_results) d_out =
-        FN(qkv_attend_cotangent)(of, qkv_input(tape, node, node->n_input - 1)->value);
-    real *dd_o = qkv_input_gradient(tape, node, node->n_input - 1), *own = NULL;
+    real *gradient[INPUTS], *dd_o = d_o->gradient, *own = NULL;
+    if (FN(qkv_attend_split)(tape, node, &s->of, gradient)) return tape->status;
+    FN(qkv_attend_parts)(tape, node, &s->of, s->wanted, node->n_input - 1, node->gradient, part);
     for (int i = 0; i < INPUTS && dd_o; i++)
         if (gradient[i] == dd_o) own = dd_o; /* attention of its own cotangent */
-    size_t n = qkv_input(tape, node, node->n_input - 1)->size;
     if (own) {
-        dd_o = qkv_node_take(tape, node, n, sizeof *dd_o);
+        dd_o = qkv_node_take(tape, node, d_o->size, sizeof *dd_o);
         if (!dd_o) return QKV_E_NOMEM;
-        memset(dd_o, 0, n * sizeof *dd_o);
+        memset(dd_o, 0, d_o->size * sizeof *dd_o);
     }
-    const FN(qkv_results) dd_out = {.o = FN(qkv_attend_slot)(of, dd_o, of->a.heads, of->a.d_v)};
-    qkv_status status = FN(qkv_attention_double_backward)(&of->a, &of->in, &of->saved, &d_out, &u,
-                                                          &d_in, &dd_out, memory, bytes);
-    if (!status) FN(qkv_attend_join)(tape, node, of, gradient);
-    for (size_t i = 0; i < n && own && !status; i++) own[i] += dd_o[i];
-    return FN(qkv_attend_report)(tape, node, status);
+    if (FN(qkv_attend_double)(tape, node, &s->of, d_o->value, part, (void *const *)gradient, dd_o))
+        return tape->status;
+    FN(qkv_attend_join)(tape, node, &s->of, gradient);
+    for (size_t i = 0; i < d_o->size && own; i++) own[i] += dd_o[i];
+    return QKV_OK;
 }
 
 const qkv_op FN(qkv_op_attend_gradient) = {

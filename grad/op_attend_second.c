@@ -4,7 +4,6 @@
 
 #include "grad/op_attend.h"
 #include "grad/reverse.h"
-#include "qkv/second_order.h"
 #include "src/real.h"
 
 /* The inputs are those of attend, the cotangent of o, and the cotangent of their gradients. */
@@ -20,7 +19,6 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (!s) return QKV_E_NOMEM;
     *s = (second_state){.of = *given->of, .wanted = given->wanted};
     node->state = s;
-    if (s->of.of.ragged) return qkv_node_fail(tape, node, QKV_E_ARG, QKV_NO_RAGGED);
     return FN(qkv_attend_flat)(tape, node, s->wanted, node->n_input - 1);
 }
 
@@ -30,22 +28,12 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
     const attend_state *of = &s->of.of;
     int n = node->n_input - 2; /* of attend */
     const qkv_node *d_o = qkv_input(tape, node, n), *u = qkv_input(tape, node, n + 1);
-    size_t bytes;
-    void *memory = FN(qkv_attend_workspace)(tape, node, of, QKV_DOUBLE_BACKWARD, &bytes);
-    if (!memory) return tape->status;
-    if (node->size) memset(node->value, 0, node->size * sizeof(real));
     void *tangent[INPUTS], *gradient[INPUTS];
+    if (node->size) memset(node->value, 0, node->size * sizeof(real));
     FN(qkv_attend_parts)(tape, node, of, s->of.wanted, n, u->value, tangent);
     size_t used = FN(qkv_attend_parts)(tape, node, of, s->wanted, n, node->value, gradient);
-    const FN(qkv_operands) along = FN(qkv_attend_slots)(of, tangent),
-                           d_in = FN(qkv_attend_slots)(of, gradient);
-    const FN(qkv_results) d_out = FN(qkv_attend_cotangent)(of, d_o->value);
     real *dd_o = s->wanted[n] ? (real *)node->value + used : NULL;
-    const FN(qkv_results) dd_out = FN(qkv_attend_cotangent)(of, dd_o);
-    return FN(qkv_attend_report)(tape, node,
-                                 FN(qkv_attention_double_backward)(&of->a, &of->in, &of->saved,
-                                                                   &d_out, &along, &d_in, &dd_out,
-                                                                   memory, bytes));
+    return FN(qkv_attend_double)(tape, node, of, d_o->value, tangent, gradient, dd_o);
 }
 
 #define QKV_NO_THIRD                                                                             \

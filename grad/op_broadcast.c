@@ -1,6 +1,6 @@
 /* op_broadcast.c - y = x, stretched to a shape; each x gets the sum of what it became. */
-#include "grad/loops.h"
 #include "grad/reverse.h"
+#include "grad/strided.h"
 #include "src/real.h"
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
@@ -16,42 +16,15 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
             status =
                 qkv_node_fail(tape, node, QKV_E_SHAPE,
                               "x has rank %d and more elements than the shape asked for", x->rank);
-    return status;
-}
-
-static qkv_loops over(const qkv_tape *tape, const qkv_node *node)
-{
-    const qkv_node *x = qkv_input(tape, node, 0);
-    size_t stride[QKV_MAX_RANK];
-    qkv_stretched_strides(node->rank, x->rank, x->dim, stride);
-    return qkv_loops_over(node->rank, node->dim, stride, stride);
-}
-
-static qkv_status forward(qkv_tape *tape, qkv_node *node)
-{
-    real *restrict y = node->value;
-    if (!node->size) return QKV_OK;
-    qkv_loops l = over(tape, node);
-    for (size_t row = 0; row < l.rows; row++, y += l.n, qkv_loops_next(&l)) {
-        const real *x = (const real *)qkv_input(tape, node, 0)->value + l.at_a;
-        for (size_t i = 0; i < l.n; i++) y[i] = x[i * l.step_a];
-    }
+    qkv_strided *s = status ? NULL : qkv_node_take(tape, node, 1, sizeof *s);
+    if (!s) return tape->status;
+    qkv_stretched_strides(node->rank, x->rank, x->dim, s->stride);
+    node->state = s;
     return QKV_OK;
 }
 
-static qkv_status backward(qkv_tape *tape, qkv_node *node)
-{
-    const real *dy = node->gradient;
-    if (!node->size) return QKV_OK;
-    qkv_loops l = over(tape, node);
-    for (size_t row = 0; row < l.rows; row++, dy += l.n, qkv_loops_next(&l)) {
-        real *dx = (real *)qkv_input_gradient(tape, node, 0) + l.at_a;
-        for (size_t i = 0; i < l.n; i++) dx[i * l.step_a] += dy[i];
-    }
-    return QKV_OK;
-}
-
-const qkv_op FN(qkv_op_broadcast) = {.shape = shape, .forward = forward, .backward = backward};
+const qkv_op FN(qkv_op_broadcast) = {
+    .shape = shape, .forward = FN(qkv_strided_forward), .backward = FN(qkv_strided_backward)};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 void qkv_differentiate_broadcast(qkv_tape *t, const qkv_reverse *r)

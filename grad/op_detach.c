@@ -7,6 +7,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
     (void)arguments;
     node->needs_gradient = false;
+    node->constant = true;
     node->value = qkv_input(tape, node, 0)->value;
     return qkv_shape_same(tape, node, NULL);
 }

@@ -19,16 +19,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (a->n < 0 || (a->n && !a->index))
         return qkv_node_fail(tape, node, QKV_E_ARG, "index is %s and n is %td",
                              a->index ? "given" : "NULL", a->n);
-    status = FN(qkv_rows_shape)(tape, node, axis, a->n);
-    if (status) return status;
-    ptrdiff_t *index = ((qkv_rows_state *)node->state)->index;
-    for (ptrdiff_t i = 0; i < a->n; i++) {
-        index[i] = a->index[i];
-        if (index[i] < 0 || index[i] >= x->dim[axis])
-            return qkv_node_fail(tape, node, QKV_E_ARG, "index[%td] is %td, expected 0 to %td", i,
-                                 index[i], x->dim[axis] - 1);
-    }
-    return QKV_OK;
+    return FN(qkv_rows_index)(tape, node, axis, a->index, a->n, x->dim[axis]);
 }
 
 const qkv_op FN(qkv_op_gather) = {

@@ -35,9 +35,8 @@ const qkv_op FN(qkv_op_pow) = {
     .shape = qkv_shape_broadcast, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
-static double is_zero(const void *of, double x)
+static double is_zero(double x)
 {
-    (void)of;
     return x == 0;
 }
 
@@ -46,12 +45,12 @@ void qkv_differentiate_pow(qkv_tape *t, const qkv_reverse *r)
 {
     qkv_var a = r->x[0], b = r->x[1], one = qkv_constant(t, 1);
     if (r->wanted[0]) {
-        qkv_var flat = qkv_constant_map(t, b, is_zero, NULL);
+        qkv_var flat = qkv_constant_map(t, b, is_zero);
         qkv_var less = qkv_sub(t, qkv_add(t, b, flat), one);
         r->dx[0] = qkv_sum_to(t, qkv_mul(t, r->dy, qkv_mul(t, b, qkv_pow(t, a, less))), a);
     }
     if (r->wanted[1]) {
-        qkv_var safe = qkv_add(t, a, qkv_constant_map(t, a, is_zero, NULL));
+        qkv_var safe = qkv_add(t, a, qkv_constant_map(t, a, is_zero));
         r->dx[1] = qkv_sum_to(t, qkv_mul(t, r->dy, qkv_mul(t, r->y, qkv_log(t, safe))), b);
     }
 }

@@ -36,15 +36,14 @@ const qkv_op FN(qkv_op_relu) = {
     .shape = qkv_shape_same, .forward = forward, .backward = backward, .branches = branches};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
-static double is_positive(const void *of, double x)
+static double is_positive(double x)
 {
-    (void)of;
     return x > 0;
 }
 
 void qkv_differentiate_relu(qkv_tape *t, const qkv_reverse *r)
 {
-    r->dx[0] = qkv_mul(t, r->dy, qkv_constant_map(t, r->x[0], is_positive, NULL));
+    r->dx[0] = qkv_mul(t, r->dy, qkv_constant_map(t, r->x[0], is_positive));
 }
 
 qkv_var qkv_relu(qkv_tape *tape, qkv_var x)

@@ -23,15 +23,9 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (a->n != x->dim[axis] || (a->n && !a->index))
         return qkv_node_fail(tape, node, QKV_E_ARG, "index is %s and n is %td, expected %td",
                              a->index ? "given" : "NULL", a->n, x->dim[axis]);
-    status = FN(qkv_rows_shape)(tape, node, axis, a->n);
+    status = FN(qkv_rows_index)(tape, node, axis, a->index, a->n, a->size);
     if (status) return status;
     qkv_rows_state *s = node->state;
-    for (ptrdiff_t i = 0; i < a->n; i++) {
-        s->index[i] = a->index[i];
-        if (a->index[i] < 0 || a->index[i] >= a->size)
-            return qkv_node_fail(tape, node, QKV_E_ARG, "index[%td] is %td, expected 0 to %td", i,
-                                 a->index[i], a->size - 1);
-    }
     ptrdiff_t dim[QKV_MAX_RANK];
     for (int i = 0; i < x->rank; i++) dim[i] = i == axis ? a->size : x->dim[i];
     status = qkv_node_shape(tape, node, x->rank, dim);
@@ -39,29 +33,23 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return status;
 }
 
-static real *row_of(const qkv_rows_state *s, void *y, size_t o, size_t i)
-{
-    return (real *)y + (o * s->x.n + (size_t)s->index[i]) * s->x.inner;
-}
-
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
     const qkv_rows_state *s = node->state;
-    const real *x = qkv_input(tape, node, 0)->value;
     if (node->size) memset(node->value, 0, node->size * sizeof(real));
-    for (size_t o = 0; o < s->x.outer; o++)
-        for (size_t i = 0; i < s->n; i++, x += s->x.inner)
-            for (size_t c = 0; c < s->x.inner; c++) row_of(s, node->value, o, i)[c] += x[c];
+    FN(qkv_rows_add)(s, qkv_input(tape, node, 0)->value, node->value);
     return QKV_OK;
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
     const qkv_rows_state *s = node->state;
+    const real *dy = node->gradient;
     real *dx = qkv_input_gradient(tape, node, 0);
     for (size_t o = 0; o < s->x.outer; o++)
         for (size_t i = 0; i < s->n; i++, dx += s->x.inner)
-            for (size_t c = 0; c < s->x.inner; c++) dx[c] += row_of(s, node->gradient, o, i)[c];
+            for (size_t c = 0; c < s->x.inner; c++)
+                dx[c] += dy[(o * s->x.n + (size_t)s->index[i]) * s->x.inner + c];
     return QKV_OK;
 }
 

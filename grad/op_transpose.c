@@ -1,13 +1,7 @@
 /* op_transpose.c - axis i of y is axis permutation[i] of x. */
-#include "grad/loops.h"
 #include "grad/reverse.h"
+#include "grad/strided.h"
 #include "src/real.h"
-
-/* For each axis of y: its stride in x, and which of x's it is. */
-typedef struct order {
-    size_t stride[QKV_MAX_RANK];
-    int axis[QKV_MAX_RANK];
-} order;
 
 static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 {
@@ -16,7 +10,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     ptrdiff_t dim[QKV_MAX_RANK];
     size_t packed[QKV_MAX_RANK], total = 1;
     bool used[QKV_MAX_RANK] = {false};
-    order *o = qkv_node_take(tape, node, 1, sizeof *o);
+    qkv_strided *o = qkv_node_take(tape, node, 1, sizeof *o);
     if (!o) return QKV_E_NOMEM;
     for (int i = x->rank - 1; i >= 0; i--) {
         packed[i] = total;
@@ -39,42 +33,13 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_node_shape(tape, node, x->rank, dim);
 }
 
-static qkv_loops walk(const qkv_node *node)
-{
-    const order *o = node->state;
-    return qkv_loops_over(node->rank, node->dim, o->stride, o->stride);
-}
-
-static qkv_status forward(qkv_tape *tape, qkv_node *node)
-{
-    real *restrict y = node->value;
-    if (!node->size) return QKV_OK;
-    qkv_loops l = walk(node);
-    for (size_t row = 0; row < l.rows; row++, y += l.n, qkv_loops_next(&l)) {
-        const real *x = (const real *)qkv_input(tape, node, 0)->value + l.at_a;
-        for (size_t i = 0; i < l.n; i++) y[i] = x[i * l.step_a];
-    }
-    return QKV_OK;
-}
-
-static qkv_status backward(qkv_tape *tape, qkv_node *node)
-{
-    const real *dy = node->gradient;
-    if (!node->size) return QKV_OK;
-    qkv_loops l = walk(node);
-    for (size_t row = 0; row < l.rows; row++, dy += l.n, qkv_loops_next(&l)) {
-        real *restrict dx = (real *)qkv_input_gradient(tape, node, 0) + l.at_a;
-        for (size_t i = 0; i < l.n; i++) dx[i * l.step_a] += dy[i];
-    }
-    return QKV_OK;
-}
-
-const qkv_op FN(qkv_op_transpose) = {.shape = shape, .forward = forward, .backward = backward};
+const qkv_op FN(qkv_op_transpose) = {
+    .shape = shape, .forward = FN(qkv_strided_forward), .backward = FN(qkv_strided_backward)};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 void qkv_differentiate_transpose(qkv_tape *t, const qkv_reverse *r)
 {
-    const order *o = qkv_state_of(t, r->y);
+    const qkv_strided *o = qkv_state_of(t, r->y);
     int back[QKV_MAX_RANK], rank = qkv_shape_of(t, r->y).rank;
     for (int i = 0; i < rank; i++) back[o->axis[i]] = i;
     r->dx[0] = qkv_transpose(t, r->dy, back);

@@ -40,56 +40,51 @@ qkv_var qkv_spread(qkv_tape *tape, const qkv_reverse *r)
     return qkv_broadcast(tape, qkv_reshape(tape, r->dy, kept), x);
 }
 
-static void *zeros(qkv_tape *tape, qkv_var x, qkv_shape *shape, size_t *n)
+/* Zeros, as many as x has elements, overwritten by the next operation. NULL with the tape in
+ * error. */
+static double *zeros_like(qkv_tape *tape, qkv_var x)
 {
     const qkv_node *node = qkv_node_of(tape, x, "qkv_grad");
-    if (!node) return NULL;
-    *shape = qkv_shape_of(tape, x);
-    *n = node->size;
-    void *memory = qkv_node_take(tape, node, *n, qkv_element(tape));
-    if (memory) memset(memory, 0, *n * qkv_element(tape));
-    return memory;
+    size_t bytes = node ? node->size * sizeof(double) : 0;
+    double *zeros = node ? qkv_node_workspace(tape, node, bytes) : NULL;
+    if (zeros) memset(zeros, 0, bytes);
+    return zeros;
 }
 
-static qkv_var constant(qkv_tape *tape, qkv_shape shape, const void *data)
+/* A constant of x's shape with these elements. */
+static qkv_var constant_like(qkv_tape *tape, qkv_var x, const double *from)
 {
+    const qkv_node *node = &tape->nodes[x.node];
+    const qkv_shape shape = qkv_shape_of(tape, x);
+    void *data = qkv_node_take(tape, node, node->size, qkv_element(tape));
+    if (!data) return (qkv_var){0};
+    for (size_t i = 0; i < node->size; i++)
+        if (tape->dtype == QKV_F32)
+            ((float *)data)[i] = (float)from[i];
+        else
+            ((double *)data)[i] = from[i];
     if (tape->dtype == QKV_F32) return qkv_leaf_f32(tape, shape, data, NULL);
     return qkv_leaf_f64(tape, shape, data, NULL);
 }
 
-qkv_var qkv_constant_map(qkv_tape *tape, qkv_var x, double (*f)(const void *of, double x),
-                         const void *of)
+qkv_var qkv_constant_map(qkv_tape *tape, qkv_var x, double (*f)(double x))
 {
-    qkv_shape shape;
-    size_t n;
-    void *data = zeros(tape, x, &shape, &n);
-    if (!data) return (qkv_var){0};
-    const void *from = tape->nodes[x.node].value;
-    for (size_t i = 0; i < n; i++)
-        if (tape->dtype == QKV_F32)
-            ((float *)data)[i] = (float)f(of, ((const float *)from)[i]);
-        else
-            ((double *)data)[i] = f(of, ((const double *)from)[i]);
-    return constant(tape, shape, data);
+    double *to = zeros_like(tape, x);
+    if (!to) return (qkv_var){0};
+    const qkv_node *node = &tape->nodes[x.node];
+    for (size_t i = 0; i < node->size; i++)
+        to[i] = f(tape->dtype == QKV_F32 ? ((const float *)node->value)[i]
+                                         : ((const double *)node->value)[i]);
+    return constant_like(tape, x, to);
 }
 
 qkv_var qkv_constant_marks(qkv_tape *tape, qkv_var x, void (*mark)(const void *of, double *x),
                            const void *of)
 {
-    qkv_shape shape;
-    size_t n;
-    void *data = zeros(tape, x, &shape, &n);
-    const qkv_node *node = data ? &tape->nodes[x.node] : NULL;
-    double *marks = node ? qkv_node_workspace(tape, node, (n + 1) * sizeof *marks) : NULL;
-    if (!marks) return (qkv_var){0};
-    memset(marks, 0, n * sizeof *marks);
-    mark(of, marks);
-    for (size_t i = 0; i < n; i++)
-        if (tape->dtype == QKV_F32)
-            ((float *)data)[i] = (float)marks[i];
-        else
-            ((double *)data)[i] = marks[i];
-    return constant(tape, shape, data);
+    double *to = zeros_like(tape, x);
+    if (!to) return (qkv_var){0};
+    mark(of, to);
+    return constant_like(tape, x, to);
 }
 
 /* ---- The walk ---- */
@@ -116,7 +111,7 @@ static void find_ways(const qkv_tape *tape, qkv_var y, way *w)
 {
     for (uint32_t n = 0; n <= y.node; n++) {
         const qkv_node *node = &tape->nodes[n];
-        for (int i = 0; i < node->n_input && !node->constant && node->op != QKV_OP_detach; i++)
+        for (int i = 0; i < node->n_input && !node->constant; i++)
             w->leads[n] |= w->leads[qkv_input_index(node, i)];
     }
 }

@@ -28,8 +28,7 @@ qkv_var qkv_sum_to(qkv_tape *tape, qkv_var dy, qkv_var x);
 qkv_var qkv_spread(qkv_tape *tape, const qkv_reverse *r);
 
 /* Constants of x's shape: f of each element, or what mark makes of zeros. */
-qkv_var qkv_constant_map(qkv_tape *tape, qkv_var x, double (*f)(const void *of, double x),
-                         const void *of);
+qkv_var qkv_constant_map(qkv_tape *tape, qkv_var x, double (*f)(double x));
 qkv_var qkv_constant_marks(qkv_tape *tape, qkv_var x, void (*mark)(const void *of, double *x),
                            const void *of);
 

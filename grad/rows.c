@@ -18,6 +18,21 @@ qkv_status FN(qkv_rows_shape)(qkv_tape *tape, qkv_node *node, int axis, ptrdiff_
     return qkv_node_shape(tape, node, x->rank, dim);
 }
 
+qkv_status FN(qkv_rows_index)(qkv_tape *tape, qkv_node *node, int axis, const ptrdiff_t *index,
+                              ptrdiff_t n, ptrdiff_t size)
+{
+    qkv_status status = FN(qkv_rows_shape)(tape, node, axis, n);
+    if (status) return status;
+    ptrdiff_t *to = ((qkv_rows_state *)node->state)->index;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        to[i] = index[i];
+        if (index[i] < 0 || index[i] >= size)
+            return qkv_node_fail(tape, node, QKV_E_ARG, "index[%td] is %td, expected 0 to %td", i,
+                                 index[i], size - 1);
+    }
+    return QKV_OK;
+}
+
 /* Where row i of outer block o begins in x. */
 static size_t at(const qkv_rows_state *s, size_t o, size_t i)
 {
@@ -36,13 +51,15 @@ qkv_status FN(qkv_rows_forward)(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
+void FN(qkv_rows_add)(const qkv_rows_state *s, const real *rows, real *whole)
+{
+    for (size_t o = 0; o < s->x.outer; o++)
+        for (size_t i = 0; i < s->n; i++, rows += s->x.inner)
+            for (size_t c = 0; c < s->x.inner; c++) whole[at(s, o, i) + c] += rows[c];
+}
+
 qkv_status FN(qkv_rows_backward)(qkv_tape *tape, qkv_node *node)
 {
-    const qkv_rows_state *s = node->state;
-    real *dx = qkv_input_gradient(tape, node, 0);
-    const real *dy = node->gradient;
-    for (size_t o = 0; o < s->x.outer; o++)
-        for (size_t i = 0; i < s->n; i++, dy += s->x.inner)
-            for (size_t c = 0; c < s->x.inner; c++) dx[at(s, o, i) + c] += dy[c];
+    FN(qkv_rows_add)(node->state, node->gradient, qkv_input_gradient(tape, node, 0));
     return QKV_OK;
 }

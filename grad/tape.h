@@ -4,10 +4,11 @@
  *
  *     FN(qkv_op_NAME)    its shape, forward and backward, for float and for double
  *     qkv_NAME           the public call, which ends in qkv_record (prototype in qkv/tape.h)
- *     qkv_differentiate_NAME   its backward once more, as operations that can be recorded
+ *     qkv_differentiate_NAME
+ *                        its backward once more, as operations that can be recorded
  *     qkv_cases_NAME     what its gradient is checked on (attend: in op_attend_cases.c)
  *
- * and the registry refers to the first and the last: without them the library does not link.
+ * and the registry refers to all but the call: without them the library does not link.
  * op_tanh.c is the one to read first; elementwise.h and reduce.h have what several share. */
 #ifndef QKV_GRAD_TAPE_H
 #define QKV_GRAD_TAPE_H
@@ -40,7 +41,7 @@ typedef struct qkv_node {
     uint8_t rank;
     bool needs_gradient;
     bool released; /* a backward without keep has passed */
-    bool constant; /* recorded in a no-grad scope: no gradient passes */
+    bool constant; /* detached, or recorded in a no-grad scope: no gradient passes */
 } qkv_node;
 
 struct qkv_tape {
