@@ -119,13 +119,19 @@ static void load_case(reader *r, qkv_trial *trial, claims *c)
 {
     for (int i = 0; i < trial->test->n_input; i++) {
         double *x = numbers_of(r, field(r, "x"), i, trial->n[i]);
-        memcpy(trial->x[i], x, trial->n[i] * sizeof *x);
+        for (size_t k = 0; k < trial->n[i]; k++) {
+            trial->x[i][k] = x[k];
+            trial->x_f32[i][k] = (float)x[k];
+        }
         free(x);
         if (trial->gradient[i])
             c->gradient[i] = numbers_of(r, field(r, "gradient"), i, trial->n[i]);
     }
     double *cotangent = numbers_of(r, field(r, "cotangent"), 0, trial->n_result);
-    memcpy(trial->cotangent, cotangent, trial->n_result * sizeof *cotangent);
+    for (size_t k = 0; k < trial->n_result; k++) {
+        trial->cotangent[k] = cotangent[k];
+        trial->cotangent_f32[k] = (float)cotangent[k];
+    }
     free(cotangent);
 }
 

@@ -10,8 +10,10 @@ typedef struct qkv_corruption {
     void *context;
 } qkv_corruption;
 
-/* The elements of c's gradients, then all of them along random directions; report is overwritten,
- * its certificate that of the directions. corruption: NULL, or what happens to them first. */
+/* The elements of c's gradients, then all of them along random directions, then what a cotangent of
+ * 0, a second backward, other uses of the inputs and floats make of them; report is overwritten,
+ * its certificate that of the directions. corruption: NULL, or what happens to the gradients first,
+ * which are then compared with differences alone. */
 qkv_status qkv_gradcheck_trial(qkv_trial *c, const qkv_corruption *corruption,
                                qkv_check_report *report);
 

@@ -254,6 +254,24 @@ static qkv_var none_identity(qkv_tape *tape, const qkv_var *x)
     return normalized(tape, x, QKV_NONE_IDENTITY);
 }
 
+static qkv_var no_key_first(qkv_tape *tape, const qkv_var *x)
+{
+    const qkv_attention a = {.mask = {.causal = true, .causal_offset = -1}};
+    const qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
+    return qkv_attend(tape, &a, &in);
+}
+
+/* Scores of 1e4: what all keys have in common must cancel in the weights. */
+static qkv_var large(qkv_tape *tape, const qkv_var *x)
+{
+    qkv_var hundred = qkv_constant(tape, 100);
+    const qkv_attend_vars in = {
+        .q = qkv_add(tape, x[0], hundred),
+        .k = qkv_add(tape, qkv_mul(tape, x[1], qkv_constant(tape, 0.125)), hundred),
+        .v = x[2]};
+    return qkv_attend(tape, &(qkv_attention){.score = QKV_SCORE_DOT}, &in);
+}
+
 /* Values within 0.4 and bandwidths near 2 keep every distance inside the support, away from the
  * kink at its edge. */
 #define KERNEL_CASE(name)                                                                 \
@@ -349,6 +367,15 @@ const qkv_op_case qkv_cases_attend[] = {
      .input =
          {{3, {2, 3, 5}}, {2, {5, 8}}, {2, {5, 4}}, {2, {5, 6}}, {2, {12, 3}}, {1, {8}}, {1, {3}}},
      .apply = multi_head},
+    {.label = "attend, scores of 1e4",
+     .n_input = 3,
+     .input = {{3, {2, 5, 1}}, {3, {2, 7, 1}}, {3, {2, 7, 2}}},
+     .rounding = 2e4,
+     .apply = large},
+    {.label = "attend to no key, one, several",
+     .n_input = 3,
+     .input = {{3, {2, 4, 3}}, {3, {2, 5, 3}}, {3, {2, 5, 2}}},
+     .apply = no_key_first},
     {.label = "attend dropout",
      .n_input = 3,
      .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}},
