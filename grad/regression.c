@@ -1,296 +1,256 @@
+/* regression.c - how good a bandwidth is: the criteria, their exact gradients, and what else the
+ * fits of the rows themselves tell. */
 #include "src/regression.h"
 
 #include <math.h>
 #include <stdlib.h>
-#include <string.h>
 
-#include "qkv/optim.h"
 #include "src/fail.h"
+#include "src/local.h"
 
-/* ---- The gradient of CV ------------------------------------------------------------------- */
+/* ---- What one row adds ------------------------------------------------------------------------
+ */
 
-/* What one evaluation keeps of every row: m_-i, the row's maximum and log sum, the cotangent. */
-typedef struct loo_rows {
-    double *mean, *cotangent; /* [n, d_y] */
-    double *row_max, *row_log_sum;
-} loo_rows;
+/* Of each row: the weighted squared residuals and, in a fit that the row is part of, its weight in
+ * its own prediction; then their derivatives by log h. NaN where there is no prediction. */
+typedef struct ledger {
+    double *rows; /* [n, 2 + 2 d], or [n, 2] without a gradient */
+    ptrdiff_t width;
+    double *norm;     /* [n] ||S_i||^2, or NULL */
+    double *residual; /* [n, d_y] squared and weighted, or NULL */
+} ledger;
 
-static void free_rows(loo_rows *rows)
+static void add_own_weight(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i, double *row)
 {
-    free(rows->mean);
-    free(rows->cotangent);
-    free(rows->row_max);
-    free(rows->row_log_sum);
-}
-
-static qkv_status allocate_rows(const char *function, const qkv_regression *r, loo_rows *rows)
-{
-    ptrdiff_t d_y = qkv_one_if_zero(r->d_y);
-    qkv_status status = qkv_regression_allocate(function, &rows->mean, r->n, d_y);
-    if (status == QKV_OK) status = qkv_regression_allocate(function, &rows->cotangent, r->n, d_y);
-    if (status == QKV_OK) status = qkv_regression_allocate(function, &rows->row_max, r->n, 1);
-    if (status == QKV_OK) status = qkv_regression_allocate(function, &rows->row_log_sum, r->n, 1);
-    return status;
-}
-
-/* d CV / d m_-i = 2 (m_-i - y_i) / defined rows. It is NaN in an undefined row, whose empty support
- * lets no gradient through. */
-static void set_cotangent(const qkv_regression *r, loo_rows *rows, ptrdiff_t undefined)
-{
-    double factor = 2 / (double)(r->n - undefined);
-    for (ptrdiff_t i = 0; i < r->n * qkv_one_if_zero(r->d_y); i++)
-        rows->cotangent[i] = factor * (rows->mean[i] - r->y[i]);
-}
-
-/* gradient = d CV / d log h = h d CV / d h. */
-static qkv_status backward(const char *function, const qkv_regression_problem *p,
-                           const loo_rows *rows, double *gradient)
-{
-    size_t bytes;
-    qkv_status status = qkv_attention_workspace(&p->a, QKV_BACKWARD, QKV_F64, &bytes);
-    if (status != QKV_OK) return status;
-    void *workspace = malloc(bytes ? bytes : 1);
-    if (!workspace) return qkv_fail(QKV_E_NOMEM, "%s: no memory for %zu bytes", function, bytes);
-
-    ptrdiff_t n = qkv_one_if_zero(p->a.bandwidths);
-    memset(gradient, 0, (size_t)n * sizeof *gradient);
-    qkv_results_f64 saved = {
-        .o.data = rows->mean, .row_max.data = rows->row_max, .row_log_sum.data = rows->row_log_sum};
-    status = qkv_attention_backward_f64(
-        &p->a, &p->in, &saved, &(qkv_results_f64){.o.data = rows->cotangent},
-        &(qkv_operands_f64){.bandwidth.data = gradient}, workspace, bytes);
-    for (ptrdiff_t c = 0; c < n; c++) gradient[c] *= p->in.bandwidth.data[c];
-    free(workspace);
-    return status;
-}
-
-qkv_status qkv_regression_cv_gradient(const qkv_regression *r, const double *bandwidth, double *cv,
-                                      ptrdiff_t *undefined, double *gradient)
-{
-    if (!cv || !gradient)
-        return qkv_fail(QKV_E_ARG, "%s: %s is NULL", __func__, cv ? "gradient" : "cv");
-    qkv_regression_problem p;
-    qkv_status status = qkv_regression_pose(&p, __func__, r, bandwidth, NULL, 0);
-    if (status != QKV_OK) return status;
-
-    loo_rows rows = {0};
-    ptrdiff_t rows_undefined = 0;
-    status = allocate_rows(__func__, r, &rows);
-    if (status == QKV_OK)
-        status = qkv_regression_forward(__func__, &p,
-                                        &(qkv_results_f64){.o.data = rows.mean,
-                                                           .row_max.data = rows.row_max,
-                                                           .row_log_sum.data = rows.row_log_sum});
-    if (status == QKV_OK) {
-        *cv = qkv_regression_cv_of(r, rows.mean, &rows_undefined);
-        if (undefined) *undefined = rows_undefined;
-        set_cotangent(r, &rows, rows_undefined);
-        status = backward(__func__, &p, &rows, gradient);
+    const qkv_sample *s = l->s;
+    const ledger *to = sweep->job;
+    double *slope = l->slope, *by_log_h = l->slope + s->d;
+    row[1] = l->w[i] * qkv_local_lambda(l, i);
+    if (to->width == 2) return;
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        slope[c] = 0;
+        for (ptrdiff_t b = 0; b < s->d && s->r->degree; b++)
+            slope[c] +=
+                l->inverse[c * s->d + b] * l->w[i] * (qkv_local_offset(l, i, b) - l->mean[b]);
     }
-    free_rows(&rows);
-    return status;
+    sweep->kernels->differentiate(l, NULL, row[1], slope, NULL, by_log_h);
+    for (ptrdiff_t c = 0; c < s->d; c++) row[2 + s->d + c] = by_log_h[c];
 }
 
-/* ---- The descent -------------------------------------------------------------------------- */
-
-typedef struct descent {
-    const qkv_regression *r;
-    const qkv_regression_fit_options *options;
-    ptrdiff_t n;                  /* the arrays below are [n], pieces of one block */
-    double *theta;                /* log h, moved by the optimizer along gradient */
-    double *bandwidth, *gradient; /* at the last theta that was kept, as its loss */
-    double *kept, *tried, *tried_gradient;
-    double loss, tried_loss;
-    qkv_optimizer *optimizer;
-    double rate, full_rate; /* full_rate is what rate grows back to */
-} descent;
-
-/* Loss and gradient at theta, as tried. An overflowing exp(theta), an undefined row and a loss
- * that is not finite make it inadmissible, which is no error. */
-static qkv_status evaluate(descent *d, bool *admissible)
+static void add_row(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
 {
-    *admissible = false;
-    d->tried_loss = NAN;
-    for (ptrdiff_t c = 0; c < d->n; c++) {
-        d->tried[c] = exp(d->theta[c]);
-        if (!isnormal(d->tried[c])) return QKV_OK;
+    const qkv_sample *s = l->s;
+    const ledger *to = sweep->job;
+    double *row = to->rows + i * to->width, *by_log_h = l->slope + s->d, c_i = s->c ? s->c[i] : 1;
+    for (ptrdiff_t c = 0; c < to->width; c++) row[c] = 0;
+    for (ptrdiff_t k = 0; k < s->d_y; k++) {
+        const double *y = s->y + k * s->stride;
+        double m = sweep->kernels->predict(l, y, l->slope), error = m - y[i];
+        row[0] += c_i * error * error;
+        if (to->residual) to->residual[i * s->d_y + k] = c_i * error * error;
+        if (to->width == 2) continue;
+        sweep->kernels->differentiate(l, y, m, l->slope, NULL, by_log_h);
+        for (ptrdiff_t c = 0; c < s->d; c++) row[2 + c] += 2 * c_i * error * by_log_h[c];
     }
+    if (!sweep->leave_out) add_own_weight(sweep, l, i, row);
+    if (to->norm) to->norm[i] = c_i * sweep->kernels->norms(l, NULL);
+}
+
+/* ---- The criteria ----------------------------------------------------------------------------- */
+
+/* Sums over the rows. */
+typedef struct totals {
+    double rss, trace, weight;
     ptrdiff_t undefined;
-    qkv_status status =
-        qkv_regression_cv_gradient(d->r, d->tried, &d->tried_loss, &undefined, d->tried_gradient);
-    *admissible = !status && undefined == 0 && isfinite(d->tried_loss);
-    return status;
-}
+} totals;
 
-static void keep(descent *d)
+static totals add_up(const qkv_sample *s, const ledger *from)
 {
-    size_t bytes = (size_t)d->n * sizeof *d->theta;
-    memcpy(d->kept, d->theta, bytes);
-    memcpy(d->bandwidth, d->tried, bytes);
-    memcpy(d->gradient, d->tried_gradient, bytes);
-    d->loss = d->tried_loss;
-}
-
-enum { MAX_PULLS = 60 }; /* doublings of h, or halvings of a step: beyond the digits of a double */
-
-static qkv_status admit_start(descent *d)
-{
-    for (int pull = 0; pull < MAX_PULLS; pull++) {
-        bool admissible;
-        qkv_status status = evaluate(d, &admissible);
-        if (status == QKV_OK && admissible) keep(d);
-        if (status != QKV_OK || admissible) return status;
-        for (ptrdiff_t c = 0; c < d->n; c++) d->theta[c] += log(2);
-    }
-    return qkv_fail(QKV_E_DOMAIN,
-                    "qkv_regression_fit: the loss at the start is %g and stays so at larger "
-                    "bandwidths: are x and y finite, and y - y squared?",
-                    d->tried_loss);
-}
-
-/* A new optimizer at d->rate: one that has no momentum yet. */
-static qkv_status renew_optimizer(descent *d)
-{
-    qkv_optimizer_free(d->optimizer);
-    qkv_status status = d->options->optimizer == QKV_REGRESSION_ADAM
-                            ? qkv_adam_new(&d->optimizer, &(qkv_adam){.rate = d->rate})
-                            : qkv_sgd_new(&d->optimizer, &(qkv_sgd){.rate = d->rate});
-    if (status != QKV_OK) return status;
-    return qkv_optimizer_add_f64(d->optimizer, d->theta, d->gradient, (size_t)d->n);
-}
-
-/* Without it the column that overshot first would slow down all the others for good. */
-static const double regrowth = 1.2;
-
-/* One step that lowers the loss. What overshoots is taken back and tried again at half the rate
- * and without its momentum, which alone would swing Adam about the minimum. */
-static qkv_status lower(descent *d, bool *lowered)
-{
-    for (int pull = 0; pull < MAX_PULLS; pull++) {
-        qkv_status status = qkv_optimizer_step(d->optimizer);
-        if (status == QKV_OK) status = evaluate(d, lowered);
-        if (status != QKV_OK) return status;
-        *lowered = *lowered && d->tried_loss < d->loss;
-        if (*lowered) {
-            keep(d);
-            d->rate = fmin(d->full_rate, regrowth * d->rate);
-            return qkv_optimizer_set_rate(d->optimizer, d->rate);
+    totals t = {0};
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        const double *row = from->rows + i * from->width;
+        if (isnan(row[0])) {
+            t.undefined++;
+            continue;
         }
-        memcpy(d->theta, d->kept, (size_t)d->n * sizeof *d->theta);
-        d->rate /= 2;
-        status = renew_optimizer(d);
-        if (status != QKV_OK) return status;
+        t.rss += row[0];
+        t.trace += row[1];
+        t.weight += s->c ? s->c[i] : 1;
     }
-    return QKV_OK;
+    return t;
 }
 
-static double largest(const double *x, ptrdiff_t n)
+/* The sum of column c over the rows that are defined. */
+static double column_sum(const qkv_sample *s, const ledger *from, ptrdiff_t c)
 {
-    double most = 0;
-    for (ptrdiff_t i = 0; i < n; i++) most = fmax(most, fabs(x[i]));
-    return most;
+    double sum = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++)
+        if (!isnan(from->rows[i * from->width])) sum += from->rows[i * from->width + c];
+    return sum;
 }
 
-static qkv_status descend(descent *d, qkv_regression_fit_report *report)
+/* The value, and its derivatives by the sum of squares and by the trace. */
+static double value_of(qkv_regression_criterion criterion, const qkv_sample *s, const totals *t,
+                       double *by_rss, double *by_trace)
 {
-    const qkv_regression_fit_options *o = d->options;
-    ptrdiff_t steps = o->steps ? o->steps : 500;
-    double tolerance = o->tolerance != 0 ? o->tolerance : 1e-6;
-    bool lowered = true;
-    for (ptrdiff_t step = 0; lowered; step++) {
-        report->steps = step;
-        report->loss_after = d->loss;
-        report->gradient = largest(d->gradient, d->n);
-        report->converged =
-            report->gradient <= tolerance * fmax(d->loss, report->loss_before / 1e3);
-        qkv_regression_step seen = {step, d->loss, d->bandwidth, d->gradient};
-        if (o->observe && !o->observe(o->context, &seen)) return QKV_OK;
-        if (report->converged || step == steps) return QKV_OK;
-        qkv_status status = lower(d, &lowered);
-        if (status != QKV_OK) return status;
+    double n = (double)s->n, free = n - t->trace, left = free - 2;
+    *by_trace = 0;
+    switch (criterion) {
+    case QKV_REGRESSION_AICC:
+        *by_rss = 1 / t->rss;
+        *by_trace = (2 * n - 2) / (left * left);
+        if (!(left > 0) || t->rss == 0) return INFINITY;
+        return log(t->rss / n / (double)s->d_y) + (n + t->trace) / left;
+    case QKV_REGRESSION_GCV:
+        *by_rss = n / (free * free);
+        *by_trace = 2 * n * t->rss / (free * free * free);
+        if (!(free > 1e-12 * n)) return INFINITY;
+        return n * t->rss / (free * free);
+    default:
+        *by_rss = 1 / t->weight;
+        return t->rss / t->weight;
     }
-    return QKV_OK;
 }
 
-/* From d->theta to d->bandwidth. */
-static qkv_status minimize(descent *d, qkv_regression_fit_report *report)
+static void gradient_of(const qkv_sample *s, const ledger *from, double by_rss, double by_trace,
+                        double *gradient)
 {
-    qkv_status status = admit_start(d);
+    bool one = qkv_one_if_zero(s->r->bandwidths) == 1;
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        double g = by_rss * column_sum(s, from, 2 + c);
+        if (by_trace != 0) g += by_trace * column_sum(s, from, 2 + s->d + c);
+        gradient[one ? 0 : c] = (one && c ? gradient[0] : 0) + g;
+    }
+}
+
+/* At the bandwidth the sample has. */
+qkv_status qkv_sample_objective(const char *who, const qkv_sample *s,
+                                qkv_regression_criterion criterion, double *value,
+                                ptrdiff_t *undefined, double *gradient)
+{
+    ledger rows = {.width = gradient ? 2 + 2 * s->d : 2};
+    qkv_status status = qkv_regression_allocate(who, &rows.rows, s->n, rows.width);
     if (status != QKV_OK) return status;
-    report->loss_before = d->loss;
-    d->full_rate = d->options->rate;
-    if (d->full_rate == 0 && d->options->optimizer == QKV_REGRESSION_ADAM) d->full_rate = 0.1;
-    if (d->full_rate == 0 && d->loss > 0) d->full_rate = 1 / d->loss;
-    d->rate = d->full_rate;
-    status = renew_optimizer(d);
-    if (status == QKV_OK) status = descend(d, report);
-    qkv_optimizer_free(d->optimizer);
+    qkv_sweep sweep = {.s = s,
+                       .leave_out = criterion == QKV_REGRESSION_LOO,
+                       .slopes = gradient != NULL,
+                       .visit = add_row,
+                       .job = &rows};
+    status = qkv_sample_sweep(who, &sweep);
+    if (status == QKV_OK) {
+        double by_rss, by_trace;
+        totals t = add_up(s, &rows);
+        *value = value_of(criterion, s, &t, &by_rss, &by_trace);
+        if (undefined) *undefined = t.undefined;
+        if (gradient) gradient_of(s, &rows, by_rss, by_trace, gradient);
+    }
+    free(rows.rows);
     return status;
 }
 
-static qkv_status check_options(const char *function, const qkv_regression *r,
-                                const qkv_regression_fit_options *options, const double *bandwidth)
+qkv_status qkv_regression_objective(const qkv_regression *r, qkv_regression_criterion criterion,
+                                    const double *bandwidth, double *value, ptrdiff_t *undefined,
+                                    double *gradient)
 {
-    qkv_status status = qkv_regression_check(function, r);
-    if (status != QKV_OK) return status;
-    if (!bandwidth) return qkv_fail(QKV_E_ARG, "%s: bandwidth is NULL", function);
-    if (r->kernel == QKV_REGRESSION_BOXCAR || r->kernel == QKV_REGRESSION_CONSTANT)
-        return qkv_fail(QKV_E_ARG, "%s: the %s kernel has no gradient to follow", function,
-                        r->kernel == QKV_REGRESSION_BOXCAR ? "boxcar" : "constant");
-    if ((unsigned)options->optimizer > QKV_REGRESSION_GRADIENT_DESCENT)
-        return qkv_fail(QKV_E_ARG, "%s: %d is not an optimizer", function, (int)options->optimizer);
-    if (options->steps < 0 || !(options->rate >= 0) || isnan(options->tolerance))
-        return qkv_fail(QKV_E_ARG,
-                        "%s: steps %td, rate %g, tolerance %g, expected >= 0, >= 0, a number",
-                        function, options->steps, options->rate, options->tolerance);
-    return QKV_OK;
+    if (!value) return qkv_fail(QKV_E_ARG, "%s: value is NULL", __func__);
+    if ((unsigned)criterion > QKV_REGRESSION_GCV)
+        return qkv_fail(QKV_E_ARG, "%s: %d is not a criterion", __func__, (int)criterion);
+    qkv_sample s;
+    ptrdiff_t rows_undefined = 0;
+    qkv_status status = qkv_sample_take_pair(__func__, r, &s);
+    if (status == QKV_OK) status = qkv_sample_widen(__func__, bandwidth, &s);
+    if (status == QKV_OK)
+        status = qkv_sample_objective(__func__, &s, criterion, value, &rows_undefined, gradient);
+    qkv_sample_free(&s);
+    if (undefined && status == QKV_OK) *undefined = rows_undefined;
+    if (status == QKV_OK && rows_undefined && r->empty == QKV_EMPTY_ERROR)
+        return qkv_fail(QKV_E_DOMAIN, "%s: %td of %td rows have no other in the kernel's support",
+                        __func__, rows_undefined, r->n);
+    return status;
 }
 
-static qkv_status set_start(const char *function, descent *d, const double *start)
+/* ---- Statistics ------------------------------------------------------------------------------- */
+
+/* The weighted sum of squares of column k of y about its mean. */
+static double total_squares(const qkv_sample *s, ptrdiff_t k)
 {
-    if (!start) {
-        qkv_status status = qkv_regression_silverman(d->r, d->tried);
-        if (status != QKV_OK) return status;
-        start = d->tried;
+    const double *y = s->y + k * s->stride;
+    double mean = 0, weight = 0, sum = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        double c = s->c ? s->c[i] : 1;
+        weight += c;
+        mean += (y[i] - mean) * (c / weight);
     }
-    for (ptrdiff_t c = 0; c < d->n; c++) {
-        if (!(start[c] > 0 && isfinite(start[c])))
-            return qkv_fail(QKV_E_ARG, "%s: start[%td] is %g, expected a finite number > 0",
-                            function, c, start[c]);
-        d->theta[c] = log(start[c]);
-    }
-    return QKV_OK;
+    for (ptrdiff_t i = 0; i < s->n; i++)
+        sum += (s->c ? s->c[i] : 1) * ((y[i] - mean) * (y[i] - mean));
+    return sum;
 }
 
-qkv_status qkv_regression_fit(const qkv_regression *r, const qkv_regression_fit_options *options,
-                              double *bandwidth, qkv_regression_fit_report *report)
+static void measure_fit(const qkv_sample *s, const ledger *rows, qkv_regression_statistics *to,
+                        double *sigma2)
 {
-    const qkv_regression_fit_options defaults = {0};
-    qkv_regression_fit_report unwanted;
-    if (!options) options = &defaults;
-    if (!report) report = &unwanted;
-    *report = (qkv_regression_fit_report){0};
-    qkv_status status = check_options(__func__, r, options, bandwidth);
-    if (status != QKV_OK) return status;
+    double unused, total = 0, n = (double)s->n;
+    totals t = add_up(s, rows);
+    to->rss = t.rss;
+    to->trace = t.trace;
+    to->aicc = value_of(QKV_REGRESSION_AICC, s, &t, &unused, &unused);
+    to->gcv = value_of(QKV_REGRESSION_GCV, s, &t, &unused, &unused);
+    to->trace_squared = 0;
+    for (ptrdiff_t i = 0; i < s->n; i++) to->trace_squared += rows->norm[i];
+    double free = n - 2 * t.trace + to->trace_squared;
+    if (!(free > 1e-12 * n)) free = NAN;
+    to->sigma2 = t.rss / free / (double)s->d_y;
+    for (ptrdiff_t k = 0; k < s->d_y; k++) {
+        double rss = 0;
+        for (ptrdiff_t i = 0; i < s->n; i++) rss += rows->residual[i * s->d_y + k];
+        if (sigma2) sigma2[k] = rss / free;
+        total += total_squares(s, k);
+    }
+    to->r_squared = total > 0 ? 1 - t.rss / total : NAN;
+    to->r_squared_loo = total; /* until measure_rest */
+}
 
-    qkv_regression admitting = *r; /* an empty support on the way is no error: it is turned back */
-    if (r->empty == QKV_EMPTY_ERROR) admitting.empty = QKV_EMPTY_NAN;
-    ptrdiff_t n = qkv_one_if_zero(r->bandwidths);
-    double *block = NULL;
-    status = qkv_regression_allocate(__func__, &block, n, 6);
+static void measure_rest(const qkv_sample *s, const ledger *rows, qkv_regression_statistics *to)
+{
+    totals t = add_up(s, rows);
+    double total = to->r_squared_loo, unused;
+    to->undefined = t.undefined;
+    to->cv = value_of(QKV_REGRESSION_LOO, s, &t, &unused, &unused);
+    to->r_squared_loo = total > 0 && !t.undefined ? 1 - t.rss / total : NAN;
+}
+
+static qkv_status measure(const char *who, const qkv_sample *s, qkv_regression_statistics *to,
+                          double *sigma2)
+{
+    ledger rows = {.width = 2};
+    qkv_status status = qkv_regression_allocate(who, &rows.rows, s->n, 3 + s->d_y);
     if (status != QKV_OK) return status;
-    descent d = {.r = &admitting,
-                 .options = options,
-                 .n = n,
-                 .theta = block,
-                 .bandwidth = block + n,
-                 .gradient = block + 2 * n,
-                 .kept = block + 3 * n,
-                 .tried = block + 4 * n,
-                 .tried_gradient = block + 5 * n};
-    status = set_start(__func__, &d, options->start);
-    if (status == QKV_OK) status = minimize(&d, report);
-    if (status == QKV_OK) memcpy(bandwidth, d.bandwidth, (size_t)n * sizeof *bandwidth);
-    free(block);
+    rows.norm = rows.rows + 2 * s->n;
+    rows.residual = rows.norm + s->n;
+    qkv_sweep sweep = {.s = s, .visit = add_row, .job = &rows};
+    status = qkv_sample_sweep(who, &sweep);
+    if (status == QKV_OK) {
+        measure_fit(s, &rows, to, sigma2);
+        rows.norm = rows.residual = NULL;
+        sweep.leave_out = true;
+        status = qkv_sample_sweep(who, &sweep);
+    }
+    if (status == QKV_OK) measure_rest(s, &rows, to);
+    free(rows.rows);
+    return status;
+}
+
+qkv_status qkv_regression_measure(const qkv_regression *r, const double *bandwidth,
+                                  qkv_regression_statistics *statistics, double *sigma2)
+{
+    if (!statistics) return qkv_fail(QKV_E_ARG, "%s: statistics is NULL", __func__);
+    qkv_sample s;
+    qkv_status status = qkv_sample_take_pair(__func__, r, &s);
+    if (status == QKV_OK) status = qkv_sample_widen(__func__, bandwidth, &s);
+    if (status == QKV_OK) {
+        *statistics = (qkv_regression_statistics){.n = s.n, .missing = s.missing};
+        status = measure(__func__, &s, statistics, sigma2);
+    }
+    qkv_sample_free(&s);
     return status;
 }

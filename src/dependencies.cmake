@@ -1,4 +1,4 @@
-# What libqkv links beside libc, as targets qkv::openblas and qkv::csv. Read by the build, and by
+# What libqkv links beside libc, as targets qkv::openblas, qkv::csv and qkv::lbfgs. Read by the build, and by
 # the installed package when a program links the static library.
 
 if(NOT TARGET qkv::openblas)
@@ -32,4 +32,15 @@ if(NOT TARGET qkv::csv)
     add_library(qkv::csv INTERFACE IMPORTED)
     target_include_directories(qkv::csv INTERFACE ${QKV_CSV_INCLUDE})
     target_link_libraries(qkv::csv INTERFACE ${QKV_CSV_LIBRARY})
+endif()
+
+if(NOT TARGET qkv::lbfgs)
+    find_path(QKV_LBFGS_INCLUDE lbfgs.h)
+    find_library(QKV_LBFGS_LIBRARY lbfgs)
+    if(NOT QKV_LBFGS_INCLUDE OR NOT QKV_LBFGS_LIBRARY)
+        message(FATAL_ERROR "qkv needs liblbfgs and its lbfgs.h (Debian: apt install liblbfgs-dev)")
+    endif()
+    add_library(qkv::lbfgs INTERFACE IMPORTED)
+    target_include_directories(qkv::lbfgs INTERFACE ${QKV_LBFGS_INCLUDE})
+    target_link_libraries(qkv::lbfgs INTERFACE ${QKV_LBFGS_LIBRARY})
 endif()

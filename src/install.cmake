@@ -50,6 +50,6 @@ Description: @PROJECT_DESCRIPTION@
 Version: @PROJECT_VERSION@
 Cflags: -I${includedir}
 Libs: -L${libdir} -lqkv
-Libs.private: @QKV_CSV_LIBRARY@ @pc_openblas@ @pc_openmp@ -lm
+Libs.private: @QKV_CSV_LIBRARY@ @QKV_LBFGS_LIBRARY@ @pc_openblas@ @pc_openmp@ -lm
 ]])
 install(FILES ${PROJECT_BINARY_DIR}/qkv.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

@@ -1,9 +1,11 @@
+/* regression.c - predictions: the fit at every query, and what is wanted of it. */
 #include "regression.h"
 
 #include <math.h>
 #include <stdlib.h>
 
 #include "fail.h"
+#include "local.h"
 #include "size.h"
 
 qkv_status qkv_regression_check(const char *function, const qkv_regression *r)
@@ -17,64 +19,13 @@ qkv_status qkv_regression_check(const char *function, const qkv_regression *r)
     if (r->bandwidths != 0 && r->bandwidths != 1 && r->bandwidths != r->d_x)
         return qkv_fail(QKV_E_SHAPE, "%s: bandwidths is %td, expected 0, 1 or d_x = %td", function,
                         r->bandwidths, r->d_x);
+    if (r->degree != 0 && r->degree != 1)
+        return qkv_fail(QKV_E_SHAPE, "%s: degree is %d, expected 0 or 1", function, r->degree);
     if ((unsigned)r->kernel > QKV_REGRESSION_CONSTANT)
         return qkv_fail(QKV_E_ARG, "%s: %d is not a kernel", function, (int)r->kernel);
-    return QKV_OK;
-}
-
-static qkv_status check_bandwidth(const char *function, const qkv_regression *r, const double *h)
-{
-    if (!h) return qkv_fail(QKV_E_ARG, "%s: bandwidth is NULL", function);
-    for (ptrdiff_t c = 0; c < qkv_one_if_zero(r->bandwidths); c++)
-        if (!(h[c] > 0 && isfinite(h[c])))
-            return qkv_fail(QKV_E_ARG, "%s: bandwidth[%td] is %g, expected a finite number > 0",
-                            function, c, h[c]);
-    return QKV_OK;
-}
-
-/* The Gaussian is a softmax over -u^2/2; the other kernels are sums over the same distance u. */
-static void choose_kernel(qkv_attention *a, qkv_regression_kernel kernel)
-{
-    static const qkv_kernel kernels[] = {
-        [QKV_REGRESSION_BOXCAR] = QKV_KERNEL_BOXCAR,
-        [QKV_REGRESSION_TRIANGULAR] = QKV_KERNEL_TRIANGULAR,
-        [QKV_REGRESSION_EPANECHNIKOV] = QKV_KERNEL_EPANECHNIKOV,
-        [QKV_REGRESSION_CONSTANT] = QKV_KERNEL_CONSTANT,
-    };
-    a->score = QKV_SCORE_GAUSSIAN;
-    a->normalize = kernel == QKV_REGRESSION_GAUSSIAN ? QKV_SOFTMAX : QKV_KERNEL_SUM;
-    if (a->normalize == QKV_KERNEL_SUM) a->kernel = kernels[kernel];
-}
-
-qkv_status qkv_regression_pose(qkv_regression_problem *p, const char *function,
-                               const qkv_regression *r, const double *bandwidth, const double *q,
-                               ptrdiff_t n_q)
-{
-    qkv_status status = qkv_regression_check(function, r);
-    if (status == QKV_OK) status = check_bandwidth(function, r, bandwidth);
-    if (status != QKV_OK) return status;
-    if (n_q < 0) return qkv_fail(QKV_E_SHAPE, "%s: n_q is %td, expected >= 0", function, n_q);
-    bool leave_one_out = q == NULL;
-    if (leave_one_out && r->n < 2)
-        return qkv_fail(QKV_E_SHAPE, "%s: n is 1, expected >= 2 to leave one out", function);
-
-    *p = (qkv_regression_problem){
-        .a = {.batch = 1,
-              .heads = 1,
-              .n_q = leave_one_out ? r->n : n_q,
-              .n_k = r->n,
-              .d_k = qkv_one_if_zero(r->d_x),
-              .d_v = qkv_one_if_zero(r->d_y),
-              .bandwidths = r->bandwidths,
-              .empty = r->empty,
-              .mask.leave_one_out = leave_one_out},
-        /* Operands are never written. */
-        .in = {.q.data = (double *)(leave_one_out ? r->x : q),
-               .k.data = (double *)r->x,
-               .v.data = (double *)r->y,
-               .bandwidth.data = (double *)bandwidth},
-    };
-    choose_kernel(&p->a, r->kernel);
+    if ((unsigned)r->empty > QKV_EMPTY_ERROR)
+        return qkv_fail(QKV_E_ARG, "%s: %d is no policy for empty supports", function,
+                        (int)r->empty);
     return QKV_OK;
 }
 
@@ -90,71 +41,91 @@ qkv_status qkv_regression_allocate(const char *function, double **x, ptrdiff_t r
     return QKV_OK;
 }
 
-qkv_status qkv_regression_forward(const char *function, const qkv_regression_problem *p,
-                                  const qkv_results_f64 *out)
+/* ---- One query -------------------------------------------------------------------------------- */
+
+static void write_weights(const qkv_local *l, double *weights)
 {
-    size_t bytes;
-    qkv_status status = qkv_attention_workspace(&p->a, QKV_FORWARD, QKV_F64, &bytes);
-    if (status != QKV_OK) return status;
-    void *workspace = malloc(bytes ? bytes : 1);
-    if (!workspace) return qkv_fail(QKV_E_NOMEM, "%s: no memory for %zu bytes", function, bytes);
-    status = qkv_attention_forward_f64(&p->a, &p->in, out, workspace, bytes);
-    free(workspace);
-    return status;
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t j = 0; j < s->r->n; j++) weights[j] = isnan(l->sum) || l->sum == 0 ? NAN : 0;
+    for (ptrdiff_t j = l->from; j < l->to; j++)
+        weights[s->row[j]] = l->w[j] * qkv_local_lambda(l, j);
+}
+
+static void write_fits(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
+{
+    const qkv_sample *s = l->s;
+    const qkv_regression_results *out = sweep->job;
+    for (ptrdiff_t k = 0; k < s->d_y && (out->mean || out->gradient); k++) {
+        const double *y = s->y + k * s->stride;
+        double m = sweep->kernels->predict(l, y, l->slope), *by_q = l->slope + s->d;
+        if (out->mean) out->mean[i * s->d_y + k] = m;
+        if (!out->gradient) continue;
+        if (s->r->degree == 0) sweep->kernels->differentiate(l, y, m, l->slope, by_q, NULL);
+        double *to = out->gradient + (i * s->d_y + k) * s->d;
+        for (ptrdiff_t c = 0; c < s->d; c++)
+            to[c] = s->r->degree == 0 ? by_q[c] : l->sum > 0 ? l->slope[c] : NAN;
+    }
+}
+
+static void write_norms(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
+{
+    const qkv_regression_results *out = sweep->job;
+    double *gradient = out->gradient_norm ? out->gradient_norm + i * l->s->d : NULL;
+    double norm = sqrt(sweep->kernels->norms(l, gradient));
+    if (out->norm) out->norm[i] = norm;
+    for (ptrdiff_t c = 0; c < l->s->d && gradient; c++)
+        gradient[c] = l->sum > 0 ? sqrt(gradient[c]) : NAN;
+}
+
+static void write_all(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
+{
+    qkv_regression_results *out = sweep->job;
+    if (!sweep->q) i = l->s->row[i];
+    write_fits(sweep, l, i);
+    if (out->weights) write_weights(l, out->weights + i * l->s->r->n);
+    if (out->norm || out->gradient_norm) write_norms(sweep, l, i);
+    if (out->n_effective) out->n_effective[i] = l->sum / l->squares * l->sum;
+    if (l->empty) __atomic_fetch_add(&out->empty, 1, __ATOMIC_RELAXED);
+}
+
+/* What a row that is missing has. */
+static void write_missing(const qkv_sample *s, const qkv_regression_results *out)
+{
+    const struct {
+        double *to;
+        ptrdiff_t columns;
+    } all[] = {{out->mean, s->d_y}, {out->gradient, s->d_y * s->d}, {out->weights, s->r->n},
+               {out->norm, 1},      {out->gradient_norm, s->d},     {out->n_effective, 1}};
+    for (size_t a = 0; a < sizeof all / sizeof *all; a++)
+        for (ptrdiff_t i = 0; i < s->r->n && all[a].to; i++)
+            for (ptrdiff_t c = 0; c < all[a].columns && s->place[i] < 0; c++)
+                all[a].to[i * all[a].columns + c] = NAN;
 }
 
 qkv_status qkv_regression_predict(const qkv_regression *r, const double *bandwidth, const double *q,
-                                  ptrdiff_t n_q, double *mean, double *weights)
+                                  ptrdiff_t n_q, qkv_regression_results *out)
 {
-    qkv_regression_problem p;
-    if (n_q == 0) return qkv_regression_check(__func__, r);
-    if (!q || !mean) return qkv_fail(QKV_E_ARG, "%s: %s is NULL", __func__, q ? "mean" : "q");
-    qkv_status status = qkv_regression_pose(&p, __func__, r, bandwidth, q, n_q);
-    if (status != QKV_OK) return status;
-    return qkv_regression_forward(__func__, &p,
-                                  &(qkv_results_f64){.o.data = mean, .weights.data = weights});
-}
-
-qkv_status qkv_regression_leave_one_out(const qkv_regression *r, const double *bandwidth,
-                                        double *mean)
-{
-    qkv_regression_problem p;
-    if (!mean) return qkv_fail(QKV_E_ARG, "%s: mean is NULL", __func__);
-    qkv_status status = qkv_regression_pose(&p, __func__, r, bandwidth, NULL, 0);
-    if (status != QKV_OK) return status;
-    return qkv_regression_forward(__func__, &p, &(qkv_results_f64){.o.data = mean});
-}
-
-double qkv_regression_cv_of(const qkv_regression *r, const double *mean, ptrdiff_t *undefined)
-{
-    ptrdiff_t d_y = qkv_one_if_zero(r->d_y);
-    double sum = 0;
-    *undefined = 0;
-    for (ptrdiff_t i = 0; i < r->n; i++) {
-        const double *m = mean + i * d_y, *y = r->y + i * d_y;
-        if (isnan(m[0])) {
-            ++*undefined;
-            continue;
-        }
-        for (ptrdiff_t c = 0; c < d_y; c++) sum += (y[c] - m[c]) * (y[c] - m[c]);
-    }
-    return sum / (double)(r->n - *undefined);
-}
-
-qkv_status qkv_regression_cv(const qkv_regression *r, const double *bandwidth, double *cv,
-                             ptrdiff_t *undefined)
-{
-    if (!cv) return qkv_fail(QKV_E_ARG, "%s: cv is NULL", __func__);
-    double *mean = NULL;
-    ptrdiff_t rows_undefined = 0;
-    qkv_status status = qkv_regression_check(__func__, r);
-    if (status == QKV_OK)
-        status = qkv_regression_allocate(__func__, &mean, r->n, qkv_one_if_zero(r->d_y));
-    if (status == QKV_OK) status = qkv_regression_leave_one_out(r, bandwidth, mean);
-    if (status == QKV_OK) {
-        *cv = qkv_regression_cv_of(r, mean, &rows_undefined);
-        if (undefined) *undefined = rows_undefined;
-    }
-    free(mean);
+    if (!out) return qkv_fail(QKV_E_ARG, "%s: out is NULL", __func__);
+    if (q && n_q < 0) return qkv_fail(QKV_E_SHAPE, "%s: n_q is %td, expected >= 0", __func__, n_q);
+    qkv_sample s;
+    out->empty = 0;
+    qkv_status status =
+        q ? qkv_sample_take(__func__, r, &s) : qkv_sample_take_pair(__func__, r, &s);
+    if (status == QKV_OK) status = qkv_sample_widen(__func__, bandwidth, &s);
+    qkv_sweep sweep = {.s = &s,
+                       .q = q,
+                       .n = n_q,
+                       .leave_out = !q,
+                       .slopes = out->gradient || out->gradient_norm,
+                       .visit = write_all,
+                       .job = out};
+    if (status == QKV_OK) status = qkv_sample_sweep(__func__, &sweep);
+    if (status == QKV_OK && !q) write_missing(&s, out);
+    qkv_sample_free(&s);
+    if (status == QKV_OK && out->empty && r->empty == QKV_EMPTY_ERROR)
+        return qkv_fail(QKV_E_DOMAIN,
+                        "%s: %td of %td queries have no row in the kernel's support (a larger "
+                        "bandwidth?)",
+                        __func__, out->empty, sweep.n);
     return status;
 }

@@ -1,7 +1,9 @@
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "fail.h"
+#include "local.h"
 #include "regression.h"
 
 static int compare_doubles(const void *a, const void *b)
@@ -37,9 +39,11 @@ static double spread(double *x, ptrdiff_t n)
 }
 
 /* (R(K) / mu_2(K)^2)^(1/5) for K scaled to integrate to 1 (Marron & Nolan 1988, table 1). The
- * constant kernel has none; any bandwidth serves it. */
+ * Cauchy kernel has no mu_2: it is as wide as the Gaussian at half its height. The constant kernel
+ * has none either; any bandwidth serves it. */
 static double canonical_bandwidth(qkv_regression_kernel kernel)
 {
+    static const double gaussian = 0.28209479177387814; /* 1 / (2 sqrt(pi)) */
     switch (kernel) {
     case QKV_REGRESSION_BOXCAR:
         return pow(9.0 / 2, 0.2);
@@ -47,33 +51,50 @@ static double canonical_bandwidth(qkv_regression_kernel kernel)
         return pow(24, 0.2);
     case QKV_REGRESSION_EPANECHNIKOV:
         return pow(15, 0.2);
+    case QKV_REGRESSION_BIWEIGHT:
+        return pow(35, 0.2);
+    case QKV_REGRESSION_TRIWEIGHT:
+        return pow(350.0 / 429 * 81, 0.2);
+    case QKV_REGRESSION_TRICUBE:
+        return pow(175.0 / 247 * (243.0 / 35) * (243.0 / 35), 0.2);
+    case QKV_REGRESSION_COSINE:
+        return pow(M_PI * M_PI / 16 / pow(1 - 8 / (M_PI * M_PI), 2), 0.2);
+    case QKV_REGRESSION_LAPLACE:
+        return pow(1.0 / 16, 0.2);
+    case QKV_REGRESSION_CAUCHY:
+        return sqrt(2 * log(2)) * pow(gaussian, 0.2);
     case QKV_REGRESSION_GAUSSIAN:
     case QKV_REGRESSION_CONSTANT:
         break;
     }
-    return pow(0.28209479177387814, 0.2); /* 1 / (2 sqrt(pi)) */
+    return pow(gaussian, 0.2);
+}
+
+/* x is room for a column. */
+static void choose(const qkv_sample *s, double *x, double *bandwidth)
+{
+    double d = (double)s->d, log_sum = 0;
+    double factor = canonical_bandwidth(s->r->kernel) /
+                    canonical_bandwidth(QKV_REGRESSION_GAUSSIAN) *
+                    pow(4 / (d + 2) / (double)s->n, 1 / (d + 4));
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        memcpy(x, s->x + c * s->stride, (size_t)s->n * sizeof *x);
+        double h = factor * spread(x, s->n);
+        log_sum += log(h);
+        if (s->r->bandwidths == s->d) bandwidth[c] = h;
+    }
+    if (s->r->bandwidths != s->d) bandwidth[0] = exp(log_sum / d);
 }
 
 qkv_status qkv_regression_silverman(const qkv_regression *r, double *bandwidth)
 {
-    qkv_status status = qkv_regression_check(__func__, r);
-    if (status != QKV_OK) return status;
     if (!bandwidth) return qkv_fail(QKV_E_ARG, "%s: bandwidth is NULL", __func__);
+    qkv_sample s;
     double *column = NULL;
-    status = qkv_regression_allocate(__func__, &column, r->n, 1);
-    if (status != QKV_OK) return status;
-
-    ptrdiff_t d_x = qkv_one_if_zero(r->d_x);
-    double d = (double)d_x, log_sum = 0;
-    double factor = canonical_bandwidth(r->kernel) / canonical_bandwidth(QKV_REGRESSION_GAUSSIAN) *
-                    pow(4 / (d + 2) / (double)r->n, 1 / (d + 4));
-    for (ptrdiff_t c = 0; c < d_x; c++) {
-        for (ptrdiff_t i = 0; i < r->n; i++) column[i] = r->x[i * d_x + c];
-        double h = factor * spread(column, r->n);
-        log_sum += log(h);
-        if (r->bandwidths == d_x) bandwidth[c] = h;
-    }
-    if (r->bandwidths != d_x) bandwidth[0] = exp(log_sum / d);
+    qkv_status status = qkv_sample_take(__func__, r, &s);
+    if (status == QKV_OK) status = qkv_regression_allocate(__func__, &column, s.n, 1);
+    if (status == QKV_OK) choose(&s, column, bandwidth);
     free(column);
-    return QKV_OK;
+    qkv_sample_free(&s);
+    return status;
 }

@@ -1,0 +1,495 @@
+/* local.c - the weights of the rows within reach of one query, and the mean or line they make. */
+#include <math.h>
+
+#include "simd/exp.h"
+#include "tile.h"
+
+#include "local.h"
+
+#if QKV_REAL == 64 /* regression has no float */
+
+static const double FAR_EXPONENT = 30; /* of a row that is so much nearer, a new reference */
+
+/* (q - x_j)^2 - (q - x_near)^2 in column c, without the difference of large squares. */
+INLINE double excess(const qkv_local *l, ptrdiff_t j, ptrdiff_t c)
+{
+    const double *x = l->s->x + c * l->s->stride, q = l->q[c];
+    return (x[l->near] - x[j]) * ((q - x[j]) + (q - x[l->near]));
+}
+
+static double excesses(const qkv_local *l, ptrdiff_t j)
+{
+    double sum = 0;
+    for (ptrdiff_t c = 0; c < l->s->d; c++) sum += l->s->ratio[c] * excess(l, j, c);
+    return sum;
+}
+
+/* || (q - x_j) least / h ||, in units of x. */
+static double distance(const qkv_local *l, ptrdiff_t j)
+{
+    const qkv_sample *s = l->s;
+    double sum = 0;
+    if (s->d == 1) return fabs(l->q[0] - s->x[j]);
+    for (ptrdiff_t c = 0; c < s->d; c++)
+        sum = hypot(sum, (l->q[c] - s->x[c * s->stride + j]) * (s->least / s->h[c]));
+    return sum;
+}
+
+/* ---- The window ------------------------------------------------------------------------------ */
+
+/* The first row whose first column is not less than x. */
+static ptrdiff_t first_from(const qkv_sample *s, double x)
+{
+    ptrdiff_t low = 0, high = s->n;
+    while (low < high) {
+        ptrdiff_t middle = low + (high - low) / 2;
+        if (s->x[middle] < x)
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+/* Of a few neighbours in the first column the nearest: with one column, of all rows. */
+static void find_near(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    ptrdiff_t at = first_from(s, l->q[0]), few = s->d == 1 ? 2 : 32;
+    ptrdiff_t low = at - few < 0 ? 0 : at - few, high = at + few > s->n ? s->n : at + few;
+    l->near = -1;
+    for (ptrdiff_t j = low; j < high; j++)
+        if (j != l->self && (l->near < 0 || excesses(l, j) < 0)) l->near = j;
+}
+
+/* How far from q, in the first column, a row may lie whose weight counts: those beyond add up to
+ * less than half a rounding of near's. */
+static double reach(const qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    double d = distance(l, l->near), h = s->h[0];
+    double small = log((double)s->n) + s->spread + 53 * log(2); /* - log of a weight */
+    switch (s->r->kernel) {
+    case QKV_REGRESSION_GAUSSIAN:
+        return hypot(d * (h / s->least), h * sqrt(2 * small));
+    case QKV_REGRESSION_LAPLACE:
+        if (s->r->product) /* its distance is the sum of those in the columns, at most so much */
+            return (d * (h / s->least)) * sqrt((double)s->d) + h * small;
+        return d * (h / s->least) + h * small;
+    case QKV_REGRESSION_CAUCHY:
+    case QKV_REGRESSION_CONSTANT:
+        return INFINITY;
+    default:
+        return h;
+    }
+}
+
+static void find_window(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    double far = reach(l) * (1 + 0x1p-50), q = l->q[0];
+    l->from = first_from(s, q - far - fabs(q) * 0x1p-50);
+    l->to = first_from(s, nextafter(q + far + fabs(q) * 0x1p-50, INFINITY));
+}
+
+/* ---- Weights relative to the nearest row's ----------------------------------------------------
+ */
+
+/* excesses of all rows in the window into w. */
+static void all_excesses(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        const double *x = s->x + c * s->stride;
+        vec q = splat(l->q[c]), near = splat(x[l->near]), ratio = splat(s->ratio[c]);
+        vec rest = q - near;
+        for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+            vec xj = load_any(x + j), e = ratio * ((near - xj) * ((q - xj) + rest));
+            store_any(l->w + j, c ? load_any(l->w + j) + e : e);
+        }
+    }
+}
+
+/* log w, of a Gaussian. */
+static void gaussian_exponents(qkv_local *l)
+{
+    double inverse = 1 / l->s->least;
+    all_excesses(l);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC)
+        store_any(l->w + j, load_any(l->w + j) * inverse * (-0.5 * inverse));
+}
+
+/* -u + u_near = -(u^2 - u_near^2) / (u + u_near), the distances left in part. */
+static void laplace_exponents(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    double near = distance(l, l->near), inverse = 1 / s->least;
+    all_excesses(l);
+    for (ptrdiff_t j = l->from; j < l->to; j++) {
+        l->part[j] = distance(l, j);
+        double sum = l->part[j] + near;
+        l->w[j] = sum > 0 ? -(l->w[j] / sum) * inverse : 0;
+    }
+}
+
+/* The sum over columns of the differences of -|q - x| / h. */
+static void product_laplace_exponents(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        const double *x = s->x + c * s->stride, q = l->q[c], h = s->h[c];
+        double near = fabs(q - x[l->near]);
+        for (ptrdiff_t j = l->from; j < l->to; j++)
+            l->w[j] = (c ? l->w[j] : 0) + (near - fabs(q - x[j])) / h;
+    }
+}
+
+/* log(1 + u^2), also where u^2 is beyond double. */
+static double log_cauchy(double u)
+{
+    return u < 1e100 ? log1p(u * u) : 2 * log(u);
+}
+
+static void product_cauchy_exponents(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        const double *x = s->x + c * s->stride, q = l->q[c], h = s->h[c];
+        double near = log_cauchy(fabs(q - x[l->near]) / h);
+        for (ptrdiff_t j = l->from; j < l->to; j++)
+            l->w[j] = (c ? l->w[j] : 0) + near - log_cauchy(fabs(q - x[j]) / h);
+    }
+}
+
+/* The row of the largest exponent. */
+static ptrdiff_t largest(const qkv_local *l)
+{
+    ptrdiff_t best = l->from;
+    for (ptrdiff_t j = l->from + 1; j < l->to; j++)
+        if (l->w[j] > l->w[best]) best = j;
+    return best;
+}
+
+/* w = exp of exponents(l), from a reference that is not much farther than the nearest row: the
+ * first was only one of a few. */
+static void exponential(qkv_local *l, void (*exponents)(qkv_local *l))
+{
+    for (int attempt = 0; attempt < 2; attempt++) {
+        exponents(l);
+        if (l->self >= l->from && l->self < l->to) l->w[l->self] = -INFINITY;
+        vec most = splat(-INFINITY);
+        for (ptrdiff_t j = l->from; j + QKV_VEC <= l->to; j += QKV_VEC)
+            most = larger(load_any(l->w + j), most);
+        double top = -INFINITY;
+        for (int i = 0; i < QKV_VEC; i++) top = fmax(top, most[i]);
+        for (ptrdiff_t j = l->to - QKV_VEC < l->from ? l->from : l->to - QKV_VEC; j < l->to; j++)
+            top = fmax(top, l->w[j]);
+        if (top <= FAR_EXPONENT || attempt) break;
+        l->near = largest(l);
+    }
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC)
+        store_any(l->w + j, exp_weight(load_any(l->w + j), exp_table));
+}
+
+/* (1 + u_near^2) / (1 + u^2), with nothing squared that may be beyond double. */
+static void cauchy_weights(qkv_local *l)
+{
+    double h = l->s->least, near = distance(l, l->near), scale = fmax(h, near);
+    double above = h / scale * (h / scale) + near / scale * (near / scale);
+    for (ptrdiff_t j = l->from; j < l->to; j++) {
+        double u = l->part[j] = distance(l, j);
+        l->w[j] = above / (h / scale * (h / scale) + u / scale * (u / scale));
+    }
+}
+
+/* ---- Compact kernels --------------------------------------------------------------------------
+ */
+
+/* K(u) of n squares of u, and -2 dK/d(u^2) unless t is NULL; 0 where that has no value. */
+static void compact(const qkv_regression *r, const double *u2, ptrdiff_t n, double *k, double *t)
+{
+    for (ptrdiff_t j = 0; j < n; j++) {
+        double s = u2[j], rest = s < 1 ? 1 - s : 0, u = sqrt(s), slope = 0, w = 0;
+        switch (r->kernel) {
+        case QKV_REGRESSION_BOXCAR:
+            w = r->open_edge ? s < 1 : s <= 1;
+            break;
+        case QKV_REGRESSION_TRIANGULAR:
+            w = s < 1 ? 1 - u : 0;
+            slope = s < 1 && u > 0 ? 1 / u : 0;
+            break;
+        case QKV_REGRESSION_EPANECHNIKOV:
+            w = rest;
+            slope = s < 1 ? 2 : 0;
+            break;
+        case QKV_REGRESSION_BIWEIGHT:
+            w = rest * rest;
+            slope = 4 * rest;
+            break;
+        case QKV_REGRESSION_TRIWEIGHT:
+            w = rest * rest * rest;
+            slope = 6 * rest * rest;
+            break;
+        case QKV_REGRESSION_TRICUBE:
+            rest = s < 1 ? 1 - s * u : 0;
+            w = rest * rest * rest;
+            slope = 9 * u * rest * rest;
+            break;
+        case QKV_REGRESSION_COSINE:
+            w = s < 1 ? cos(M_PI / 2 * u) : 0;
+            slope = s < 1 ? (u > 0 ? M_PI / 2 * sin(M_PI / 2 * u) / u : M_PI * M_PI / 4) : 0;
+            break;
+        default:
+            w = 1;
+        }
+        k[j] = w;
+        if (t) t[j] = slope;
+    }
+}
+
+static double square(double x)
+{
+    return x * x;
+}
+
+static void radial_weights(qkv_local *l, bool slopes)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t c = 0; c < s->d; c++)
+        for (ptrdiff_t j = l->from; j < l->to; j++)
+            l->part[j] =
+                (c ? l->part[j] : 0) + square((l->q[c] - s->x[c * s->stride + j]) / s->h[c]);
+    compact(s->r, l->part + l->from, l->to - l->from, l->w + l->from,
+            slopes ? l->t + l->from : NULL);
+    for (ptrdiff_t j = l->from; j < l->to && slopes; j++) l->t[j] /= s->least;
+}
+
+/* The product of columns; t holds t1 / K1 of each until the product is known. */
+static void product_weights(qkv_local *l, bool slopes)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t j = l->from; j < l->to; j++) l->w[j] = 1;
+    for (ptrdiff_t c = 0; c < s->d; c++)
+        for (ptrdiff_t j = l->from; j < l->to; j++) {
+            double u2 = square((l->q[c] - s->x[c * s->stride + j]) / s->h[c]), k, t;
+            compact(s->r, &u2, 1, &k, &t);
+            l->w[j] *= k;
+            if (slopes) l->t[c * s->stride + j] = k > 0 ? t / k : 0;
+        }
+    for (ptrdiff_t c = 0; c < s->d && slopes; c++)
+        for (ptrdiff_t j = l->from; j < l->to; j++) l->t[c * s->stride + j] *= l->w[j] / s->least;
+}
+
+/* ---- All weights ----------------------------------------------------------------------------- */
+
+/* -2 (dK/d(u^2)) / (K least) of the kernels with a tail. */
+static double tail_slope(const qkv_sample *s, double u, ptrdiff_t c)
+{
+    double h = s->r->product ? s->h[c] : s->least; /* u in units of x */
+    if (s->r->kernel == QKV_REGRESSION_LAPLACE) return u > 0 ? h / u / s->least : 0;
+    return 2 * h / (h + u * (u / h)) * (h / s->least) / h;
+}
+
+static void tail_slopes(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t c = 0; c < (s->r->product ? s->d : 1); c++)
+        for (ptrdiff_t j = l->from; j < l->to; j++) {
+            double u = s->r->product ? fabs(l->q[c] - s->x[c * s->stride + j]) : l->part[j];
+            l->t[c * s->stride + j] = l->w[j] * tail_slope(s, u, c);
+        }
+}
+
+static void kernel_weights(qkv_local *l, bool slopes)
+{
+    const qkv_regression *r = l->s->r;
+    switch (r->kernel) {
+    case QKV_REGRESSION_GAUSSIAN:
+        exponential(l, gaussian_exponents);
+        return;
+    case QKV_REGRESSION_LAPLACE:
+        exponential(l, r->product ? product_laplace_exponents : laplace_exponents);
+        break;
+    case QKV_REGRESSION_CAUCHY:
+        if (r->product)
+            exponential(l, product_cauchy_exponents);
+        else
+            cauchy_weights(l);
+        break;
+    default:
+        if (r->product)
+            product_weights(l, slopes);
+        else
+            radial_weights(l, slopes);
+        return;
+    }
+    if (slopes) tail_slopes(l);
+}
+
+/* Nothing for the row left out, nor for the lanes beyond the window. */
+static void clear(const qkv_local *l, double *x)
+{
+    if (l->self >= l->from && l->self < l->to) x[l->self] = 0;
+    for (int i = 0; i < QKV_VEC; i++) x[l->to + i] = 0;
+}
+
+static void times(const qkv_local *l, double *x, const double *c)
+{
+    for (ptrdiff_t j = l->from; j < l->to; j++) x[j] *= c[j];
+}
+
+/* Equal shares for the nearest of all rows, which do not change with h. */
+static void share_among_nearest(qkv_local *l, bool slopes)
+{
+    const qkv_sample *s = l->s;
+    l->from = 0;
+    l->to = s->n;
+    for (ptrdiff_t j = 0; j < s->n; j++)
+        if (j != l->self && excesses(l, j) < 0) l->near = j;
+    for (ptrdiff_t j = 0; j < s->n; j++) l->w[j] = excesses(l, j) == 0;
+    for (ptrdiff_t c = 0; c < (s->r->product ? s->d : 1) && slopes; c++)
+        for (ptrdiff_t j = 0; j < s->n; j++) l->t[c * s->stride + j] = 0;
+}
+
+static void finish_weights(qkv_local *l, bool slopes)
+{
+    const qkv_sample *s = l->s;
+    ptrdiff_t columns =
+        slopes && s->r->kernel != QKV_REGRESSION_GAUSSIAN ? (s->r->product ? s->d : 1) : 0;
+    if (s->c) times(l, l->w, s->c);
+    clear(l, l->w);
+    for (ptrdiff_t c = 0; c < columns; c++) {
+        if (s->c) times(l, l->t + c * s->stride, s->c);
+        clear(l, l->t + c * s->stride);
+    }
+    vec sum = splat(0), squares = splat(0);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+        vec w = load_any(l->w + j);
+        sum += w;
+        squares += s->c ? w * w / load_any(s->c + j) : w * w;
+    }
+    l->sum = sum_of_lanes(sum);
+    l->squares = sum_of_lanes(squares);
+}
+
+/* ---- The line --------------------------------------------------------------------------------- */
+
+/* Turns rows and columns i and k of the symmetric a so that a_ik becomes 0 (Jacobi 1846), and the
+ * columns of v along. */
+static void rotate(double *a, double *v, ptrdiff_t d, ptrdiff_t i, ptrdiff_t k)
+{
+    if (a[i * d + k] == 0) return;
+    double theta = (a[k * d + k] - a[i * d + i]) / (2 * a[i * d + k]);
+    double t = (theta < 0 ? -1 : 1) / (fabs(theta) + hypot(theta, 1));
+    double cosine = 1 / hypot(t, 1), sine = t * cosine;
+    for (ptrdiff_t m = 0; m < d; m++) {
+        double x = a[i * d + m], y = a[k * d + m];
+        a[i * d + m] = cosine * x - sine * y;
+        a[k * d + m] = sine * x + cosine * y;
+    }
+    for (ptrdiff_t m = 0; m < d; m++) {
+        double x = a[m * d + i], y = a[m * d + k];
+        a[m * d + i] = cosine * x - sine * y;
+        a[m * d + k] = sine * x + cosine * y;
+        x = v[m * d + i], y = v[m * d + k];
+        v[m * d + i] = cosine * x - sine * y;
+        v[m * d + k] = sine * x + cosine * y;
+    }
+}
+
+/* The covariance matrix a [d, d] becomes its pseudo-inverse: directions in which, in units of each
+ * column's spread, the rows do not differ but for rounding stay 0. v [d, d] and scale [d] are room. */
+static void pseudo_invert(double *a, ptrdiff_t d, double *v, double *scale)
+{
+    for (ptrdiff_t i = 0; i < d; i++) scale[i] = a[i * d + i] > 0 ? 1 / sqrt(a[i * d + i]) : 0;
+    for (ptrdiff_t i = 0; i < d * d; i++) {
+        a[i] *= scale[i / d] * scale[i % d];
+        v[i] = i / d == i % d;
+    }
+    for (int sweep = 0; sweep < 10 && d > 1; sweep++)
+        for (ptrdiff_t i = 0; i < d; i++)
+            for (ptrdiff_t k = i + 1; k < d; k++) rotate(a, v, d, i, k);
+    double *value = v + d * d;
+    for (ptrdiff_t i = 0; i < d; i++) value[i] = a[i * d + i] > 1e-12 ? 1 / a[i * d + i] : 0;
+    for (ptrdiff_t i = 0; i < d * d; i++) {
+        double sum = 0;
+        for (ptrdiff_t m = 0; m < d; m++) sum += v[i / d * d + m] * value[m] * v[i % d * d + m];
+        a[i] = sum * scale[i / d] * scale[i % d];
+    }
+}
+
+/* sum w x y over the window; NULL is 1. */
+static double dot(const qkv_local *l, const double *x, const double *y)
+{
+    vec sum = splat(0);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+        vec w = load_any(l->w + j);
+        if (x) w *= load_any(x + j);
+        if (y) w *= load_any(y + j);
+        sum += w;
+    }
+    return sum_of_lanes(sum);
+}
+
+/* The covariance of the columns b and c of x about mean, times sum. */
+static double covariance(const qkv_local *l, ptrdiff_t b, ptrdiff_t c)
+{
+    double sum = 0;
+    for (ptrdiff_t j = l->from; j < l->to; j++)
+        sum += l->w[j] * ((qkv_local_offset(l, j, b) - l->mean[b]) *
+                          (qkv_local_offset(l, j, c) - l->mean[c]));
+    return sum;
+}
+
+static void find_line(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    ptrdiff_t d = s->d;
+    for (ptrdiff_t c = 0; c < d; c++) {
+        double sum = 0;
+        for (ptrdiff_t j = l->from; j < l->to; j++) sum += l->w[j] * qkv_local_offset(l, j, c);
+        l->mean[c] = sum / l->sum;
+    }
+    for (ptrdiff_t i = 0; i < d * d; i++) l->inverse[i] = covariance(l, i / d, i % d);
+    pseudo_invert(l->inverse, d, l->line + 3 * d, l->line);
+    for (ptrdiff_t c = 0; c < d; c++) {
+        l->lean[c] = 0;
+        for (ptrdiff_t b = 0; b < d; b++)
+            l->lean[c] +=
+                l->inverse[c * d + b] * (l->q[b] - s->x[b * s->stride + l->near] - l->mean[b]);
+    }
+}
+
+void IN(qkv_local_weigh)(qkv_local *l, bool slopes)
+{
+    const qkv_sample *s = l->s;
+    find_near(l);
+    find_window(l);
+    kernel_weights(l, slopes);
+    finish_weights(l, slopes);
+    l->empty = !(l->sum > 0);
+    if (l->empty && s->r->empty == QKV_EMPTY_NEAREST) {
+        share_among_nearest(l, slopes);
+        finish_weights(l, slopes);
+    }
+    for (ptrdiff_t c = 0; c < s->d; c++) l->mean[c] = l->lean[c] = 0;
+    if (s->r->degree == 1 && l->sum > 0) find_line(l);
+}
+
+double IN(qkv_local_predict)(const qkv_local *l, const double *y, double *slope)
+{
+    const qkv_sample *s = l->s;
+    double m = dot(l, y, NULL) / l->sum, mean = m;
+    for (ptrdiff_t c = 0; c < s->d; c++) l->line[c] = slope[c] = 0;
+    if (s->r->degree == 0 || !(l->sum > 0)) return m;
+    for (ptrdiff_t c = 0; c < s->d; c++)
+        for (ptrdiff_t j = l->from; j < l->to; j++)
+            l->line[c] += l->w[j] * ((qkv_local_offset(l, j, c) - l->mean[c]) * (y[j] - mean));
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        for (ptrdiff_t b = 0; b < s->d; b++) slope[c] += l->inverse[c * s->d + b] * l->line[b];
+        m += slope[c] * (l->q[c] - s->x[c * s->stride + l->near] - l->mean[c]);
+    }
+    return m;
+}
+
+#endif
