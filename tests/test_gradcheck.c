@@ -1,6 +1,7 @@
 /* test_gradcheck.c - the checker passes what is right and nothing else. */
 #include "support.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -455,6 +456,53 @@ static void f_failing_anywhere_ends_the_check_with_x_restored(void **state)
     }
 }
 
+/* Where f was asked. */
+typedef struct trace {
+    double x, at[64];
+    size_t calls;
+} trace;
+
+static qkv_status traced_sine(void *context, double *value)
+{
+    trace *t = context;
+    assert_in_range(t->calls, 0, 63);
+    t->at[t->calls++] = t->x;
+    *value = sin(t->x);
+    return QKV_OK;
+}
+
+/* R and E by the formulas of gradcheck.h. The noise is less than a rounding error of f or x. */
+static void steps_estimate_and_error_are_those_documented(void **state)
+{
+    (void)state;
+    static const double scales[] = {0, 0.125}, xs[] = {0.7, -3.1};
+    for (int i = 0; i < 4; i++) {
+        double x = xs[i & 1], scale = scales[i / 2], gradient = cos(x), d[3], largest = 0, far = 0;
+        trace t = {.x = x};
+        qkv_check_input in = {.x = &t.x, .gradient = &gradient, .n = 1, .scale = scale};
+        qkv_check_report report;
+        assert_ok(qkv_gradcheck(traced_sine, &t, &in, 1, NULL, &report));
+        if (scale == 0) scale = fmax(1, fabs(x));
+        double h = pow(DBL_EPSILON, 1.0 / 7) * scale;
+        for (size_t k = 0; k < t.calls; k++) {
+            far = fmax(far, fabs(t.at[k] - x));
+            largest = fmax(largest, fabs(sin(t.at[k])));
+        }
+        assert_close(far, h, 1e-12 * h);
+        for (int k = 0; k < 3; k++) {
+            volatile double above = x + ldexp(h, -k), below = x - ldexp(h, -k);
+            d[k] = (sin(above) - sin(below)) / (above - below);
+        }
+        double r1 = (4 * d[1] - d[0]) / 3, r2 = (4 * d[2] - d[1]) / 3, r = (16 * r2 - r1) / 15;
+        double least = fabs(r - r2) + DBL_EPSILON * largest * (1 / (h / 4) + 4 / scale);
+        double noise = DBL_EPSILON * (largest + fabs(x * gradient));
+        assert_close(report.numeric, r, 1e-14);
+        assert_close(report.error, fabs(gradient - r), 1e-14);
+        assert_true(report.bound >= 4 * least * (1 - 1e-3));
+        assert_true(report.bound <= 4 * (least + 8 * noise / (h / 4)));
+    }
+}
+
 static void f_must_be_a_function_of_its_inputs(void **state)
 {
     (void)state;
@@ -488,6 +536,12 @@ static void wrong_arguments_are_named(void **state)
     assert_message("scale");
     assert_status(check_one(&o, (qkv_check_input){.lower = 2, .upper = 2}, NULL, NULL), QKV_E_ARG);
     assert_message("domain");
+    static const double no_probabilities[] = {-0.1, 1, 1.5, NAN};
+    for (int i = 0; i < 4; i++) {
+        const qkv_check_options options = {.directions = 2, .delta = no_probabilities[i]};
+        assert_status(check_one(&o, (qkv_check_input){0}, &options, NULL), QKV_E_ARG);
+        assert_message("delta");
+    }
     qkv_check_input missing = {.name = "bias", .x = o.x, .n = 4};
     assert_status(qkv_gradcheck(one_function, &o, &missing, 1, NULL, NULL), QKV_E_ARG);
     assert_message("bias has 4 elements but its gradient is NULL");
@@ -516,6 +570,7 @@ int main(void)
         cmocka_unit_test(what_cannot_be_decided_fails),
         cmocka_unit_test(a_nan_from_f_never_passes),
         cmocka_unit_test(f_failing_anywhere_ends_the_check_with_x_restored),
+        cmocka_unit_test(steps_estimate_and_error_are_those_documented),
         cmocka_unit_test(f_must_be_a_function_of_its_inputs),
         cmocka_unit_test(elements_are_sampled_on_request),
         cmocka_unit_test(wrong_arguments_are_named),
