@@ -246,11 +246,13 @@ enum { IN = 5, OUT = 3 };
 
 typedef struct matrix {
     double a[OUT][IN], by; /* the adjoint's error */
+    double u[IN], v[OUT];  /* of the last products */
 } matrix;
 
 static qkv_status forward(void *context, const double *u, double *ju)
 {
-    const matrix *m = context;
+    matrix *m = context;
+    memcpy(m->u, u, sizeof m->u);
     for (int i = 0; i < OUT; i++) {
         ju[i] = 0;
         for (int j = 0; j < IN; j++) ju[i] += m->a[i][j] * u[j];
@@ -260,7 +262,8 @@ static qkv_status forward(void *context, const double *u, double *ju)
 
 static qkv_status reverse(void *context, const double *v, double *jv)
 {
-    const matrix *m = context;
+    matrix *m = context;
+    memcpy(m->v, v, sizeof m->v);
     for (int j = 0; j < IN; j++) {
         jv[j] = 0;
         for (int i = 0; i < OUT; i++)
@@ -307,6 +310,38 @@ static void adjoints_agree_to_rounding_or_not_at_all(void **state)
     assert_status(qkv_gradcheck_adjoint(&map, 0, -3, 1, NULL), QKV_E_ARG);
 }
 
+static double dot(const double *x, const double *y, size_t n, double *sizes)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++) sum += x[i] * y[i], *sizes += fabs(x[i] * y[i]);
+    *sizes += norm(x, n) * norm(y, n);
+    return sum;
+}
+
+/* By the formula of gradcheck.h, for one pair; exactly equal products are one, too. */
+static void an_adjoint_is_allowed_the_error_documented(void **state)
+{
+    (void)state;
+    for (int off = 0; off < 2; off++) {
+        matrix m = {.by = off};
+        m.a[1][3] = 1;
+        if (off) fill_normal(m.a[0], OUT * IN, 1);
+        const qkv_check_map map = {IN, OUT, forward, reverse, &m};
+        qkv_check_report report;
+        qkv_gradcheck_adjoint(&map, 0x1p-30, 1, 1, &report);
+        double ju[OUT], jv[IN], size = 0;
+        forward(&m, m.u, ju);
+        reverse(&m, m.v, jv);
+        double v_ju = dot(m.v, ju, OUT, &size), u_jv = dot(m.u, jv, IN, &size);
+        assert_int_equal(report.checked, 1);
+        assert_int_equal(report.failed, off);
+        assert_close(report.numeric, v_ju, 1e-14);
+        assert_close(report.analytic, u_jv, 1e-14);
+        assert_close(report.error, fabs(v_ju - u_jv), 1e-14);
+        assert_close(report.bound, 0x1p-24 * size, 0x1p-60 * size);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -318,6 +353,7 @@ int main(void)
         cmocka_unit_test(a_kink_is_named_with_both_slopes),
         cmocka_unit_test(steps_do_not_cross_a_branch_that_is_told),
         cmocka_unit_test(adjoints_agree_to_rounding_or_not_at_all),
+        cmocka_unit_test(an_adjoint_is_allowed_the_error_documented),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,8 @@
 /* test_registry.c - every operation of the tape has the gradient its value implies. */
+#include <stdlib.h>
 #include <string.h>
 
+#include "grad/trial.h"
 #include "qkv/gradcheck.h"
 #include "qkv/tape.h"
 #include "support.h"
@@ -35,11 +37,53 @@ static void check_of_no_operation_is_an_error(void **state)
     assert_false(report.passed);
 }
 
+static qkv_var negative(qkv_tape *tape, qkv_var x)
+{
+    return qkv_neg(tape, x);
+}
+
+static int by_size(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* One number in the middle half of each of n equal pieces of the domain, in no order. */
+static void inputs_are_spread_over_their_domain(void **state)
+{
+    (void)state;
+    enum { N = 40 };
+    qkv_op_case test = {.unary = negative, .n_input = 1, .input = {{1, {N}}}};
+    for (int domain = 0; domain < 2; domain++) {
+        double factor = 3, lower = domain ? 1 : -factor, upper = domain ? 5 : factor, x[2][N];
+        if (domain) test.lower = lower, test.upper = upper;
+        for (int seed = 0; seed < 2; seed++) {
+            qkv_trial c;
+            assert_ok(qkv_trial_begin(&c, &test, (uint64_t)seed, factor));
+            int falls = 0;
+            for (int i = 0; i < N; i++) {
+                assert_close(c.x_f32[0][i], c.x[0][i], 0);
+                falls += i && c.x[0][i] < c.x[0][i - 1];
+            }
+            assert_in_range(falls, N / 4, N - N / 4);
+            memcpy(x[seed], c.x[0], sizeof x[seed]);
+            qkv_trial_end(&c);
+            qsort(x[seed], N, sizeof(double), by_size);
+            for (int i = 0; i < N; i++) {
+                double piece = (upper - lower) / N, middle = lower + piece * (i + 0.5);
+                assert_close(x[seed][i], middle, piece / 4 + 1e-6);
+            }
+        }
+        assert_memory_not_equal(x[0], x[1], sizeof x[0]);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_passes_its_gradient_check),
         cmocka_unit_test(operations_have_names_of_their_own),
+        cmocka_unit_test(inputs_are_spread_over_their_domain),
         cmocka_unit_test(check_of_no_operation_is_an_error),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
