@@ -4,6 +4,7 @@
 #include "src/real.h"
 #include "support.h"
 
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -184,6 +185,31 @@ static void equal_shards_share(void **state)
     assert_close(lse, l, 0);
 }
 
+/* The shares are 1/4 and 3/4, and each shard's o is d_v = 2 numbers. */
+static void cotangents_and_gradients_may_be_left_out(void **state)
+{
+    (void)state;
+    real oa[] = {1, 2}, ob[] = {5, -2}, la = 0, lb = (real)log(3), d_o[] = {2, 3}, d_lse = 7;
+    const FN(qkv_partial) a = {oa, &la}, b = {ob, &lb};
+    const double along = 0.75 * 0.25 * (2 * (1 - 5) + 3 * (2 + 2)); /* w_a d_o'(o_a - o) */
+    for (int given = 0; given < 3; given++) {                       /* 0: both, 1: o, 2: lse */
+        real da[3] = {1, 1, 1}, db[3] = {1, 1, 1};
+        const FN(qkv_partial) d_out = {given == 2 ? NULL : d_o, given == 1 ? NULL : &d_lse};
+        const FN(qkv_partial) d_a = {da, da + 2}, d_b = {db, db + 2}, d_a_o = {da, NULL};
+        const double o = given != 2, lse = given == 1 ? 0 : 7;
+        assert_ok(FN(qkv_attention_merge_backward)(1, 2, &a, &b, &d_out, &d_a, &d_b));
+        const double expected[] = {1 + o / 2,     1 + o * 3 / 4, 1 + o * along + lse / 4,
+                                   1 + o * 3 / 2, 1 + o * 9 / 4, 1 - o * along + lse * 3 / 4};
+        for (int i = 0; i < 3; i++) {
+            assert_close(da[i], expected[i], 64 * REAL_EPSILON);
+            assert_close(db[i], expected[3 + i], 64 * REAL_EPSILON);
+        }
+        assert_ok(FN(qkv_attention_merge_backward)(1, 2, &a, &b, &d_out, &d_a_o, NULL));
+        assert_close(da[0], 1 + o, 64 * REAL_EPSILON);
+        assert_close(da[2], expected[2], 64 * REAL_EPSILON);
+    }
+}
+
 static void what_is_missing_is_named(void **state)
 {
     (void)state;
@@ -210,6 +236,7 @@ int main(void)
         cmocka_unit_test(many_shards_are_the_whole_in_any_order),
         cmocka_unit_test(a_shard_without_weight_does_not_count),
         cmocka_unit_test(equal_shards_share),
+        cmocka_unit_test(cotangents_and_gradients_may_be_left_out),
         cmocka_unit_test(what_is_missing_is_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
