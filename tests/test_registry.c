@@ -15,6 +15,8 @@ static void every_operation_passes_its_gradient_check(void **state)
             qkv_check_report report;
             assert_ok(qkv_gradcheck_op(op, seed, &report));
             assert_true(report.passed && report.checked > 0 && !report.failed);
+            bool is_zero = qkv_registry[op].cases->gradient_is_zero;
+            assert_true(is_zero || (report.certificate > 0 && report.certificate < 1e-4));
         }
 }
 
@@ -37,9 +39,41 @@ static void check_of_no_operation_is_an_error(void **state)
     assert_false(report.passed);
 }
 
+static qkv_var highest(qkv_tape *tape, qkv_var x)
+{
+    return qkv_max(tape, x, NULL, 0, false);
+}
+
 static qkv_var negative(qkv_tape *tape, qkv_var x)
 {
     return qkv_neg(tape, x);
+}
+
+/* What decides is who wins, not by how much; which input it is that the operation has. */
+static void operations_with_corners_tell_which_side_was_taken(void **state)
+{
+    (void)state;
+    static qkv_var (*const of[])(qkv_tape *, qkv_var) = {qkv_relu, highest};
+    for (int i = 0; i < 2; i++) {
+        const qkv_op_case test = {.unary = of[i], .n_input = 1, .input = {{1, {5}}}};
+        double kept, value;
+        qkv_trial c;
+        assert_ok(qkv_trial_begin(&c, &test, 1, 1));
+        for (int k = 0; k < 5; k++) c.x[0][k] = 0.5 + k;
+        assert_ok(qkv_trial_value(&c, &value));
+        uint64_t before = qkv_trial_branches(&c);
+        for (int k = 0; k < 5; k++) {
+            kept = c.x[0][k];
+            c.x[0][k] = k < 4 && i == 1 ? 100 : -0.25;
+            assert_ok(qkv_trial_value(&c, &value));
+            assert_true(qkv_trial_branches(&c) != before);
+            c.x[0][k] = kept + 0.25;
+            assert_ok(qkv_trial_value(&c, &value));
+            assert_true(qkv_trial_branches(&c) == before);
+            c.x[0][k] = kept;
+        }
+        qkv_trial_end(&c);
+    }
 }
 
 static int by_size(const void *a, const void *b)
@@ -83,6 +117,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_passes_its_gradient_check),
         cmocka_unit_test(operations_have_names_of_their_own),
+        cmocka_unit_test(operations_with_corners_tell_which_side_was_taken),
         cmocka_unit_test(inputs_are_spread_over_their_domain),
         cmocka_unit_test(check_of_no_operation_is_an_error),
     };

@@ -2,6 +2,7 @@
  * additive and a user's own, by what defines them; on the tape against the same made of its other
  * operations. Built for each dtype. */
 #include "agree.h"
+#include "compute.h"
 #include "qkv/tape.h"
 #include "src/real.h"
 #include "support.h"
@@ -115,12 +116,19 @@ static qkv_var softmax_pool(qkv_tape *t, qkv_var scores, qkv_var v)
     return qkv_matmul(t, qkv_softmax(t, scores, 1), v);
 }
 
-static qkv_var composed(qkv_tape *t, const qkv_var *x, bool additive)
+typedef enum how { BILINEAR, ADDITIVE, USER, HOWS } how;
+
+static qkv_var composed(qkv_tape *t, const qkv_var *x, how score)
 {
     static const int last[] = {2};
-    if (!additive)
-        return softmax_pool(
-            t, qkv_matmul(t, qkv_matmul(t, x[0], x[3]), qkv_transpose(t, x[1], NULL)), x[2]);
+    if (score != ADDITIVE) {
+        qkv_var q = qkv_matmul(t, x[0], x[3]);
+        if (score == USER) { /* test_score: (w_0 q + w_1 q^2)'k */
+            qkv_var w_0 = qkv_slice(t, x[6], 0, 0, 1, 1), w_1 = qkv_slice(t, x[6], 0, 1, 2, 1);
+            q = qkv_add(t, qkv_mul(t, w_0, q), qkv_mul(t, w_1, qkv_mul(t, q, q)));
+        }
+        return softmax_pool(t, qkv_matmul(t, q, qkv_transpose(t, x[1], NULL)), x[2]);
+    }
     qkv_var q = qkv_matmul(t, x[0], qkv_transpose(t, x[4], NULL));
     qkv_var k = qkv_matmul(t, x[1], qkv_transpose(t, x[5], NULL));
     q = qkv_reshape(t, q, (qkv_shape){3, {N_Q, 1, HIDDEN}});
@@ -128,10 +136,16 @@ static qkv_var composed(qkv_tape *t, const qkv_var *x, bool additive)
     return softmax_pool(t, qkv_sum(t, each, last, 1, false), x[2]);
 }
 
-static qkv_var attended(qkv_tape *t, const qkv_var *x, bool additive)
+static qkv_var attended(qkv_tape *t, const qkv_var *x, how score)
 {
     qkv_attend_vars in = {.q = x[0], .k = x[1], .v = x[2]};
-    if (!additive) {
+    if (score == USER) {
+        in.q = qkv_matmul(t, x[0], x[3]);
+        in.w = qkv_slice(t, x[6], 0, 0, 2, 1);
+        in.user_score = &FN(test_score);
+        return qkv_attend(t, &(qkv_attention){.score = QKV_SCORE_USER, .bandwidths = 2}, &in);
+    }
+    if (score == BILINEAR) {
         in.m = x[3];
         return qkv_attend(t, &(qkv_attention){.score = QKV_SCORE_DOT}, &in);
     }
@@ -141,7 +155,8 @@ static qkv_var attended(qkv_tape *t, const qkv_var *x, bool additive)
     return qkv_attend(t, &(qkv_attention){.score = QKV_SCORE_ADDITIVE}, &in);
 }
 
-static leaves gradients(leaves *x, bool additive, qkv_var (*how)(qkv_tape *, const qkv_var *, bool),
+static leaves gradients(leaves *x, how score,
+                        qkv_var (*record_score)(qkv_tape *, const qkv_var *, how),
                         real y[N_Q * D_V])
 {
     qkv_tape *t;
@@ -149,7 +164,7 @@ static leaves gradients(leaves *x, bool additive, qkv_var (*how)(qkv_tape *, con
     qkv_var var[LEAVES];
     assert_ok(qkv_tape_new(&t, REAL_DTYPE));
     record(t, x, &dx, var);
-    qkv_var o = how(t, var, additive);
+    qkv_var o = record_score(t, var, score);
     assert_ok(qkv_backward(t, qkv_sum(t, qkv_mul(t, o, qkv_tanh(t, o)), NULL, 0, false)));
     memcpy(y, FN(qkv_value)(t, o), sizeof(real) * N_Q * D_V);
     qkv_tape_free(t);
@@ -159,10 +174,10 @@ static leaves gradients(leaves *x, bool additive, qkv_var (*how)(qkv_tape *, con
 static void attention_equals_the_same_made_of_other_operations(void **state)
 {
     (void)state;
-    for (int additive = 0; additive < 2; additive++) {
+    for (how score = BILINEAR; score < HOWS; score++) {
         leaves x = random_leaves();
         real y[N_Q * D_V], z[N_Q * D_V];
-        leaves dy = gradients(&x, additive, attended, y), dz = gradients(&x, additive, composed, z);
+        leaves dy = gradients(&x, score, attended, y), dz = gradients(&x, score, composed, z);
         const real *a = (const real *)&dy, *b = (const real *)&dz;
         for (int i = 0; i < N_Q * D_V; i++) assert_close(y[i], z[i], 64 * REAL_EPSILON);
         bool moves = false;
