@@ -262,6 +262,21 @@ static void long_sums_do_not_lose_digits(void **state)
     free(x);
 }
 
+/* Blocks, halves and what is left over: 1, 2, .. 7, 1, 2, .. whose sums are exact. */
+static void sums_of_any_length_count_every_number(void **state)
+{
+    (void)state;
+    static const ptrdiff_t lengths[] = {15, 16, 17, 255, 256, 257, 300, 511, 512, 513, 800, 3001};
+    real x[3001];
+    for (int i = 0; i < 3001; i++) x[i] = (real)(i % 7 + 1);
+    for (size_t k = 0; k < sizeof lengths / sizeof *lengths; k++) {
+        ptrdiff_t n = lengths[k], rest = n % 7;
+        double expected = (double)(n / 7 * 28 + rest * (rest + 1) / 2);
+        assert_close(qkv_item(tape, qkv_sum(tape, vector(n, x, NULL), NULL, 0, false)), expected,
+                     0);
+    }
+}
+
 static void mean_and_max_go_over_the_named_axes(void **state)
 {
     (void)state;
@@ -380,6 +395,7 @@ int main(void)
         TEST(pow_has_no_slope_in_the_exponent_at_zero),
         TEST(sums_go_over_the_named_axes),
         TEST(long_sums_do_not_lose_digits),
+        TEST(sums_of_any_length_count_every_number),
         TEST(mean_and_max_go_over_the_named_axes),
         TEST(maximum_of_equals_is_the_first_and_nan_wins),
         TEST(maximum_of_minus_infinities_is_one_of_them),
