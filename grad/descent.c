@@ -8,8 +8,8 @@
 
 #include "src/fail.h"
 
-qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, double *loss, double *gradient,
-                                bool *admissible)
+qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, ptrdiff_t every, double *loss,
+                                double *gradient, bool *admissible)
 {
     ptrdiff_t undefined = 0;
     *admissible = false;
@@ -19,8 +19,8 @@ qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, double *loss, d
     d->evaluations++;
     qkv_status status = qkv_sample_widen("qkv_regression_fit", h, d->s);
     if (status == QKV_OK)
-        status = qkv_sample_objective("qkv_regression_fit", d->s, d->options->criterion, loss,
-                                      &undefined, gradient);
+        status = qkv_sample_objective("qkv_regression_fit", d->s, d->options->criterion, every,
+                                      loss, &undefined, gradient);
     *admissible = status == QKV_OK && undefined == 0 && isfinite(*loss);
     return status;
 }
@@ -29,7 +29,7 @@ qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, double *loss, d
 static qkv_status evaluate(qkv_descent *d, bool *admissible)
 {
     for (ptrdiff_t c = 0; c < d->n; c++) d->tried[c] = exp(d->theta[c]);
-    return qkv_descent_evaluate(d, d->tried, &d->tried_loss, d->tried_gradient, admissible);
+    return qkv_descent_evaluate(d, d->tried, 1, &d->tried_loss, d->tried_gradient, admissible);
 }
 
 static void keep(qkv_descent *d)

@@ -23,10 +23,10 @@ typedef struct qkv_descent {
 
 enum { QKV_DESCENT_ARRAYS = 6 };
 
-/* The criterion, and its gradient unless that is NULL, at the bandwidths h. Whether it is
- * admissible: finite, and defined for every row. */
-qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, double *loss, double *gradient,
-                                bool *admissible);
+/* The criterion from one row in `every`, and its gradient unless that is NULL, at the bandwidths h.
+ * Whether it is admissible: finite, and defined for each of those rows. */
+qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, ptrdiff_t every, double *loss,
+                                double *gradient, bool *admissible);
 
 /* From d->theta to d->bandwidth; d's arrays and options are set. */
 qkv_status qkv_descend(qkv_descent *d);

@@ -115,18 +115,21 @@ static double gradient_norm(const qkv_local *l, ptrdiff_t c)
     return sum_of_lanes(squares);
 }
 
+/* The same of the slope of a line. */
 static double slope_norm(const qkv_local *l, ptrdiff_t c)
 {
     const qkv_sample *s = l->s;
-    double squares = 0;
-    for (ptrdiff_t j = l->from; j < l->to; j++) {
-        double g = 0;
-        for (ptrdiff_t b = 0; b < s->d; b++)
-            g += l->inverse[c * s->d + b] * (qkv_local_offset(l, j, b) - l->mean[b]);
-        g *= l->w[j];
-        squares += s->c ? g * g / s->c[j] : g * g;
+    vec squares = splat(0);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+        vec g = splat(0);
+        for (ptrdiff_t b = 0; b < s->d; b++) {
+            const double *x = s->x + b * s->stride;
+            g += l->inverse[c * s->d + b] * ((load_any(x + j) - x[l->near]) - l->mean[b]);
+        }
+        g *= load_any(l->w + j);
+        squares += s->c ? g * g / load_any(s->c + j) : g * g;
     }
-    return squares;
+    return sum_of_lanes(squares);
 }
 
 double IN(qkv_local_norms)(const qkv_local *l, double *gradient)
@@ -135,12 +138,12 @@ double IN(qkv_local_norms)(const qkv_local *l, double *gradient)
     for (ptrdiff_t c = 0; c < s->d && gradient; c++)
         gradient[c] = s->r->degree ? slope_norm(l, c) : gradient_norm(l, c);
     if (s->r->degree == 0) return l->squares / l->sum / l->sum;
-    double squares = 0;
-    for (ptrdiff_t j = l->from; j < l->to; j++) {
-        double w = l->w[j] * qkv_local_lambda(l, j);
-        squares += s->c ? w * w / s->c[j] : w * w;
+    vec squares = splat(0);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+        vec w = load_any(l->w + j) * lambda_of(l, j);
+        squares += s->c ? w * w / load_any(s->c + j) : w * w;
     }
-    return squares;
+    return sum_of_lanes(squares);
 }
 
 const qkv_local_kernels IN(qkv_local_kernels) = {.weigh = IN(qkv_local_weigh),

@@ -15,7 +15,7 @@
  * its own prediction; then their derivatives by log h. NaN where there is no prediction. */
 typedef struct ledger {
     double *rows; /* [n, 2 + 2 d], or [n, 2] without a gradient */
-    ptrdiff_t width;
+    ptrdiff_t n, width;
     double *norm;     /* [n] ||S_i||^2, or NULL */
     double *residual; /* [n, d_y] squared and weighted, or NULL */
 } ledger;
@@ -41,7 +41,8 @@ static void add_row(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
 {
     const qkv_sample *s = l->s;
     const ledger *to = sweep->job;
-    double *row = to->rows + i * to->width, *by_log_h = l->slope + s->d, c_i = s->c ? s->c[i] : 1;
+    double *row = to->rows + i / sweep->every * to->width, *by_log_h = l->slope + s->d,
+           c_i = s->c ? s->c[i] : 1;
     for (ptrdiff_t c = 0; c < to->width; c++) row[c] = 0;
     for (ptrdiff_t k = 0; k < s->d_y; k++) {
         const double *y = s->y + k * s->stride;
@@ -58,7 +59,7 @@ static void add_row(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
 
 /* ---- The criteria ----------------------------------------------------------------------------- */
 
-/* Sums over the rows. */
+/* Sums over all rows, from those that were visited. */
 typedef struct totals {
     double rss, trace, weight;
     ptrdiff_t undefined;
@@ -67,24 +68,26 @@ typedef struct totals {
 static totals add_up(const qkv_sample *s, const ledger *from)
 {
     totals t = {0};
-    for (ptrdiff_t i = 0; i < s->n; i++) {
+    double share = (double)s->n / (double)from->n; /* rows that each stands for */
+    ptrdiff_t every = (s->n + from->n - 1) / from->n;
+    for (ptrdiff_t i = 0; i < from->n; i++) {
         const double *row = from->rows + i * from->width;
         if (isnan(row[0])) {
             t.undefined++;
             continue;
         }
-        t.rss += row[0];
-        t.trace += row[1];
-        t.weight += s->c ? s->c[i] : 1;
+        t.rss += share * row[0];
+        t.trace += share * row[1];
+        t.weight += share * (s->c ? s->c[i * every] : 1);
     }
     return t;
 }
 
 /* The sum of column c over the rows that are defined. */
-static double column_sum(const qkv_sample *s, const ledger *from, ptrdiff_t c)
+static double column_sum(const ledger *from, ptrdiff_t c)
 {
     double sum = 0;
-    for (ptrdiff_t i = 0; i < s->n; i++)
+    for (ptrdiff_t i = 0; i < from->n; i++)
         if (!isnan(from->rows[i * from->width])) sum += from->rows[i * from->width + c];
     return sum;
 }
@@ -117,21 +120,21 @@ static void gradient_of(const qkv_sample *s, const ledger *from, double by_rss, 
 {
     bool one = qkv_one_if_zero(s->r->bandwidths) == 1;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        double g = by_rss * column_sum(s, from, 2 + c);
-        if (by_trace != 0) g += by_trace * column_sum(s, from, 2 + s->d + c);
+        double g = by_rss * column_sum(from, 2 + c);
+        if (by_trace != 0) g += by_trace * column_sum(from, 2 + s->d + c);
         gradient[one ? 0 : c] = (one && c ? gradient[0] : 0) + g;
     }
 }
 
-/* At the bandwidth the sample has. */
 qkv_status qkv_sample_objective(const char *who, const qkv_sample *s,
-                                qkv_regression_criterion criterion, double *value,
+                                qkv_regression_criterion criterion, ptrdiff_t every, double *value,
                                 ptrdiff_t *undefined, double *gradient)
 {
-    ledger rows = {.width = gradient ? 2 + 2 * s->d : 2};
-    qkv_status status = qkv_regression_allocate(who, &rows.rows, s->n, rows.width);
+    ledger rows = {.n = (s->n + every - 1) / every, .width = gradient ? 2 + 2 * s->d : 2};
+    qkv_status status = qkv_regression_allocate(who, &rows.rows, rows.n, rows.width);
     if (status != QKV_OK) return status;
     qkv_sweep sweep = {.s = s,
+                       .every = every,
                        .leave_out = criterion == QKV_REGRESSION_LOO,
                        .slopes = gradient != NULL,
                        .visit = add_row,
@@ -160,7 +163,7 @@ qkv_status qkv_regression_objective(const qkv_regression *r, qkv_regression_crit
     qkv_status status = qkv_sample_take_pair(__func__, r, &s);
     if (status == QKV_OK) status = qkv_sample_widen(__func__, bandwidth, &s);
     if (status == QKV_OK)
-        status = qkv_sample_objective(__func__, &s, criterion, value, &rows_undefined, gradient);
+        status = qkv_sample_objective(__func__, &s, criterion, 1, value, &rows_undefined, gradient);
     qkv_sample_free(&s);
     if (undefined && status == QKV_OK) *undefined = rows_undefined;
     if (status == QKV_OK && rows_undefined && r->empty == QKV_EMPTY_ERROR)
@@ -222,7 +225,7 @@ static void measure_rest(const qkv_sample *s, const ledger *rows, qkv_regression
 static qkv_status measure(const char *who, const qkv_sample *s, qkv_regression_statistics *to,
                           double *sigma2)
 {
-    ledger rows = {.width = 2};
+    ledger rows = {.n = s->n, .width = 2};
     qkv_status status = qkv_regression_allocate(who, &rows.rows, s->n, 3 + s->d_y);
     if (status != QKV_OK) return status;
     rows.norm = rows.rows + 2 * s->n;

@@ -10,7 +10,10 @@
 static const double SMOOTH = 10;   /* times a column's range: its rows weigh alike */
 static const double FARTHEST = 20; /* ranges: the end of the grid */
 
-enum { STEPS_OF_BOXCAR = 128 };
+enum {
+    STEPS_OF_BOXCAR = 128,
+    LOOKED_AT = 1000 /* rows whose fits make the criterion on the grid */
+};
 
 typedef struct candidate {
     double loss;
@@ -27,6 +30,7 @@ typedef struct search {
     candidate *grid, *found; /* candidates to descend from, and minima */
     ptrdiff_t n_grid, n_found, room;
     double *numbers; /* of all of them */
+    ptrdiff_t every; /* of the rows one in so many is looked at on the grid */
     bool stopped;
 } search;
 
@@ -65,7 +69,7 @@ static qkv_status try(search *s, const double *h, ptrdiff_t done, ptrdiff_t of, 
 {
     const qkv_regression_fit_options *o = s->options;
     bool admissible;
-    qkv_status status = qkv_descent_evaluate(&s->d, h, loss, NULL, &admissible);
+    qkv_status status = qkv_descent_evaluate(&s->d, h, s->every, loss, NULL, &admissible);
     if (status != QKV_OK) return status;
     qkv_regression_step seen = {
         .step = done, .start = -1, .steps = of, .loss = *loss, .bandwidth = h};
@@ -168,13 +172,15 @@ static void find_steps(const search *s, const double *h, double *steps)
 /* The criterion between steps about the candidate, which becomes the best of them. */
 static qkv_status refine_boxcar(search *s, candidate *at)
 {
-    double steps[STEPS_OF_BOXCAR], best = at->loss, factor = 1, *h = s->d.tried;
+    double steps[STEPS_OF_BOXCAR], best, factor = 1, *h = s->d.tried;
+    qkv_status status = try(s, at->h, 0, STEPS_OF_BOXCAR, &best);
+    if (status != QKV_OK) return status;
     find_steps(s, at->h, steps);
     for (int m = 0; m < STEPS_OF_BOXCAR && !s->stopped; m++) {
         if (isinf(steps[m])) continue;
         double loss, just_beyond = steps[m] * (1 + 0x1p-50);
         for (ptrdiff_t c = 0; c < s->n; c++) h[c] = at->h[c] * just_beyond;
-        qkv_status status = try(s, h, m + 1, STEPS_OF_BOXCAR, &loss);
+        status = try(s, h, m + 1, STEPS_OF_BOXCAR, &loss);
         if (status != QKV_OK) return status;
         if (loss < best) {
             best = loss;
@@ -249,6 +255,7 @@ static qkv_status search_all(search *s)
 {
     int starts = s->options->starts ? s->options->starts : 3;
     bool smooth = !has_steps(s->d.s->r) && s->d.s->r->kernel != QKV_REGRESSION_CONSTANT;
+    s->every = (s->d.s->n + LOOKED_AT - 1) / LOOKED_AT;
     if (s->options->start && smooth) return descend_from(s, s->options->start);
     qkv_status status = search_multiples(s);
     if (status == QKV_OK && smooth) status = search_columns(s);
@@ -258,6 +265,7 @@ static qkv_status search_all(search *s)
                         "undefined for some row: is y - y squared finite, and the criterion for so "
                         "few rows?");
     sort(s->grid, s->n_grid);
+    s->every = 1;
     for (ptrdiff_t i = 0; i < s->n_grid && i < starts && status == QKV_OK && !s->stopped; i++)
         status = smooth ? descend_from(s, s->grid[i].h) : refine(s, &s->grid[i]);
     if (status == QKV_OK && s->n_found == 0) add_minimum(s, s->grid[0].h, s->grid[0].loss);

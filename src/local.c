@@ -205,45 +205,80 @@ static void cauchy_weights(qkv_local *l)
 /* ---- Compact kernels --------------------------------------------------------------------------
  */
 
-/* K(u) of n squares of u, and -2 dK/d(u^2) unless t is NULL; 0 where that has no value. */
-static void compact(const qkv_regression *r, const double *u2, ptrdiff_t n, double *k, double *t)
+/* K(u) and -2 dK/d(u^2) at u^2 = s; 0 where that has no value. */
+INLINE void compact_weight(const qkv_regression_kernel kernel, const bool open, double s, double *k,
+                           double *t)
 {
-    for (ptrdiff_t j = 0; j < n; j++) {
-        double s = u2[j], rest = s < 1 ? 1 - s : 0, u = sqrt(s), slope = 0, w = 0;
-        switch (r->kernel) {
-        case QKV_REGRESSION_BOXCAR:
-            w = r->open_edge ? s < 1 : s <= 1;
-            break;
-        case QKV_REGRESSION_TRIANGULAR:
-            w = s < 1 ? 1 - u : 0;
-            slope = s < 1 && u > 0 ? 1 / u : 0;
-            break;
-        case QKV_REGRESSION_EPANECHNIKOV:
-            w = rest;
-            slope = s < 1 ? 2 : 0;
-            break;
-        case QKV_REGRESSION_BIWEIGHT:
-            w = rest * rest;
-            slope = 4 * rest;
-            break;
-        case QKV_REGRESSION_TRIWEIGHT:
-            w = rest * rest * rest;
-            slope = 6 * rest * rest;
-            break;
-        case QKV_REGRESSION_TRICUBE:
-            rest = s < 1 ? 1 - s * u : 0;
-            w = rest * rest * rest;
-            slope = 9 * u * rest * rest;
-            break;
-        case QKV_REGRESSION_COSINE:
-            w = s < 1 ? cos(M_PI / 2 * u) : 0;
-            slope = s < 1 ? (u > 0 ? M_PI / 2 * sin(M_PI / 2 * u) / u : M_PI * M_PI / 4) : 0;
-            break;
-        default:
-            w = 1;
-        }
-        k[j] = w;
-        if (t) t[j] = slope;
+    double rest = s < 1 ? 1 - s : 0, inside = s < 1, u = sqrt(s), cube;
+    switch (kernel) {
+    case QKV_REGRESSION_BOXCAR:
+        *k = open ? s < 1 : s <= 1;
+        *t = 0;
+        break;
+    case QKV_REGRESSION_TRIANGULAR:
+        *k = s < 1 ? 1 - u : 0;
+        *t = s < 1 && s > 0 ? 1 / u : 0;
+        break;
+    case QKV_REGRESSION_EPANECHNIKOV:
+        *k = rest;
+        *t = 2 * inside;
+        break;
+    case QKV_REGRESSION_BIWEIGHT:
+        *k = rest * rest;
+        *t = 4 * rest;
+        break;
+    case QKV_REGRESSION_TRIWEIGHT:
+        *k = rest * rest * rest;
+        *t = 6 * rest * rest;
+        break;
+    case QKV_REGRESSION_TRICUBE:
+        cube = s < 1 ? 1 - s * u : 0;
+        *k = cube * cube * cube;
+        *t = 9 * u * cube * cube;
+        break;
+    case QKV_REGRESSION_COSINE:
+        *k = s < 1 ? cos(M_PI / 2 * u) : 0;
+        *t = s >= 1 ? 0 : s > 0 ? M_PI / 2 * sin(M_PI / 2 * u) / u : M_PI * M_PI / 4;
+        break;
+    default: /* the constant */
+        *k = 1;
+        *t = 0;
+    }
+}
+
+/* Of n rows, with the kernel known to the compiler. t holds u^2 at first. */
+INLINE void compact_weights(const qkv_regression_kernel kernel, const bool open, double *k,
+                            double *t, ptrdiff_t n)
+{
+    for (ptrdiff_t j = 0; j < n; j++) compact_weight(kernel, open, t[j], &k[j], &t[j]);
+}
+
+static void compact(const qkv_regression *r, double *k, double *t, ptrdiff_t n)
+{
+    switch (r->kernel) {
+    case QKV_REGRESSION_BOXCAR:
+        compact_weights(QKV_REGRESSION_BOXCAR, r->open_edge, k, t, n);
+        break;
+    case QKV_REGRESSION_TRIANGULAR:
+        compact_weights(QKV_REGRESSION_TRIANGULAR, false, k, t, n);
+        break;
+    case QKV_REGRESSION_EPANECHNIKOV:
+        compact_weights(QKV_REGRESSION_EPANECHNIKOV, false, k, t, n);
+        break;
+    case QKV_REGRESSION_BIWEIGHT:
+        compact_weights(QKV_REGRESSION_BIWEIGHT, false, k, t, n);
+        break;
+    case QKV_REGRESSION_TRIWEIGHT:
+        compact_weights(QKV_REGRESSION_TRIWEIGHT, false, k, t, n);
+        break;
+    case QKV_REGRESSION_TRICUBE:
+        compact_weights(QKV_REGRESSION_TRICUBE, false, k, t, n);
+        break;
+    case QKV_REGRESSION_COSINE:
+        compact_weights(QKV_REGRESSION_COSINE, false, k, t, n);
+        break;
+    default:
+        compact_weights(QKV_REGRESSION_CONSTANT, false, k, t, n);
     }
 }
 
@@ -252,31 +287,34 @@ static double square(double x)
     return x * x;
 }
 
-static void radial_weights(qkv_local *l, bool slopes)
+static void radial_weights(qkv_local *l)
 {
     const qkv_sample *s = l->s;
-    for (ptrdiff_t c = 0; c < s->d; c++)
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        const double *x = s->x + c * s->stride, q = l->q[c], h = s->h[c];
         for (ptrdiff_t j = l->from; j < l->to; j++)
-            l->part[j] =
-                (c ? l->part[j] : 0) + square((l->q[c] - s->x[c * s->stride + j]) / s->h[c]);
-    compact(s->r, l->part + l->from, l->to - l->from, l->w + l->from,
-            slopes ? l->t + l->from : NULL);
-    for (ptrdiff_t j = l->from; j < l->to && slopes; j++) l->t[j] /= s->least;
+            l->t[j] = (c ? l->t[j] : 0) + square((q - x[j]) / h);
+    }
+    compact(s->r, l->w + l->from, l->t + l->from, l->to - l->from);
+    for (ptrdiff_t j = l->from; j < l->to; j++) l->t[j] /= s->least;
 }
 
 /* The product of columns; t holds t1 / K1 of each until the product is known. */
-static void product_weights(qkv_local *l, bool slopes)
+static void product_weights(qkv_local *l)
 {
     const qkv_sample *s = l->s;
     for (ptrdiff_t j = l->from; j < l->to; j++) l->w[j] = 1;
-    for (ptrdiff_t c = 0; c < s->d; c++)
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        const double *x = s->x + c * s->stride, q = l->q[c], h = s->h[c];
+        double *t = l->t + c * s->stride, *k = l->part;
+        for (ptrdiff_t j = l->from; j < l->to; j++) t[j] = square((q - x[j]) / h);
+        compact(s->r, k + l->from, t + l->from, l->to - l->from);
         for (ptrdiff_t j = l->from; j < l->to; j++) {
-            double u2 = square((l->q[c] - s->x[c * s->stride + j]) / s->h[c]), k, t;
-            compact(s->r, &u2, 1, &k, &t);
-            l->w[j] *= k;
-            if (slopes) l->t[c * s->stride + j] = k > 0 ? t / k : 0;
+            l->w[j] *= k[j];
+            t[j] = k[j] > 0 ? t[j] / k[j] : 0;
         }
-    for (ptrdiff_t c = 0; c < s->d && slopes; c++)
+    }
+    for (ptrdiff_t c = 0; c < s->d; c++)
         for (ptrdiff_t j = l->from; j < l->to; j++) l->t[c * s->stride + j] *= l->w[j] / s->least;
 }
 
@@ -318,9 +356,9 @@ static void kernel_weights(qkv_local *l, bool slopes)
         break;
     default:
         if (r->product)
-            product_weights(l, slopes);
+            product_weights(l);
         else
-            radial_weights(l, slopes);
+            radial_weights(l);
         return;
     }
     if (slopes) tail_slopes(l);
@@ -418,27 +456,24 @@ static void pseudo_invert(double *a, ptrdiff_t d, double *v, double *scale)
     }
 }
 
-/* sum w x y over the window; NULL is 1. */
-static double dot(const qkv_local *l, const double *x, const double *y)
+static double weighted_mean(const qkv_local *l, const double *y)
 {
     vec sum = splat(0);
-    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
-        vec w = load_any(l->w + j);
-        if (x) w *= load_any(x + j);
-        if (y) w *= load_any(y + j);
-        sum += w;
-    }
-    return sum_of_lanes(sum);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC)
+        sum += load_any(l->w + j) * load_any(y + j);
+    return sum_of_lanes(sum) / l->sum;
 }
 
-/* The covariance of the columns b and c of x about mean, times sum. */
-static double covariance(const qkv_local *l, ptrdiff_t b, ptrdiff_t c)
+/* sum w (x_b - mean_b) y over the window, y less its mean; y NULL: x_c. x is relative to near's. */
+static double moment(const qkv_local *l, ptrdiff_t b, ptrdiff_t c, const double *y, double mean)
 {
-    double sum = 0;
-    for (ptrdiff_t j = l->from; j < l->to; j++)
-        sum += l->w[j] * ((qkv_local_offset(l, j, b) - l->mean[b]) *
-                          (qkv_local_offset(l, j, c) - l->mean[c]));
-    return sum;
+    const double *x = l->s->x + b * l->s->stride, *z = l->s->x + c * l->s->stride;
+    vec x_near = splat(x[l->near]), z_near = splat(z[l->near]), sum = splat(0);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+        vec other = y ? load_any(y + j) : load_any(z + j) - z_near;
+        sum += load_any(l->w + j) * (((load_any(x + j) - x_near) - l->mean[b]) * (other - mean));
+    }
+    return sum_of_lanes(sum);
 }
 
 static void find_line(qkv_local *l)
@@ -446,11 +481,15 @@ static void find_line(qkv_local *l)
     const qkv_sample *s = l->s;
     ptrdiff_t d = s->d;
     for (ptrdiff_t c = 0; c < d; c++) {
-        double sum = 0;
-        for (ptrdiff_t j = l->from; j < l->to; j++) sum += l->w[j] * qkv_local_offset(l, j, c);
-        l->mean[c] = sum / l->sum;
+        const double *x = s->x + c * s->stride;
+        vec near = splat(x[l->near]), sum = splat(0);
+        for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC)
+            sum += load_any(l->w + j) * (load_any(x + j) - near);
+        l->mean[c] = sum_of_lanes(sum) / l->sum;
     }
-    for (ptrdiff_t i = 0; i < d * d; i++) l->inverse[i] = covariance(l, i / d, i % d);
+    for (ptrdiff_t b = 0; b < d; b++)
+        for (ptrdiff_t c = 0; c <= b; c++)
+            l->inverse[b * d + c] = l->inverse[c * d + b] = moment(l, b, c, NULL, l->mean[c]);
     pseudo_invert(l->inverse, d, l->line + 3 * d, l->line);
     for (ptrdiff_t c = 0; c < d; c++) {
         l->lean[c] = 0;
@@ -479,12 +518,10 @@ void IN(qkv_local_weigh)(qkv_local *l, bool slopes)
 double IN(qkv_local_predict)(const qkv_local *l, const double *y, double *slope)
 {
     const qkv_sample *s = l->s;
-    double m = dot(l, y, NULL) / l->sum, mean = m;
-    for (ptrdiff_t c = 0; c < s->d; c++) l->line[c] = slope[c] = 0;
+    double mean = weighted_mean(l, y), m = mean;
+    for (ptrdiff_t c = 0; c < s->d; c++) slope[c] = 0;
     if (s->r->degree == 0 || !(l->sum > 0)) return m;
-    for (ptrdiff_t c = 0; c < s->d; c++)
-        for (ptrdiff_t j = l->from; j < l->to; j++)
-            l->line[c] += l->w[j] * ((qkv_local_offset(l, j, c) - l->mean[c]) * (y[j] - mean));
+    for (ptrdiff_t c = 0; c < s->d; c++) l->line[c] = moment(l, c, c, y, mean);
     for (ptrdiff_t c = 0; c < s->d; c++) {
         for (ptrdiff_t b = 0; b < s->d; b++) slope[c] += l->inverse[c * s->d + b] * l->line[b];
         m += slope[c] * (l->q[c] - s->x[c * s->stride + l->near] - l->mean[c]);

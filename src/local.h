@@ -91,10 +91,11 @@ double IN(qkv_local_predict)(const qkv_local *l, const double *y, double *slope)
 /* A walk over queries, in parallel, each with its fit. */
 typedef struct qkv_sweep {
     const qkv_sample *s;
-    const double *q; /* [n, d]; NULL: the rows of the sample, n of them */
+    const double *q; /* [n, d]; NULL: the rows of the sample, and n is set */
     ptrdiff_t n;
+    ptrdiff_t every;        /* of those rows only one in so many; 0: 1 */
     bool leave_out, slopes; /* each row from its own fit; whether t is wanted */
-    /* Called once for each query i, by several threads. A query with a NaN sees no row and has a sum
+    /* Called once for each query or row i, by several threads. A query with a NaN sees no row and has a sum
      * of NaN. */
     void (*visit)(const struct qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i);
     void *job;
@@ -104,9 +105,10 @@ typedef struct qkv_sweep {
 
 qkv_status qkv_sample_sweep(const char *who, qkv_sweep *sweep);
 
-/* qkv_regression_objective at the bandwidth that the sample has. */
+/* qkv_regression_objective at the bandwidth that the sample has; from one row in `every`, whose fits
+ * stand for the others': close to the criterion at a fraction of its price. */
 qkv_status qkv_sample_objective(const char *who, const qkv_sample *s,
-                                qkv_regression_criterion criterion, double *value,
+                                qkv_regression_criterion criterion, ptrdiff_t every, double *value,
                                 ptrdiff_t *undefined, double *gradient);
 
 #endif

@@ -230,14 +230,16 @@ static void run(void *job, void *memory)
     l.q = l.room;
     for (ptrdiff_t i; (i = PIECE * qkv_team_take(&sweep->taken)) < sweep->n;)
         for (ptrdiff_t end = i + PIECE; i < end && i < sweep->n; i++) {
-            see(sweep, &l, i);
-            sweep->visit(sweep, &l, i);
+            ptrdiff_t row = i * sweep->every;
+            see(sweep, &l, row);
+            sweep->visit(sweep, &l, row);
         }
 }
 
 qkv_status qkv_sample_sweep(const char *who, qkv_sweep *sweep)
 {
-    if (!sweep->q) sweep->n = sweep->s->n;
+    if (sweep->every == 0) sweep->every = 1;
+    if (!sweep->q) sweep->n = (sweep->s->n + sweep->every - 1) / sweep->every;
     sweep->taken = 0;
     sweep->kernels = qkv_local_kernels_of(who);
     if (!sweep->kernels) return QKV_E_ARG;

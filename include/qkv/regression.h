@@ -195,7 +195,8 @@ typedef struct qkv_regression_fit_report {
  * found, and unchanged on failure.
  *
  * Without a start, a grid of bandwidths is searched (from the spacing of the rows to well beyond
- * their range, in steps of a factor of sqrt 2; for several, about the reference bandwidths), and
+ * their range, in steps of a factor of sqrt 2; for several, about the reference bandwidths), with
+ * the fits of 1000 rows standing for all, and
  * its local minima are descended from. Where the criterion falls all the way to the largest h, h is
  * left there: the column is smoothed out. The boxcar, whose criterion is a step function of h, and
  * the constant kernel need no descent: between the best grid points the boxcar's criterion is
