@@ -410,6 +410,28 @@ static void finish_weights(qkv_local *l, bool slopes)
     l->squares = sum_of_lanes(squares);
 }
 
+/* All of that for the Gaussian of one column, whose nearest row is known, while a row passes by: of a
+ * million rows, each array that is read or written once more costs a third of the time. */
+static void gaussian_column(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    const double *x = s->x, inverse = 1 / s->least, x_near = x[l->near], q = l->q[0];
+    vec sum = splat(0), squares = splat(0);
+    for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
+        vec xj = load_any(x + j), c = s->c ? load_any(s->c + j) : splat(1);
+        vec e = (x_near - xj) * ((q - xj) + (q - x_near)) * inverse * (-0.5 * inverse);
+        vec w = exp_weight(e, exp_table) * c;
+        for (int i = 0;
+             i < QKV_VEC && (j + QKV_VEC > l->to || (j <= l->self && l->self < j + QKV_VEC)); i++)
+            if (j + i >= l->to || j + i == l->self) w[i] = 0;
+        store_any(l->w + j, w);
+        sum += w;
+        squares += s->c ? w * w / c : w * w;
+    }
+    l->sum = sum_of_lanes(sum);
+    l->squares = sum_of_lanes(squares);
+}
+
 /* ---- The line --------------------------------------------------------------------------------- */
 
 /* Turns rows and columns i and k of the symmetric a so that a_ik becomes 0 (Jacobi 1846), and the
@@ -504,8 +526,12 @@ void IN(qkv_local_weigh)(qkv_local *l, bool slopes)
     const qkv_sample *s = l->s;
     find_near(l);
     find_window(l);
-    kernel_weights(l, slopes);
-    finish_weights(l, slopes);
+    if (s->d == 1 && s->r->kernel == QKV_REGRESSION_GAUSSIAN) {
+        gaussian_column(l);
+    } else {
+        kernel_weights(l, slopes);
+        finish_weights(l, slopes);
+    }
     l->empty = !(l->sum > 0);
     if (l->empty && s->r->empty == QKV_EMPTY_NEAREST) {
         share_among_nearest(l, slopes);
