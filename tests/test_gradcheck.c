@@ -503,6 +503,27 @@ static void steps_estimate_and_error_are_those_documented(void **state)
     }
 }
 
+static qkv_status its_input(void *x, double *value)
+{
+    *value = *(double *)x;
+    return QKV_OK;
+}
+
+/* At 0 nothing is rounded: of E there is what f's last bit may hide, over h_2 and over the scale. */
+static void the_error_of_an_exact_f_is_that_of_rounding(void **state)
+{
+    (void)state;
+    static const double scales[] = {0.125, 8};
+    for (int i = 0; i < 2; i++) {
+        double x = 0, gradient = 1, h = pow(DBL_EPSILON, 1.0 / 7) * scales[i];
+        qkv_check_input in = {.x = &x, .gradient = &gradient, .n = 1, .scale = scales[i]};
+        qkv_check_report report;
+        assert_ok(qkv_gradcheck(its_input, &x, &in, 1, NULL, &report));
+        double bound = 4 * (DBL_EPSILON * h / (h / 4) + 4 * DBL_EPSILON * h / scales[i]);
+        assert_close(report.bound, bound, 1e-9 * bound);
+    }
+}
+
 static void f_must_be_a_function_of_its_inputs(void **state)
 {
     (void)state;
@@ -571,6 +592,7 @@ int main(void)
         cmocka_unit_test(a_nan_from_f_never_passes),
         cmocka_unit_test(f_failing_anywhere_ends_the_check_with_x_restored),
         cmocka_unit_test(steps_estimate_and_error_are_those_documented),
+        cmocka_unit_test(the_error_of_an_exact_f_is_that_of_rounding),
         cmocka_unit_test(f_must_be_a_function_of_its_inputs),
         cmocka_unit_test(elements_are_sampled_on_request),
         cmocka_unit_test(wrong_arguments_are_named),

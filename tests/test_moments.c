@@ -99,12 +99,27 @@ static void what_is_no_distribution_is_refused(void **state)
     }
 }
 
+static void values_that_are_no_rows_are_refused_as_by_attention(void **state)
+{
+    (void)state;
+    static const real x[4] = {1, 2, 3, 4};
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+    qkv_var rows = FN(qkv_leaf)(t, qkv_shape2(2, 2), x, NULL);
+    qkv_attend_vars in = {.q = rows, .k = rows, .v = FN(qkv_leaf)(t, qkv_shape1(2), x, NULL)};
+    qkv_attend_variance(t, &(qkv_attention){0}, &in);
+    assert_status(qkv_tape_status(t), QKV_E_SHAPE);
+    assert_non_null(strstr(qkv_tape_error(t), "attend"));
+    qkv_tape_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(they_are_the_stateless_covariance_of_keys_that_are_values),
         cmocka_unit_test(a_common_offset_costs_no_digits_but_its_own),
         cmocka_unit_test(what_is_no_distribution_is_refused),
+        cmocka_unit_test(values_that_are_no_rows_are_refused_as_by_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

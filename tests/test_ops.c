@@ -1,5 +1,7 @@
 /* test_ops.c - the value of each operation against plain C, and the corners its gradient has. */
+#include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "qkv/tape.h"
 #include "src/real.h"
@@ -197,6 +199,40 @@ static void operands_broadcast_as_in_numpy(void **state)
     check_broadcast(wide, other, (qkv_shape){8, {2, 2, 2, 2, 2, 2, 2, 2}});
 }
 
+/* a / b of one of four shapes each, the rows longer than a block of what backward sums at once. */
+static void gradients_of_long_rows_are_those_of_each_element(void **state)
+{
+    (void)state;
+    enum { ROWS = 2, LONG = 700, SIZE = ROWS * LONG };
+    static real x[2][SIZE], dx[2][SIZE], cotangent[SIZE];
+    const qkv_shape shapes[] = {qkv_shape2(ROWS, LONG), qkv_shape1(LONG), qkv_shape2(ROWS, 1),
+                                qkv_scalar()};
+    for (uint64_t i = 0; i < SIZE; i++) {
+        for (uint64_t k = 0; k < 2; k++) x[k][i] = (real)uniform(k, i, 1, 2);
+        cotangent[i] = (real)uniform(2, i, 0, 1);
+    }
+    for (int pair = 0; pair < 7; pair++) { /* one of both is whole */
+        const int shape[] = {pair < 4 ? pair : 0, pair < 4 ? 0 : pair - 3};
+        static double expected[2][SIZE];
+        memset(expected, 0, sizeof expected);
+        memset(dx, 0, sizeof dx);
+        qkv_var a = FN(qkv_leaf)(tape, shapes[shape[0]], x[0], dx[0]);
+        qkv_var b = FN(qkv_leaf)(tape, shapes[shape[1]], x[1], dx[1]);
+        qkv_var y = qkv_mul(tape, qkv_div(tape, a, b), leaf(shapes[0], cotangent));
+        assert_ok(qkv_backward(tape, qkv_sum(tape, y, NULL, 0, false)));
+        for (int i = 0; i < SIZE; i++) {
+            const int at[] = {i, i % LONG, i / LONG, 0};
+            double u = x[0][at[shape[0]]], v = x[1][at[shape[1]]], dy = cotangent[i];
+            expected[0][at[shape[0]]] += dy / v;
+            expected[1][at[shape[1]]] -= dy * u / (v * v);
+        }
+        for (int k = 0; k < 2; k++)
+            for (int i = 0; i < SIZE; i++)
+                assert_close(dx[k][i], expected[k][i], 32 * REAL_EPSILON * fabs(expected[k][i]));
+        qkv_tape_reset(tape);
+    }
+}
+
 static void empty_arrays_pass_through(void **state)
 {
     (void)state;
@@ -391,6 +427,7 @@ int main(void)
         TEST(relu_is_flat_at_zero),
         TEST(binary_operations_are_their_functions),
         TEST(operands_broadcast_as_in_numpy),
+        TEST(gradients_of_long_rows_are_those_of_each_element),
         TEST(empty_arrays_pass_through),
         TEST(pow_has_no_slope_in_the_exponent_at_zero),
         TEST(sums_go_over_the_named_axes),
