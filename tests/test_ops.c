@@ -379,6 +379,33 @@ static void reshape_shares_the_numbers(void **state)
     assert_shape(qkv_reshape(tape, leaf(qkv_shape1(0), NULL), qkv_shape2(3, 0)), qkv_shape2(3, 0));
 }
 
+/* An array larger than all before it has a block of its own, to the byte, and so have gradients of
+ * leaves: a sanitizer sees who steps beside them. */
+static void large_arrays_are_not_overrun(void **state)
+{
+    (void)state;
+    enum { ROWS = 48, COLUMNS = 512, SIZE = ROWS * COLUMNS, OPERATIONS = 16 };
+    static qkv_var (*const unary[])(qkv_tape *, qkv_var) = {
+        qkv_neg, qkv_exp, qkv_log, qkv_sqrt, qkv_tanh, qkv_sigmoid, qkv_relu};
+    static qkv_var (*const binary[])(qkv_tape *, qkv_var, qkv_var) = {qkv_add, qkv_sub, qkv_mul,
+                                                                      qkv_div, qkv_pow};
+    real *x = malloc(SIZE * sizeof *x), *dx = malloc(SIZE * sizeof *dx);
+    for (uint64_t i = 0; i < SIZE; i++) x[i] = (real)uniform(1, i, 1, 2), dx[i] = 0;
+    for (int i = 0; i < OPERATIONS; i++) {
+        qkv_tape *t;
+        assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+        qkv_var a = FN(qkv_leaf)(t, qkv_shape2(ROWS, COLUMNS), x, dx);
+        qkv_var y = i < 7    ? unary[i](t, a)
+                    : i < 12 ? binary[i - 7](t, a, a)
+                    : i < 14 ? qkv_softmax(t, a, i % 2)
+                             : qkv_log_softmax(t, a, i % 2);
+        assert_ok(qkv_backward(t, qkv_sum(t, y, NULL, 0, false)));
+        qkv_tape_free(t);
+    }
+    free(x);
+    free(dx);
+}
+
 static void matmul_is_the_sum_of_products(void **state)
 {
     (void)state;
@@ -439,6 +466,7 @@ int main(void)
         TEST(sum_of_nothing_is_zero),
         TEST(transpose_moves_axes),
         TEST(reshape_shares_the_numbers),
+        TEST(large_arrays_are_not_overrun),
         TEST(matmul_is_the_sum_of_products),
         TEST(matmul_broadcasts_leading_axes),
         TEST(matmul_over_nothing_is_zero),
