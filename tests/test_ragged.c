@@ -82,7 +82,7 @@ typedef struct batch {
     bool with_offsets;
 } batch;
 
-enum { SHARED_PARAMETERS = 1, WITHOUT_MASKS = 2, SHARED_BIAS = 4, PLAIN = 8 };
+enum { SHARED_PARAMETERS = 1, WITHOUT_MASKS = 2, SHARED_BIAS = 4, PLAIN = 8, WITHOUT_TABLE = 16 };
 
 static bool has_lse(const qkv_attention *a)
 {
@@ -166,9 +166,12 @@ static batch *batch_of(qkv_attention a, const ptrdiff_t (*sizes)[2], ptrdiff_t n
     if (has_lse(&a)) x->d_lse = array_of(row, where, 0, seed + 31);
     if (!has_lse(&a)) x->out[LSE].slot.data = NULL;
     if (how & PLAIN) return x;
-    const bool wanted[OPERANDS] = {
-        [SCALE] = true,  [BANDWIDTH] = distance, [W] = a.score >= QKV_SCORE_ADDITIVE,
-        [SLOPES] = true, [RELATIVE] = true,      [SINK] = !a.normalize};
+    const bool wanted[OPERANDS] = {[SCALE] = true,
+                                   [BANDWIDTH] = distance,
+                                   [W] = a.score >= QKV_SCORE_ADDITIVE,
+                                   [SLOPES] = true,
+                                   [RELATIVE] = !(how & WITHOUT_TABLE),
+                                   [SINK] = !a.normalize};
     const double center[OPERANDS] = {[SCALE] = 0.4, [BANDWIDTH] = 3, [SLOPES] = 0.02};
     for (operand i = SCALE; i < OPERANDS; i++) {
         if (!wanted[i]) continue;
@@ -405,6 +408,7 @@ static void a_bias_that_items_share_gets_its_gradient_in_order(void **state)
     for (layout l = LAYOUT_PACKED; l < LAYOUTS; l++) {
         check(a, many, MANY, l, SHARED_BIAS, 1);
         check(a, few, FEW, l, SHARED_BIAS, 2);
+        check(a, many, MANY, l, SHARED_BIAS | WITHOUT_TABLE, 3); /* whose gradient is shared, too */
     }
 }
 
