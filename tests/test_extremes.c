@@ -181,6 +181,25 @@ static void a_nan_value_spoils_only_its_column_of_the_rows_that_see_it(void **st
 
 /* ---- Biases -------------------------------------------------------------------------------- */
 
+static void an_infinite_cotangent_spoils_only_its_column_of_the_values_its_row_sees(void **state)
+{
+    (void)state;
+    qkv_attention a = many_keys;
+    a.batch = a.heads = 1;
+    a.mask = (qkv_mask){.causal = true, .causal_offset = 100};
+    for (ptrdiff_t row = 0; row < a.n_q; row++) {
+        problem p = problem_of(a, 0);
+        p.d_o[row * a.d_v] = INFINITY;
+        answer y = solve(&p);
+        for (ptrdiff_t j = 0; j < a.n_k; j++) {
+            assert_int_equal(isinf(y.d[V][j * a.d_v]) != 0, j <= row + 100);
+            assert_true(isfinite(y.d[V][j * a.d_v + 1]));
+        }
+        answer_free(&y);
+        problem_free(&p);
+    }
+}
+
 static void a_bias_of_minus_infinity_is_a_mask_to_the_bit(void **state)
 {
     (void)state;
@@ -511,6 +530,7 @@ int main(void)
         cmocka_unit_test(a_nan_key_spoils_only_the_rows_that_see_it),
         cmocka_unit_test(a_nan_query_spoils_only_its_row_and_the_keys_it_sees),
         cmocka_unit_test(a_nan_value_spoils_only_its_column_of_the_rows_that_see_it),
+        cmocka_unit_test(an_infinite_cotangent_spoils_only_its_column_of_the_values_its_row_sees),
         cmocka_unit_test(a_bias_of_minus_infinity_is_a_mask_to_the_bit),
         cmocka_unit_test(the_largest_finite_biases_are_numbers_not_sentinels),
         cmocka_unit_test(a_score_and_a_bias_whose_sum_overflows_are_as_large_as_can_be),
