@@ -199,7 +199,7 @@ static void operands_broadcast_as_in_numpy(void **state)
     check_broadcast(wide, other, (qkv_shape){8, {2, 2, 2, 2, 2, 2, 2, 2}});
 }
 
-/* a / b of one of four shapes each, the rows longer than a block of what backward sums at once. */
+/* a / b and a b of one of four shapes each, the rows longer than a block of what backward sums at once. */
 static void gradients_of_long_rows_are_those_of_each_element(void **state)
 {
     (void)state;
@@ -211,20 +211,22 @@ static void gradients_of_long_rows_are_those_of_each_element(void **state)
         for (uint64_t k = 0; k < 2; k++) x[k][i] = (real)uniform(k, i, 1, 2);
         cotangent[i] = (real)uniform(2, i, 0, 1);
     }
-    for (int pair = 0; pair < 7; pair++) { /* one of both is whole */
-        const int shape[] = {pair < 4 ? pair : 0, pair < 4 ? 0 : pair - 3};
+    for (int c = 0; c < 14; c++) { /* one of both is whole */
+        const bool divides = c % 2;
+        const int pair = c / 2, shape[] = {pair < 4 ? pair : 0, pair < 4 ? 0 : pair - 3};
         static double expected[2][SIZE];
         memset(expected, 0, sizeof expected);
         memset(dx, 0, sizeof dx);
         qkv_var a = FN(qkv_leaf)(tape, shapes[shape[0]], x[0], dx[0]);
         qkv_var b = FN(qkv_leaf)(tape, shapes[shape[1]], x[1], dx[1]);
-        qkv_var y = qkv_mul(tape, qkv_div(tape, a, b), leaf(shapes[0], cotangent));
+        qkv_var y = divides ? qkv_div(tape, a, b) : qkv_mul(tape, a, b);
+        y = qkv_mul(tape, y, leaf(shapes[0], cotangent));
         assert_ok(qkv_backward(tape, qkv_sum(tape, y, NULL, 0, false)));
         for (int i = 0; i < SIZE; i++) {
             const int at[] = {i, i % LONG, i / LONG, 0};
             double u = x[0][at[shape[0]]], v = x[1][at[shape[1]]], dy = cotangent[i];
-            expected[0][at[shape[0]]] += dy / v;
-            expected[1][at[shape[1]]] -= dy * u / (v * v);
+            expected[0][at[shape[0]]] += divides ? dy / v : dy * v;
+            expected[1][at[shape[1]]] += divides ? -dy * u / (v * v) : dy * u;
         }
         for (int k = 0; k < 2; k++)
             for (int i = 0; i < SIZE; i++)
