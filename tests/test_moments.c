@@ -113,12 +113,29 @@ static void values_that_are_no_rows_are_refused_as_by_attention(void **state)
     qkv_tape_free(t);
 }
 
+static void without_keys_they_are_0_and_no_nan_is_made(void **state)
+{
+    (void)state;
+    real x[4] = {1, 2, 3, 4}, dx[4] = {0};
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+    qkv_tape_debug(t, true);
+    qkv_var none = FN(qkv_leaf)(t, qkv_shape2(0, 2), x, NULL);
+    qkv_attend_vars in = {.q = FN(qkv_leaf)(t, qkv_shape2(2, 2), x, dx), .k = none, .v = none};
+    qkv_var y = qkv_attend_variance(t, &(qkv_attention){0}, &in);
+    assert_ok(qkv_backward(t, qkv_sum(t, y, NULL, 0, false)));
+    for (int i = 0; i < 4; i++) assert_close(FN(qkv_value)(t, y)[i], 0, 0);
+    for (int i = 0; i < 4; i++) assert_close(dx[i], 0, 0);
+    qkv_tape_free(t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(they_are_the_stateless_covariance_of_keys_that_are_values),
         cmocka_unit_test(a_common_offset_costs_no_digits_but_its_own),
         cmocka_unit_test(what_is_no_distribution_is_refused),
+        cmocka_unit_test(without_keys_they_are_0_and_no_nan_is_made),
         cmocka_unit_test(values_that_are_no_rows_are_refused_as_by_attention),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
