@@ -1,5 +1,6 @@
 /* reverse.c - gradients as nodes: the walk of backward.c, on which every operation's backward is
- * recorded as operations, so that what comes out can be differentiated again. */
+ * recorded as operations, so that what comes out can be differentiated again. derivatives.c has the
+ * calls. */
 #include "grad/reverse.h"
 
 #include "grad/reduce.h"
@@ -160,32 +161,4 @@ void qkv_reverse_through(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *x
         if (w.leads[m] && w.cotangent[m].generation) pass(tape, &w, m);
     for (int i = 0; i < n; i++)
         dx[i] = xs[i].node <= y.node ? w.cotangent[xs[i].node] : (qkv_var){0};
-}
-
-qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs)
-{
-    if (!tape) return qkv_fail(QKV_E_ARG, "qkv_grad: the tape is NULL");
-    if (tape->status) return qkv_fail(tape->status, "%s", tape->message);
-    if (tape->busy)
-        return qkv_tape_fail(tape, QKV_E_STATE, "qkv_grad: called from inside an operation");
-    if (n < 0 || (n && (!xs || !gs)))
-        return qkv_tape_fail(tape, QKV_E_ARG, "qkv_grad: %s",
-                             n < 0 ? "n is negative"
-                             : xs  ? "gs is NULL"
-                                   : "xs is NULL");
-    const qkv_node *root = qkv_node_of(tape, y, "qkv_grad: y");
-    for (int i = 0; i < n && root; i++) {
-        gs[i] = (qkv_var){0};
-        if (!qkv_node_of(tape, xs[i], "qkv_grad: xs")) return tape->status;
-    }
-    if (!root) return tape->status;
-    if (root->size != 1)
-        return qkv_node_fail(tape, root, QKV_E_SHAPE, "qkv_grad: y has %zu elements, expected one",
-                             root->size);
-    qkv_var one = qkv_reshape(tape, qkv_constant(tape, 1), qkv_shape_of(tape, y));
-    qkv_reverse_through(tape, y, one, xs, n, gs);
-    for (int i = 0; i < n && !tape->status; i++)
-        if (!gs[i].generation)
-            gs[i] = qkv_broadcast(tape, qkv_constant(tape, 0), qkv_shape_of(tape, xs[i]));
-    return tape->status;
 }

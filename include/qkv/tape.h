@@ -146,8 +146,7 @@ QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
 /* gs[i] = the gradient of y, which has one element, by xs[i]: nodes of the tape, of the shapes of
  * xs, which can be differentiated again, by a backward or by this; 0 where y does not depend on
  * xs[i]. It can be called again and again on one graph. xs are any nodes, leaves without a grad
- * among them. Products with derivatives need no more: a Hessian-vector product is the gradient of
- * the sum of g v (Pearlmutter 1994), a Jacobian's row that of one element.
+ * among them.
  *
  * Every operation records operations; qkv_attend's is one node of the size of its gradients, whose
  * own backward is fused and takes memory linear in n_q + n_k (second_order.h says for which
@@ -158,6 +157,23 @@ QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
  *                    the user's, or a gradient of qkv_attend (third order)
  *     QKV_E_STATE    called from inside an operation */
 QKV_API qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs);
+
+/* H v, of x's shape: the Hessian of y, which has one element, by x, times a v of x's shape
+ * (QKV_E_SHAPE for another). Recorded are two reverse passes: the gradient, and its product with v
+ * (Pearlmutter 1994), without H itself. v is what it is, even if it was computed from x: nothing is
+ * added for that. This and the next two are nodes to be differentiated again, 0 where y does not
+ * depend on x. Errors as qkv_grad. */
+QKV_API qkv_var qkv_hessian_vector(qkv_tape *tape, qkv_var y, qkv_var x, qkv_var v);
+
+/* The Jacobian of y by x as a matrix, [size of y, size of x], elements counted in C order: row i is
+ * the gradient of y's element i. Every row is a reverse pass from y to x, and the tape keeps what
+ * each records; with many rows ask for products instead. QKV_E_ARG beyond 65535 rows; other errors
+ * as qkv_grad. (Baydin et al. 2018, section 3.2.) */
+QKV_API qkv_var qkv_jacobian(qkv_tape *tape, qkv_var y, qkv_var x);
+
+/* The Hessian of y, which has one element, by x: [size of x, size of x], the Jacobian of the
+ * gradient, whose cost and errors it has. */
+QKV_API qkv_var qkv_hessian(qkv_tape *tape, qkv_var y, qkv_var x);
 
 /* Nodes recorded between begin and end are constants to backward. Scopes nest; an end without a
  * begin is QKV_E_STATE, sticky. */
