@@ -4,8 +4,7 @@
  * of this tape, so that terms add up in the order, and to the bits, of a computation without it. */
 #include <string.h>
 
-#include "grad/tape.h"
-#include "grad/reverse.h"
+#include "grad/segment.h"
 #include "src/real.h"
 
 typedef struct segment {
@@ -43,9 +42,9 @@ static qkv_status refuse_leaves(qkv_tape *tape, const qkv_node *node)
 
 /* Records the segment on the inner tape; its first nodes are the inputs. with_gradients: as this
  * tape's inputs have them, now that backward has seen to it. */
-static qkv_status run(qkv_tape *tape, const qkv_node *node, bool with_gradients, qkv_var *y)
+static qkv_status run(qkv_tape *tape, const qkv_node *node, const segment *s, bool with_gradients,
+                      qkv_var *y)
 {
-    const segment *s = node->state;
     if (inner_tape(tape, node)) return tape->status;
     qkv_var *x = qkv_node_take(tape, node, node->n_input, sizeof *x);
     if (!x) return QKV_E_NOMEM;
@@ -69,7 +68,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     if (!node->state) return QKV_E_NOMEM;
     *(segment *)node->state = *(const segment *)arguments;
     tape->busy = true;
-    qkv_status status = run(tape, node, false, &y);
+    qkv_status status = run(tape, node, node->state, false, &y);
     tape->busy = false;
     if (status) return status;
     const qkv_node *result = &tape->inner->nodes[y.node];
@@ -82,10 +81,11 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return QKV_OK;
 }
 
-static qkv_status backward(qkv_tape *tape, qkv_node *node)
+qkv_status FN(qkv_segment_backward)(qkv_tape *tape, const qkv_node *node, qkv_segment f,
+                                    void *context)
 {
     qkv_var y;
-    if (run(tape, node, true, &y)) return tape->status;
+    if (run(tape, node, &(segment){.f = f, .context = context}, true, &y)) return tape->status;
     const qkv_node *result = &tape->inner->nodes[y.node];
     if (!result->needs_gradient) return QKV_OK;
     if (!qkv_same_shape(result, node))
@@ -97,15 +97,33 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    const segment *s = node->state;
+    return FN(qkv_segment_backward)(tape, node, s->f, s->context);
+}
+
 const qkv_op FN(qkv_op_checkpoint) = {.shape = shape, .forward = NULL, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
-/* The segment is recorded here, this time, and stays. */
+/* Of inputs that are nodes of their own here: what one of them owes to another is not the
+ * segment's. In a no-grad scope the segment may not become a constant. */
+void qkv_segment_differentiate(qkv_tape *tape, const qkv_reverse *r, qkv_segment f, void *context)
+{
+    const int no_grad = tape->no_grad;
+    qkv_var *x = qkv_node_take(tape, &tape->nodes[r->y.node], (size_t)r->n, sizeof *x);
+    if (!x) return;
+    tape->no_grad = 0;
+    for (int i = 0; i < r->n; i++) x[i] = qkv_reshape(tape, r->x[i], qkv_shape_of(tape, r->x[i]));
+    qkv_var y = f(tape, context, x, r->n);
+    tape->no_grad = no_grad;
+    qkv_reverse_through(tape, y, r->dy, x, r->n, r->dx);
+}
+
 void qkv_differentiate_checkpoint(qkv_tape *t, const qkv_reverse *r)
 {
     const segment *s = qkv_state_of(t, r->y);
-    qkv_var y = s->f(t, s->context, r->x, r->n);
-    qkv_reverse_through(t, y, r->dy, r->x, r->n, r->dx);
+    qkv_segment_differentiate(t, r, s->f, s->context);
 }
 
 qkv_var qkv_checkpoint(qkv_tape *tape, qkv_segment f, void *context, const qkv_var *xs, int n)

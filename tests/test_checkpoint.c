@@ -100,6 +100,34 @@ static void a_result_may_be_an_input_or_a_constant(void **state)
     qkv_tape_free(t);
 }
 
+static qkv_var product(qkv_tape *tape, void *context, const qkv_var *x, int n)
+{
+    (void)context, (void)n;
+    return qkv_mul(tape, x[0], x[1]);
+}
+
+/* x x^2, where the segment is given x and x^2, has the gradient 3 x^2 to backward and, recorded, in
+ * a no-grad scope and out of it, to qkv_grad: what one input owes to another counts once. */
+static void inputs_may_depend_on_one_another(void **state)
+{
+    (void)state;
+    qkv_tape *t;
+    const real x = 2;
+    real d = 0;
+    assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+    qkv_var v = FN(qkv_leaf)(t, qkv_scalar(), &x, &d), both[] = {v, qkv_mul(t, v, v)}, g;
+    qkv_var y = qkv_checkpoint(t, product, NULL, both, 2);
+    for (int scope = 0; scope < 2; scope++) {
+        if (scope) qkv_no_grad_begin(t);
+        assert_ok(qkv_grad(t, y, &v, 1, &g));
+        assert_close(qkv_item(t, g), 12, 0);
+    }
+    qkv_no_grad_end(t);
+    assert_ok(qkv_backward(t, y));
+    assert_close((double)d, 12, 0);
+    qkv_tape_free(t);
+}
+
 static qkv_var with_leaf(qkv_tape *tape, void *context, const qkv_var *x, int n)
 {
     (void)n;
@@ -156,6 +184,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(bits_are_those_of_a_computation_that_is_kept),
         cmocka_unit_test(a_result_may_be_an_input_or_a_constant),
+        cmocka_unit_test(inputs_may_depend_on_one_another),
         cmocka_unit_test(errors_name_the_node_and_the_one_within),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
