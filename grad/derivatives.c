@@ -4,9 +4,8 @@
 
 enum { MOST_ROWS = UINT16_MAX }; /* what qkv_concat takes */
 
-/* dx[0..n) = the cotangents of xs that dy of y leads to; 0 where y does not depend on one. */
-static qkv_status carry_back(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *xs, int n,
-                             qkv_var *dx)
+qkv_status qkv_carry_back(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *xs, int n,
+                          qkv_var *dx)
 {
     qkv_reverse_through(tape, y, dy, xs, n, dx);
     for (int i = 0; i < n && !tape->status; i++)
@@ -36,7 +35,7 @@ qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var
         return qkv_node_fail(tape, root, QKV_E_SHAPE, "qkv_grad: y has %zu elements, expected one",
                              root->size);
     qkv_var one = qkv_reshape(tape, qkv_constant(tape, 1), qkv_shape_of(tape, y));
-    return carry_back(tape, y, one, xs, n, gs);
+    return qkv_carry_back(tape, y, one, xs, n, gs);
 }
 
 /* A gradient on the way to second derivatives: in a no-grad scope it may not become a constant. */
@@ -65,7 +64,8 @@ qkv_var qkv_hessian_vector(qkv_tape *tape, qkv_var y, qkv_var x, qkv_var v)
                       found, expected);
         return (qkv_var){0};
     }
-    return carry_back(tape, g, v, &x, 1, &hv) ? (qkv_var){0} : hv; /* H' v, and H is symmetric */
+    return qkv_carry_back(tape, g, v, &x, 1, &hv) ? (qkv_var){0}
+                                                  : hv; /* H' v, and H is symmetric */
 }
 
 /* 1 at element i, 0 elsewhere, of y's shape. */
@@ -90,7 +90,7 @@ qkv_var qkv_jacobian(qkv_tape *tape, qkv_var y, qkv_var x)
     }
     qkv_var *row = qkv_node_take(tape, of, (size_t)rows, sizeof *row);
     for (ptrdiff_t i = 0; i < rows && row && !tape->status; i++) {
-        carry_back(tape, y, unit(tape, y, i), &x, 1, &row[i]);
+        qkv_carry_back(tape, y, unit(tape, y, i), &x, 1, &row[i]);
         row[i] = qkv_reshape(tape, row[i], qkv_shape2(1, columns));
     }
     return tape->status ? (qkv_var){0} : qkv_concat(tape, row, (int)rows, 0);

@@ -56,10 +56,35 @@ qkv_status FN(qkv_attend_double)(qkv_tape *tape, const qkv_node *node, const att
                                  void *d_o, void *const u[INPUTS], void *const gradient[INPUTS],
                                  void *dd_o);
 
+/* ---- op_attend_composed.c: attention of operations that have derivatives of every order ---- */
+/* What of a problem has no dtype, not ragged. */
+typedef struct attend_problem {
+    qkv_attention a;
+    int input[INPUTS];
+    const int64_t *causal_offsets;
+    size_t n;          /* batch heads n_q n_k; 0: nothing to compose */
+    bool *seen, *kept; /* of all pairs; kept: by dropout too */
+} attend_problem;
+
+qkv_status FN(qkv_attend_problem)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
+                                  attend_problem *p);
+/* o of attend's inputs; all of them finite, but for a bias. */
+qkv_var qkv_attend_composed(qkv_tape *tape, const attend_problem *p, const qkv_var *x);
+
 /* ---- op_attend_second.c ---- */
 typedef struct qkv_attend_second_call {
     const gradient_state *of;
     const bool *wanted; /* which inputs of the gradient's node */
 } qkv_attend_second_call;
+
+typedef struct second_problem {
+    attend_problem of;
+    const bool *first, *second; /* what is wanted of attend's inputs, of these and o's cotangent */
+} second_problem;
+
+qkv_status qkv_attend_second_problem_f32(qkv_tape *tape, const qkv_node *node, second_problem *p);
+qkv_status qkv_attend_second_problem_f64(qkv_tape *tape, const qkv_node *node, second_problem *p);
+/* The node's value, composed; problem: a second_problem. */
+qkv_var qkv_attend_second_composed(qkv_tape *tape, void *problem, const qkv_var *x, int n);
 
 #endif

@@ -18,6 +18,10 @@ typedef struct qkv_reverse {
 void qkv_reverse_through(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *xs, int n,
                          qkv_var *dx);
 
+/* The same with zeros where it does not; derivatives.c. */
+qkv_status qkv_carry_back(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *xs, int n,
+                          qkv_var *dx);
+
 /* What a node keeps, and the number of its elements. NULL and 0 with the tape in error. */
 const void *qkv_state_of(qkv_tape *tape, qkv_var x);
 size_t qkv_size_of(qkv_tape *tape, qkv_var x);

@@ -150,11 +150,15 @@ QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
  *
  * Every operation records operations; qkv_attend's is one node of the size of its gradients, whose
  * own backward is fused and takes memory linear in n_q + n_k (second_order.h says for which
- * attention). The status of the tape; gs are invalid if it is not QKV_OK:
+ * attention). In third order, by this or by a backward, the same attention is composed of
+ * qkv_matmul, qkv_softmax and the like, which have all orders. The tape then keeps 100 to 170
+ * arrays of batch x heads x n_q x n_k numbers, 5 times as many for each order more, and, where the
+ * score is additive or Laplace, d_k times that; and q, k and v must be finite even where they are
+ * hidden. The status of the tape; gs are invalid if it is not QKV_OK:
  *
  *     QKV_E_SHAPE    y has not one element
  *     QKV_E_ARG      xs or gs is NULL, n is negative, or on the way from y stands an operation of
- *                    the user's, or a gradient of qkv_attend (third order)
+ *                    the user's, or attention that has no second order, differentiated twice
  *     QKV_E_STATE    called from inside an operation */
 QKV_API qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs);
 
