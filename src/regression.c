@@ -63,7 +63,7 @@ static void write_fits(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
         if (s->r->degree == 0) sweep->kernels->differentiate(l, y, m, l->slope, by_q, NULL);
         double *to = out->gradient + (i * s->d_y + k) * s->d;
         for (ptrdiff_t c = 0; c < s->d; c++)
-            to[c] = s->r->degree == 0 ? by_q[c] : l->sum > 0 ? l->slope[c] : NAN;
+            to[c] = !(l->sum > 0) ? NAN : s->r->degree == 0 ? by_q[c] : l->slope[c];
     }
 }
 
