@@ -5,6 +5,7 @@
 #include <math.h>
 #include <stdbool.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <strings.h>
 
@@ -14,7 +15,10 @@
 
 static const char caller[] = "qkv_csv_load";
 
-enum { MAX_RECORD = 16 << 20 }; /* bytes: what has no end of line must end */
+enum {
+    MAX_RECORD = 16 << 20, /* bytes: what has no end of line must end */
+    MAX_LEVELS = 1000      /* labels: a column with more is no class */
+};
 
 /* One record's fields, terminated, one after the other in text. */
 typedef struct record {
@@ -26,9 +30,9 @@ typedef struct record {
 
 typedef struct reader {
     const char *path;
-    const char *const *wanted;
-    size_t n_wanted;
+    qkv_csv_options o;
     size_t *index; /* of the columns asked for, in the file */
+    char **header; /* [width] if there is one and others are wanted: their names */
     size_t width;  /* fields in every record; 0 before the first */
     size_t line, record_line;
     size_t record_bytes; /* of the lines of this record so far */
@@ -141,11 +145,10 @@ static qkv_status find_column(const reader *d, bool header, const char *wanted, 
 }
 
 /* The header's name, or one by position that no reader takes for a number. */
-static qkv_status name_column(reader *d, bool header, size_t j)
+static qkv_status name_column(reader *d, const char *text, size_t j)
 {
     char **name = &d->table->names[j];
-    const char *text = field(&d->record, d->index[j]);
-    if (header && *text)
+    if (text && *text)
         *name = strdup(text);
     else if (asprintf(name, "column %zu", d->index[j] + 1) < 0)
         *name = NULL;
@@ -155,15 +158,16 @@ static qkv_status name_column(reader *d, bool header, size_t j)
 static qkv_status choose_columns(reader *d, bool header)
 {
     qkv_table *t = d->table;
-    t->columns = d->n_wanted ? d->n_wanted : d->record.fields;
-    t->names = calloc(t->columns, sizeof *t->names);
-    d->index = calloc(t->columns, sizeof *d->index);
-    if (!t->names || !d->index) return no_memory();
+    bool all = d->o.n == 0 && !d->o.others;
+    t->columns = all ? d->record.fields : d->o.n;
+    t->names = calloc(t->columns + 1, sizeof *t->names);
+    d->index = calloc(t->columns + 1, sizeof *d->index);
+    if (d->o.text) t->levels = calloc(t->columns + 1, sizeof *t->levels);
+    if (!t->names || !d->index || (d->o.text && !t->levels)) return no_memory();
     for (size_t j = 0; j < t->columns; j++) {
         d->index[j] = j;
-        qkv_status status =
-            d->n_wanted ? find_column(d, header, d->wanted[j], &d->index[j]) : QKV_OK;
-        if (!status) status = name_column(d, header, j);
+        qkv_status status = all ? QKV_OK : find_column(d, header, d->o.columns[j], &d->index[j]);
+        if (!status) status = name_column(d, header ? field(&d->record, d->index[j]) : NULL, j);
         if (status) return status;
         for (size_t k = 0; k < j; k++)
             if (d->index[k] == d->index[j])
@@ -171,12 +175,95 @@ static qkv_status choose_columns(reader *d, bool header)
                                 "%s: %s, line %zu, column %zu (%s): asked for twice, as '%s' and "
                                 "as '%s'",
                                 caller, d->path, d->record_line, d->index[j] + 1, t->names[j],
-                                d->wanted[k], d->wanted[j]);
+                                d->o.columns[k], d->o.columns[j]);
     }
     return QKV_OK;
 }
 
+/* The header stays until the first row has told which columns are numbers. */
+static qkv_status keep_header(reader *d)
+{
+    d->header = calloc(d->width, sizeof *d->header);
+    if (!d->header) return no_memory();
+    for (size_t i = 0; i < d->width; i++) {
+        d->header[i] = strdup(field(&d->record, i));
+        if (!d->header[i]) return no_memory();
+    }
+    return QKV_OK;
+}
+
+static bool is_chosen(const reader *d, size_t i)
+{
+    for (size_t j = 0; j < d->table->columns; j++)
+        if (d->index[j] == i) return true;
+    return false;
+}
+
+/* Of the first row with data: all columns of numbers that are not chosen yet. */
+static qkv_status choose_others(reader *d)
+{
+    qkv_table *t = d->table;
+    size_t room = t->columns + d->width;
+    char **names = realloc(t->names, room * sizeof *names);
+    if (names) t->names = names;
+    size_t *index = realloc(d->index, room * sizeof *index);
+    if (index) d->index = index;
+    if (!names || !index) return no_memory();
+    if (t->levels) {
+        qkv_levels *levels = realloc(t->levels, room * sizeof *levels);
+        if (!levels) return no_memory();
+        t->levels = levels;
+        memset(levels + t->columns, 0, d->width * sizeof *levels);
+    }
+    for (size_t i = 0; i < d->width; i++) {
+        double ignored;
+        const char *cell = field(&d->record, i);
+        bool nameless = d->header && !*d->header[i]; /* R numbers its rows in such a column */
+        if (nameless || is_chosen(d, i)) continue;
+        if (!is_missing(cell) && !parse_number(cell, &ignored)) continue;
+        d->index[t->columns] = i;
+        t->names[t->columns] = NULL;
+        qkv_status status = name_column(d, d->header ? d->header[i] : NULL, t->columns++);
+        if (status) return status;
+    }
+    d->o.others = false;
+    return QKV_OK;
+}
+
 /* ---- Records --------------------------------------------------------------------------------- */
+
+/* The number of the label among those of column j so far; a new one is added. */
+static qkv_status find_level(reader *d, size_t j, const char *cell, double *number)
+{
+    qkv_levels *l = &d->table->levels[j];
+    size_t i = 0;
+    while (i < l->n && strcmp(l->names[i], cell) != 0) i++;
+    *number = (double)i;
+    if (i < l->n) return QKV_OK;
+    if (l->n == MAX_LEVELS)
+        return qkv_fail(QKV_E_FORMAT,
+                        "%s: %s, line %zu, column %zu (%s): more than %d different labels", caller,
+                        d->path, d->record_line, d->index[j] + 1, d->table->names[j], MAX_LEVELS);
+    if (!l->names) l->names = calloc(MAX_LEVELS, sizeof *l->names);
+    if (!l->names || !(l->names[i] = strdup(cell))) return no_memory();
+    l->n++;
+    return QKV_OK;
+}
+
+static qkv_status take_cell(reader *d, size_t j, double *x)
+{
+    const char *cell = field(&d->record, d->index[j]), *problem = NULL;
+    *x = NAN;
+    if (is_missing(cell)) return QKV_OK;
+    if (d->o.text && j < d->o.n && d->o.text[j]) return find_level(d, j, cell, x);
+    if (!parse_number(cell, x))
+        problem = "is not a number";
+    else if (!isfinite(*x))
+        problem = "is beyond the range of a double";
+    if (!problem) return QKV_OK;
+    return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu (%s): '%.60s' %s", caller, d->path,
+                    d->record_line, d->index[j] + 1, d->table->names[j], cell, problem);
+}
 
 static qkv_status add_row(reader *d)
 {
@@ -186,20 +273,11 @@ static qkv_status add_row(reader *d)
         return no_memory();
     bool missing = false;
     for (size_t j = 0; j < t->columns; j++) {
-        const char *cell = field(&d->record, d->index[j]), *problem = NULL;
-        double x = 0;
-        if (is_missing(cell))
-            missing = true;
-        else if (!parse_number(cell, &x))
-            problem = "is not a number";
-        else if (!isfinite(x))
-            problem = "is beyond the range of a double";
-        if (problem)
-            return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu (%s): '%.60s' %s", caller,
-                            d->path, d->record_line, d->index[j] + 1, t->names[j], cell, problem);
-        t->data[used + j] = x;
+        qkv_status status = take_cell(d, j, &t->data[used + j]);
+        if (status) return status;
+        missing = missing || isnan(t->data[used + j]);
     }
-    t->rows += !missing;
+    t->rows += !missing || d->o.keep_missing;
     t->dropped += missing;
     return QKV_OK;
 }
@@ -211,6 +289,7 @@ static qkv_status take_record(reader *d)
         d->width = fields;
         bool header = is_header(&d->record);
         qkv_status status = choose_columns(d, header);
+        if (!status && header && d->o.others) status = keep_header(d);
         if (status || header) return status;
     }
     if (fields != d->width)
@@ -218,7 +297,8 @@ static qkv_status take_record(reader *d)
                         "%s: %s, line %zu, column %zu: fields in the row: %zu, in the first: %zu",
                         caller, d->path, d->record_line,
                         fields < d->width ? fields + 1 : d->width + 1, fields, d->width);
-    return add_row(d);
+    qkv_status status = d->o.others ? choose_others(d) : QKV_OK;
+    return status ? status : add_row(d);
 }
 
 static void on_field(void *text, size_t length, void *context)
@@ -335,35 +415,54 @@ static qkv_status read_lines(reader *d, FILE *file)
     return status;
 }
 
-qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n)
+static void release(reader *d)
 {
-    if (!table || !path || (n > 0 && !columns))
+    free(d->record.text);
+    free(d->record.start);
+    free(d->index);
+    for (size_t i = 0; d->header && i < d->width; i++) free(d->header[i]);
+    free(d->header);
+}
+
+qkv_status qkv_csv_read(qkv_table *table, const char *path, const qkv_csv_options *options)
+{
+    static const qkv_csv_options all = {0};
+    if (!options) options = &all;
+    if (!table || !path || (options->n > 0 && !options->columns))
         return qkv_fail(QKV_E_ARG, "%s: table, path or columns is NULL", caller);
     *table = (qkv_table){0};
     bool standard = strcmp(path, "-") == 0;
     FILE *file = standard ? stdin : fopen(path, "re");
     if (!file) return qkv_fail(QKV_E_IO, "%s: cannot read %s: %s", caller, path, strerror(errno));
     reader d = {.path = standard ? "standard input" : path,
-                .wanted = columns,
-                .n_wanted = n,
+                .o = *options,
                 .record_line = 1,
                 .table = table};
     locale_t locale = qkv_c_locale_enter();
     qkv_status status = read_lines(&d, file);
     qkv_c_locale_leave(locale);
     if (!standard) fclose(file);
-    free(d.record.text);
-    free(d.record.start);
-    free(d.index);
+    release(&d);
     if (status) qkv_csv_free(table);
     return status;
+}
+
+qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n)
+{
+    return qkv_csv_read(table, path, &(qkv_csv_options){.columns = columns, .n = n});
 }
 
 void qkv_csv_free(qkv_table *table)
 {
     if (!table) return;
-    for (size_t j = 0; table->names && j < table->columns; j++) free(table->names[j]);
+    for (size_t j = 0; j < table->columns; j++) {
+        if (table->names) free(table->names[j]);
+        for (size_t i = 0; table->levels && i < table->levels[j].n; i++)
+            free(table->levels[j].names[i]);
+        if (table->levels) free(table->levels[j].names);
+    }
     free(table->names);
+    free(table->levels);
     free(table->data);
     *table = (qkv_table){0};
 }
@@ -384,12 +483,37 @@ static void write_number(FILE *f, double x)
     fputs(digits, f);
 }
 
-static void write_name(FILE *f, const char *name)
+static void write_text(FILE *f, const char *text)
 {
-    if (strpbrk(name, ",;\t\"\r\n"))
-        csv_fwrite(f, name, strlen(name));
+    if (strpbrk(text, ",;\t\"\r\n"))
+        csv_fwrite(f, text, strlen(text));
     else
-        fputs(name, f);
+        fputs(text, f);
+}
+
+qkv_status qkv_csv_write(const char *path, const qkv_csv_column *columns, size_t n, size_t rows)
+{
+    if (n == 0 || !columns) return qkv_fail(QKV_E_ARG, "qkv_csv_save: no columns, or NULL");
+    qkv_output output;
+    qkv_status status = qkv_output_open(&output, path, "qkv_csv_save");
+    if (status) return status;
+    locale_t locale = qkv_c_locale_enter();
+    for (size_t j = 0; j < n; j++) {
+        write_text(output.stream, columns[j].name);
+        fputc(j + 1 < n ? ',' : '\n', output.stream);
+    }
+    for (size_t i = 0; i < rows; i++) {
+        for (size_t j = 0; j < n; j++) {
+            double x = columns[j].data[i];
+            if (columns[j].levels && !isnan(x))
+                write_text(output.stream, columns[j].levels[(size_t)x]);
+            else
+                write_number(output.stream, x);
+            fputc(j + 1 < n ? ',' : '\n', output.stream);
+        }
+    }
+    qkv_c_locale_leave(locale);
+    return qkv_output_commit(&output, "qkv_csv_save");
 }
 
 qkv_status qkv_csv_save(const char *path, const char *const *names, const double *const *columns,
@@ -397,20 +521,10 @@ qkv_status qkv_csv_save(const char *path, const char *const *names, const double
 {
     if (n == 0 || !names || !columns)
         return qkv_fail(QKV_E_ARG, "qkv_csv_save: no columns, or names or columns is NULL");
-    qkv_output output;
-    qkv_status status = qkv_output_open(&output, path, "qkv_csv_save");
-    if (status) return status;
-    locale_t locale = qkv_c_locale_enter();
-    for (size_t j = 0; j < n; j++) {
-        write_name(output.stream, names[j]);
-        fputc(j + 1 < n ? ',' : '\n', output.stream);
-    }
-    for (size_t i = 0; i < rows; i++) {
-        for (size_t j = 0; j < n; j++) {
-            write_number(output.stream, columns[j][i]);
-            fputc(j + 1 < n ? ',' : '\n', output.stream);
-        }
-    }
-    qkv_c_locale_leave(locale);
-    return qkv_output_commit(&output, "qkv_csv_save");
+    qkv_csv_column *all = calloc(n, sizeof *all);
+    if (!all) return qkv_fail(QKV_E_NOMEM, "qkv_csv_save: no memory");
+    for (size_t j = 0; j < n; j++) all[j] = (qkv_csv_column){.name = names[j], .data = columns[j]};
+    qkv_status status = qkv_csv_write(path, all, n, rows);
+    free(all);
+    return status;
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
@@ -177,6 +178,99 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
     assert_status(qkv_csv_load(&t, NULL, NULL, 0), QKV_E_ARG);
 }
 
+static qkv_status read_text(qkv_table *t, const char *text, qkv_csv_options o)
+{
+    write_file(scratch("in.csv"), text, strlen(text));
+    return qkv_csv_read(t, scratch("in.csv"), &o);
+}
+
+static void labels_are_numbered_as_they_come(void **state)
+{
+    (void)state;
+    const char *columns[] = {"kind", "x"};
+    const bool text[] = {true, false};
+    const qkv_csv_options o = {.columns = columns, .n = 2, .text = text};
+    qkv_table t;
+    assert_ok(read_text(&t, "x,kind\n1,b\n2,\"a, c\"\n3,NA\n4,\n5, b \n6,7\n", o));
+    const double expected[] = {0, 1, 1, 2, 0, 5, 2, 6};
+    assert_int_equal(t.rows, 4);
+    assert_int_equal(t.dropped, 2);
+    for (int i = 0; i < 8; i++) assert_close(t.data[i], expected[i], 0);
+    assert_int_equal(t.levels[0].n, 3);
+    assert_int_equal(t.levels[1].n, 0);
+    static const char *const names[] = {"b", "a, c", "7"};
+    for (int i = 0; i < 3; i++) assert_string_equal(t.levels[0].names[i], names[i]);
+    qkv_csv_free(&t);
+    assert_status(read_text(&t, "x,kind\nb,b\n", o), QKV_E_FORMAT);
+    assert_message("line 2, column 1 (x): 'b' is not a number");
+
+    char many[8000] = "kind,x\n";
+    for (int i = 0; i < 1001; i++)
+        snprintf(many + strlen(many), sizeof many - strlen(many), "%d,1\n", i);
+    assert_status(read_text(&t, many, o), QKV_E_FORMAT);
+    assert_message("line 1002, column 1 (kind): more than 1000 different labels");
+    assert_null(t.levels);
+}
+
+/* After those asked for: what has a number, or nothing, in the first row. */
+static void other_columns_of_numbers_follow(void **state)
+{
+    (void)state;
+    const char *columns[] = {"c"};
+    qkv_csv_options o = {.columns = columns, .n = 1, .others = true};
+    qkv_table t;
+    assert_ok(read_text(&t, "\"\",a,note,b,c,d\n\"1\",1,x,2,3,\n\"2\",4,5,6,7,8\n", o));
+    assert_int_equal(t.columns, 4);
+    static const char *const names[] = {"c", "a", "b", "d"};
+    for (int i = 0; i < 4; i++) assert_string_equal(t.names[i], names[i]);
+    assert_int_equal(t.rows, 1);
+    for (int i = 0; i < 4; i++) assert_close(t.data[i], ((double[]){7, 4, 6, 8})[i], 0);
+    qkv_csv_free(&t);
+    o.n = 0;
+    assert_ok(read_text(&t, "1,x,2\n", o));
+    assert_int_equal(t.columns, 2);
+    assert_string_equal(t.names[1], "column 3");
+    qkv_csv_free(&t);
+    o.text = (const bool[]){false};
+    assert_ok(read_text(&t, "a,b\n1,2\n", o));
+    assert_int_equal(t.levels[1].n, 0);
+    qkv_csv_free(&t);
+    assert_status(read_text(&t, "a,b\n1,2\n3,x\n", o), QKV_E_FORMAT);
+    assert_message("line 3, column 2 (b): 'x' is not a number");
+    assert_status(read_text(&t, "a,b\n", o), QKV_E_FORMAT);
+    assert_message("found only a header");
+}
+
+static void rows_with_missing_cells_stay_if_asked_to(void **state)
+{
+    (void)state;
+    const qkv_csv_options o = {.keep_missing = true};
+    qkv_table t;
+    assert_ok(read_text(&t, "a,b\n1,NA\n2,3\n,nan\n", o));
+    assert_int_equal(t.rows, 3);
+    assert_int_equal(t.dropped, 2);
+    for (int i = 0; i < 6; i++) assert_close(t.data[i], ((double[]){1, NAN, 2, 3, NAN, NAN})[i], 0);
+    qkv_csv_free(&t);
+    assert_ok(read_text(&t, "a\nNA\n", o));
+    assert_int_equal(t.rows, 1);
+    qkv_csv_free(&t);
+    assert_status(read_text(&t, "a\n", o), QKV_E_FORMAT);
+    assert_status(qkv_csv_read(NULL, "-", NULL), QKV_E_ARG);
+}
+
+static void labels_are_written_by_their_names(void **state)
+{
+    (void)state;
+    const double x[] = {1, 2, 3}, kind[] = {1, 0, NAN};
+    const qkv_csv_column columns[] = {{"x", x, NULL},
+                                      {"kind", kind, (const char *const[]){"a, b", "c"}}};
+    assert_ok(qkv_csv_write(scratch("labels.csv"), columns, 2, 3));
+    char *text = read_file(scratch("labels.csv"), NULL);
+    assert_string_equal(text, "x,kind\n1,c\n2,\"a, b\"\n3,NA\n");
+    free(text);
+    assert_status(qkv_csv_write(scratch("labels.csv"), columns, 0, 3), QKV_E_ARG);
+}
+
 static void what_is_written_reads_back_to_the_bit(void **state)
 {
     (void)state;
@@ -297,6 +391,10 @@ int main(void)
         cmocka_unit_test(many_columns_are_listed_as_far_as_there_is_room),
         cmocka_unit_test(rows_with_missing_cells_are_dropped_and_counted),
         cmocka_unit_test(malformed_files_are_refused_with_line_and_column),
+        cmocka_unit_test(labels_are_numbered_as_they_come),
+        cmocka_unit_test(other_columns_of_numbers_follow),
+        cmocka_unit_test(rows_with_missing_cells_stay_if_asked_to),
+        cmocka_unit_test(labels_are_written_by_their_names),
         cmocka_unit_test(what_is_written_reads_back_to_the_bit),
         cmocka_unit_test(a_file_that_cannot_be_written_leaves_nothing),
         cmocka_unit_test(a_full_disk_leaves_the_old_file),
