@@ -245,7 +245,7 @@ static qkv_status draw_figure(qkv_heatmaps *h)
 static bool is_range(const double *range)
 {
     return (range[0] == 0 && range[1] == 0) ||
-           (range[0] < range[1] && isfinite(range[1] - range[0]));
+           (range[0] != range[1] && isfinite(range[1] - range[0]));
 }
 
 static qkv_status check_arguments(const double *matrices, const ptrdiff_t *shape,
@@ -267,7 +267,8 @@ static qkv_status check_arguments(const double *matrices, const ptrdiff_t *shape
                         o->figure.width, o->figure.height);
     if (!is_range(o->x_range) || !is_range(o->y_range))
         return qkv_fail(
-            QKV_E_ARG, "%s: x_range is %g to %g, y_range %g to %g, expected low < high, or 0 and 0",
+            QKV_E_ARG,
+            "%s: x_range is %g to %g, y_range %g to %g, expected two different numbers, or 0 and 0",
             caller, o->x_range[0], o->x_range[1], o->y_range[0], o->y_range[1]);
     if (!isfinite(o->lower) || !isfinite(o->upper) || o->lower > o->upper ||
         (o->lower == o->upper && o->lower != 0))

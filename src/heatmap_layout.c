@@ -111,7 +111,8 @@ static double cell_wanted(const qkv_heatmaps *h)
 
 double qkv_heatmap_tic_step(const double range[2], ptrdiff_t n, double cell, double apart)
 {
-    double unit = (range[1] - range[0]) / (double)n; /* of a cell: no number stands between cells */
+    double unit =
+        fabs(range[1] - range[0]) / (double)n; /* of a cell: no number stands between cells */
     double step = fmax(1, apart / cell) * unit, power = pow(10, floor(log10(step)));
     double part = step / power;
     return power * (part <= 1 ? 1 : part <= 2 ? 2 : part <= 5 ? 5 : 10);
@@ -123,7 +124,7 @@ double qkv_heatmap_number_inches(const double range[2])
     for (int i = 0; i < 2; i++) {
         char text[32];
         int digits = qkv_plot_digits(range[0], range[1]);
-        bool whole = range[1] - range[0] >= 10 && fabs(range[i]) < 1e6;
+        bool whole = fabs(range[1] - range[0]) >= 10 && fabs(range[i]) < 1e6;
         if (whole)
             snprintf(text, sizeof text, "%.0f", range[i]);
         else

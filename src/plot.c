@@ -28,7 +28,7 @@ typedef struct box {
 
 static bool visible(const qkv_panel *p, double x, double y)
 {
-    return isfinite(x) && isfinite(y) && !(p->log_y && y <= 0);
+    return isfinite(x) && isfinite(y) && !(p->log_x && x <= 0) && !(p->log_y && y <= 0);
 }
 
 static void widen(box *b, const qkv_panel *p, double x, double y)
@@ -85,7 +85,7 @@ static bool has_bars(const qkv_panel *p)
 static box find_ranges(const qkv_panel *p, double aspect)
 {
     box b = data_box(p);
-    fit_axis(&b.low[0], &b.high[0], false, false);
+    fit_axis(&b.low[0], &b.high[0], p->log_x, false);
     fit_axis(&b.low[1], &b.high[1], p->log_y, has_bars(p));
     const double *given[] = {p->x_range, p->y_range};
     for (int axis = 0; axis < 2; axis++) {
@@ -174,13 +174,30 @@ static void add_series(qkv_sheet *sheet, const qkv_series *s, int index, size_t 
     }
 }
 
+/* gnuplot numbers whole powers of ten only; in few decades 1, 2 and 5 times them as well. */
+static void set_log_tics(FILE *f, double low, double high)
+{
+    if (high / low > 1000) return;
+    fputs("set xtics (", f);
+    bool first = true;
+    for (double power = pow(10, floor(log10(low))); power <= high; power *= 10)
+        for (int i = 1; i <= 5; i += i == 1 ? 1 : 3) {
+            if (i * power < low || i * power > high) continue;
+            fprintf(f, "%s%.6g", first ? "" : ", ", i * power);
+            first = false;
+        }
+    fputs(")\n", f);
+}
+
 static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
 {
     FILE *f = sheet->script;
-    fprintf(f, "set xrange [%.15g:%.15g]\nset yrange [%.15g:%.15g]\n%sset logscale y\n", b->low[0],
-            b->high[0], b->low[1], b->high[1], p->log_y ? "" : "un");
+    fprintf(f, "set xrange [%.15g:%.15g]\nset yrange [%.15g:%.15g]\n", b->low[0], b->high[0],
+            b->low[1], b->high[1]);
+    fprintf(f, "%sset logscale x\n%sset logscale y\n", p->log_x ? "" : "un", p->log_y ? "" : "un");
     fprintf(f, "set format x '%%.%dg'\nset format y '%%.%dg'\nset xtics autofreq\n",
             qkv_plot_digits(b->low[0], b->high[0]), qkv_plot_digits(b->low[1], b->high[1]));
+    if (p->log_x) set_log_tics(f, b->low[0], b->high[0]);
     if (p->x_ticks) {
         fputs("set xtics (", f);
         for (size_t i = 0; i < p->n_x_ticks; i++) {
@@ -269,11 +286,11 @@ static bool range_is_valid(const double *range, bool log_scale)
 
 static qkv_status check_panel(const qkv_panel *p, int panel)
 {
-    if (!range_is_valid(p->x_range, false) || !range_is_valid(p->y_range, p->log_y))
+    if (!range_is_valid(p->x_range, p->log_x) || !range_is_valid(p->y_range, p->log_y))
         return qkv_fail(QKV_E_ARG, "%s: panel %d: a range is not low < high", caller, panel);
-    if (p->equal_aspect && p->log_y)
-        return qkv_fail(QKV_E_ARG, "%s: panel %d: equal_aspect and log_y exclude each other",
-                        caller, panel);
+    if (p->equal_aspect && (p->log_x || p->log_y))
+        return qkv_fail(QKV_E_ARG, "%s: panel %d: equal_aspect excludes a logarithmic axis", caller,
+                        panel);
     if ((p->n_series > 0 && !p->series) || (p->x_ticks && p->n_x_ticks == 0))
         return qkv_fail(QKV_E_ARG, "%s: panel %d: series is NULL or x_ticks is empty", caller,
                         panel);

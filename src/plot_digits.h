@@ -8,7 +8,7 @@
  * the axis is far from 0 for its length. */
 static inline int qkv_plot_digits(double low, double high)
 {
-    double digits = 3 + ceil(log10(fmax(fabs(low), fabs(high)) / (high - low)));
+    double digits = 3 + ceil(log10(fmax(fabs(low), fabs(high)) / fabs(high - low)));
     return (int)fmin(fmax(6, digits), 17);
 }
 

@@ -334,6 +334,20 @@ static void axes_count_what_they_are_told_to(void **state)
     free(script);
 }
 
+static void an_axis_may_fall(void **state)
+{
+    (void)state;
+    const double m[32] = {1};
+    const qkv_heatmap_options o = {.x_range = {500, 100}, .y_range = {0.5, -0.5}};
+    char *script = script_of(m, (ptrdiff_t[]){2, 1, 4, 4}, o);
+    assert_non_null(strstr(script, "set xrange [500:100] noextend"));
+    assert_non_null(strstr(script, "set yrange [-0.5:0.5] noextend"));
+    assert_non_null(strstr(script, "using (($1+0.5)*-100+500):(($2+0.5)*-0.25+0.5):3"));
+    assert_non_null(strstr(script, "set xtics norotate 100\n"));
+    assert_non_null(strstr(script, "set format x '%.6g'"));
+    free(script);
+}
+
 static void a_title_does_not_steer_the_terminal(void **state)
 {
     (void)state;
@@ -386,6 +400,7 @@ int main(void)
         cmocka_unit_test(a_constant_matrix_has_zero_at_the_other_end_of_its_scale),
         cmocka_unit_test(a_scale_beyond_double_is_refused),
         cmocka_unit_test(axes_count_what_they_are_told_to),
+        cmocka_unit_test(an_axis_may_fall),
         cmocka_unit_test(a_title_does_not_steer_the_terminal),
         cmocka_unit_test(a_closed_standard_input_is_no_obstacle)};
     return cmocka_run_group_tests(tests, NULL, NULL);

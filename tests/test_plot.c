@@ -342,9 +342,9 @@ static void wrong_arguments_are_refused(void **state)
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
     o = (qkv_heatmap_options){.lower = 1, .upper = INFINITY};
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
-    o = (qkv_heatmap_options){.y_range = {2, 1}};
+    o = (qkv_heatmap_options){.y_range = {2, 2}};
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_ARG);
-    assert_message("y_range 2 to 1");
+    assert_message("y_range 2 to 2");
     o = (qkv_heatmap_options){.lower = -1e308, .upper = 1e308};
     assert_status(qkv_show_heatmaps(eye, eye_shape, &o), QKV_E_DOMAIN);
     static const double sizes[][2] = {{-1, 0}, {0, -1}, {NAN, 0}, {0, NAN}, {101, 0}, {0, 101}};
@@ -493,6 +493,31 @@ static void numbers_far_from_zero_stay_apart(void **state)
     free(script);
 }
 
+static void a_logarithmic_axis_leaves_out_what_has_no_logarithm(void **state)
+{
+    (void)state;
+    const double x[] = {-1, 0, 0.1, 10}, y[] = {7, 8, 1, 2};
+    const qkv_series s = {.n = 4, .x = x, .y = y};
+    qkv_panel p = {.log_x = true, .series = &s, .n_series = 1};
+    qkv_figure figure = {.path = scratch("log.svg"), .keep_script = true};
+    assert_ok(qkv_plot_panels(&p, 1, 1, &figure));
+    char *script = read_file(scratch("log.svg.gp"), NULL);
+    assert_contains(script, "set xrange [0.07943282347242");
+    assert_contains(script, "set yrange [0.95:2.05]"); /* y of what is left out does not count */
+    assert_contains(script, "\nset logscale x\nunset logscale y\n");
+    assert_contains(script, "set xtics (0.1, 0.2, 0.5, 1, 2, 5, 10)\n");
+    free(script);
+    p.x_range[0] = 1e-3, p.x_range[1] = 1e3; /* powers of ten will do */
+    assert_ok(qkv_plot_panels(&p, 1, 1, &figure));
+    script = read_file(scratch("log.svg.gp"), NULL);
+    assert_contains(script, "set xtics autofreq\nset grid");
+    free(script);
+    p.x_range[0] = -1;
+    assert_status(qkv_plot_panels(&p, 1, 1, NULL), QKV_E_ARG);
+    p = (qkv_panel){.log_x = true, .equal_aspect = true};
+    assert_status(qkv_plot_panels(&p, 1, 1, NULL), QKV_E_ARG);
+}
+
 static void equal_aspect_makes_units_equally_long(void **state)
 {
     (void)state;
@@ -550,6 +575,7 @@ int main(void)
         cmocka_unit_test(panels_have_their_ranges_labels_and_series),
         cmocka_unit_test(the_legend_hides_no_data),
         cmocka_unit_test(numbers_far_from_zero_stay_apart),
+        cmocka_unit_test(a_logarithmic_axis_leaves_out_what_has_no_logarithm),
         cmocka_unit_test(equal_aspect_makes_units_equally_long),
         cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -43,7 +43,8 @@ typedef struct qkv_heatmap_options {
     const char *const *x_ticks;    /* one for each key, instead of numbers; NULL: numbers */
     const char *const *y_ticks;    /* one for each query */
     double x_range[2], y_range[2]; /* what the numbers along an axis count, from its first edge to
-                                      its last; both 0: keys or queries, -0.5 to n - 0.5 */
+                                      its last, rising or falling; both 0: keys or queries,
+                                      -0.5 to n - 0.5 */
     qkv_palette palette;
     double lower, upper; /* the colour scale; both 0: the least and greatest finite element, of a
                             constant matrix 0 and its element, of zeros 0 and 1. No further than
@@ -87,7 +88,7 @@ typedef struct qkv_series {
 typedef struct qkv_panel {
     const char *title, *x_label, *y_label; /* NULL: none */
     double x_range[2], y_range[2];
-    bool log_y;                 /* values <= 0 are left out */
+    bool log_x, log_y;          /* values <= 0 are left out */
     bool equal_aspect;          /* one unit is as long in x as in y; widens a range to get there */
     const char *const *x_ticks; /* texts at x = 0, 1, .. instead of numbers; NULL: numbers */
     size_t n_x_ticks;
