@@ -150,6 +150,16 @@ static void print_error(const char *format, va_list arguments)
     print_plain(stderr, format, arguments);
 }
 
+void complain(const char *format, ...)
+{
+    fflush(stdout);
+    fprintf(stderr, "%s: warning: ", program_invocation_short_name);
+    va_list arguments;
+    va_start(arguments, format);
+    print_plain(stderr, format, arguments);
+    va_end(arguments);
+}
+
 _Noreturn void usage_error(const char *format, ...)
 {
     va_list arguments;

@@ -43,6 +43,9 @@ void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));
 _Noreturn void fail_with(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* Prints "program: warning: message" on stderr, as say does. */
+void complain(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
 /* Exits through fail_with unless status is QKV_OK, with what qkv_last_error says behind the name of
  * the function. */
 void check(qkv_status status);
