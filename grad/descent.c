@@ -29,7 +29,7 @@ qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, ptrdiff_t every
 static qkv_status evaluate(qkv_descent *d, bool *admissible)
 {
     for (ptrdiff_t c = 0; c < d->n; c++) d->tried[c] = exp(d->theta[c]);
-    return qkv_descent_evaluate(d, d->tried, 1, &d->tried_loss, d->tried_gradient, admissible);
+    return qkv_descent_evaluate(d, d->tried, d->s->every, &d->tried_loss, d->tried_gradient, admissible);
 }
 
 static void keep(qkv_descent *d)

@@ -14,10 +14,10 @@
 /* Of each row: the weighted squared residuals and, in a fit that the row is part of, its weight in
  * its own prediction; then their derivatives by log h. NaN where there is no prediction. */
 typedef struct ledger {
-    double *rows; /* [n, 2 + 2 d], or [n, 2] without a gradient */
-    ptrdiff_t n, width;
-    double *norm;     /* [n] ||S_i||^2, or NULL */
-    double *residual; /* [n, d_y] squared and weighted, or NULL */
+    double *rows;              /* [n, 2 + 2 d], or [n, 2] without a gradient */
+    ptrdiff_t n, every, width; /* n rows, one in `every` of the sample */
+    double *norm;              /* [n] ||S_i||^2, or NULL */
+    double *residual;          /* [n, d_y] squared and weighted, or NULL */
 } ledger;
 
 static void add_own_weight(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i, double *row)
@@ -48,13 +48,13 @@ static void add_row(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
         const double *y = s->y + k * s->stride;
         double m = sweep->kernels->predict(l, y, l->slope), error = m - y[i];
         row[0] += c_i * error * error;
-        if (to->residual) to->residual[i * s->d_y + k] = c_i * error * error;
+        if (to->residual) to->residual[i / sweep->every * s->d_y + k] = c_i * error * error;
         if (to->width == 2) continue;
         sweep->kernels->differentiate(l, y, m, l->slope, NULL, by_log_h);
         for (ptrdiff_t c = 0; c < s->d; c++) row[2 + c] += 2 * c_i * error * by_log_h[c];
     }
     if (!sweep->leave_out) add_own_weight(sweep, l, i, row);
-    if (to->norm) to->norm[i] = c_i * sweep->kernels->norms(l, NULL);
+    if (to->norm) to->norm[i / sweep->every] = c_i * sweep->kernels->norms(l, NULL);
 }
 
 /* ---- The criteria ----------------------------------------------------------------------------- */
@@ -69,7 +69,6 @@ static totals add_up(const qkv_sample *s, const ledger *from)
 {
     totals t = {0};
     double share = (double)s->n / (double)from->n; /* rows that each stands for */
-    ptrdiff_t every = (s->n + from->n - 1) / from->n;
     for (ptrdiff_t i = 0; i < from->n; i++) {
         const double *row = from->rows + i * from->width;
         if (isnan(row[0])) {
@@ -78,18 +77,18 @@ static totals add_up(const qkv_sample *s, const ledger *from)
         }
         t.rss += share * row[0];
         t.trace += share * row[1];
-        t.weight += share * (s->c ? s->c[i * every] : 1);
+        t.weight += share * (s->c ? s->c[i * from->every] : 1);
     }
     return t;
 }
 
 /* The sum of column c over the rows that are defined. */
-static double column_sum(const ledger *from, ptrdiff_t c)
+static double column_sum(const qkv_sample *s, const ledger *from, ptrdiff_t c)
 {
     double sum = 0;
     for (ptrdiff_t i = 0; i < from->n; i++)
         if (!isnan(from->rows[i * from->width])) sum += from->rows[i * from->width + c];
-    return sum;
+    return sum * (double)s->n / (double)from->n;
 }
 
 /* The value, and its derivatives by the sum of squares and by the trace. */
@@ -120,8 +119,8 @@ static void gradient_of(const qkv_sample *s, const ledger *from, double by_rss, 
 {
     bool one = qkv_one_if_zero(s->r->bandwidths) == 1;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        double g = by_rss * column_sum(from, 2 + c);
-        if (by_trace != 0) g += by_trace * column_sum(from, 2 + s->d + c);
+        double g = by_rss * column_sum(s, from, 2 + c);
+        if (by_trace != 0) g += by_trace * column_sum(s, from, 2 + s->d + c);
         gradient[one ? 0 : c] = (one && c ? gradient[0] : 0) + g;
     }
 }
@@ -130,7 +129,8 @@ qkv_status qkv_sample_objective(const char *who, const qkv_sample *s,
                                 qkv_regression_criterion criterion, ptrdiff_t every, double *value,
                                 ptrdiff_t *undefined, double *gradient)
 {
-    ledger rows = {.n = (s->n + every - 1) / every, .width = gradient ? 2 + 2 * s->d : 2};
+    ledger rows = {
+        .n = (s->n + every - 1) / every, .every = every, .width = gradient ? 2 + 2 * s->d : 2};
     qkv_status status = qkv_regression_allocate(who, &rows.rows, rows.n, rows.width);
     if (status != QKV_OK) return status;
     qkv_sweep sweep = {.s = s,
@@ -163,7 +163,8 @@ qkv_status qkv_regression_objective(const qkv_regression *r, qkv_regression_crit
     qkv_status status = qkv_sample_take_pair(__func__, r, &s);
     if (status == QKV_OK) status = qkv_sample_widen(__func__, bandwidth, &s);
     if (status == QKV_OK)
-        status = qkv_sample_objective(__func__, &s, criterion, 1, value, &rows_undefined, gradient);
+        status = qkv_sample_objective(__func__, &s, criterion, s.every, value, &rows_undefined,
+                                      gradient);
     qkv_sample_free(&s);
     if (undefined && status == QKV_OK) *undefined = rows_undefined;
     if (status == QKV_OK && rows_undefined && r->empty == QKV_EMPTY_ERROR)
@@ -192,20 +193,20 @@ static double total_squares(const qkv_sample *s, ptrdiff_t k)
 static void measure_fit(const qkv_sample *s, const ledger *rows, qkv_regression_statistics *to,
                         double *sigma2)
 {
-    double unused, total = 0, n = (double)s->n;
+    double unused, total = 0, n = (double)s->n, share = n / (double)rows->n;
     totals t = add_up(s, rows);
     to->rss = t.rss;
     to->trace = t.trace;
     to->aicc = value_of(QKV_REGRESSION_AICC, s, &t, &unused, &unused);
     to->gcv = value_of(QKV_REGRESSION_GCV, s, &t, &unused, &unused);
     to->trace_squared = 0;
-    for (ptrdiff_t i = 0; i < s->n; i++) to->trace_squared += rows->norm[i];
+    for (ptrdiff_t i = 0; i < rows->n; i++) to->trace_squared += share * rows->norm[i];
     double free = n - 2 * t.trace + to->trace_squared;
     if (!(free > 1e-12 * n)) free = NAN;
     to->sigma2 = t.rss / free / (double)s->d_y;
     for (ptrdiff_t k = 0; k < s->d_y; k++) {
         double rss = 0;
-        for (ptrdiff_t i = 0; i < s->n; i++) rss += rows->residual[i * s->d_y + k];
+        for (ptrdiff_t i = 0; i < rows->n; i++) rss += share * rows->residual[i * s->d_y + k];
         if (sigma2) sigma2[k] = rss / free;
         total += total_squares(s, k);
     }
@@ -225,12 +226,12 @@ static void measure_rest(const qkv_sample *s, const ledger *rows, qkv_regression
 static qkv_status measure(const char *who, const qkv_sample *s, qkv_regression_statistics *to,
                           double *sigma2)
 {
-    ledger rows = {.n = s->n, .width = 2};
-    qkv_status status = qkv_regression_allocate(who, &rows.rows, s->n, 3 + s->d_y);
+    ledger rows = {.n = (s->n + s->every - 1) / s->every, .every = s->every, .width = 2};
+    qkv_status status = qkv_regression_allocate(who, &rows.rows, rows.n, 3 + s->d_y);
     if (status != QKV_OK) return status;
-    rows.norm = rows.rows + 2 * s->n;
-    rows.residual = rows.norm + s->n;
-    qkv_sweep sweep = {.s = s, .visit = add_row, .job = &rows};
+    rows.norm = rows.rows + 2 * rows.n;
+    rows.residual = rows.norm + rows.n;
+    qkv_sweep sweep = {.s = s, .every = s->every, .visit = add_row, .job = &rows};
     status = qkv_sample_sweep(who, &sweep);
     if (status == QKV_OK) {
         measure_fit(s, &rows, to, sigma2);

@@ -256,6 +256,7 @@ static qkv_status search_all(search *s)
     int starts = s->options->starts ? s->options->starts : 3;
     bool smooth = !has_steps(s->d.s->r) && s->d.s->r->kernel != QKV_REGRESSION_CONSTANT;
     s->every = (s->d.s->n + LOOKED_AT - 1) / LOOKED_AT;
+    if (s->every < s->d.s->every) s->every = s->d.s->every;
     if (s->options->start && smooth) return descend_from(s, s->options->start);
     qkv_status status = search_multiples(s);
     if (status == QKV_OK && smooth) status = search_columns(s);
@@ -265,7 +266,7 @@ static qkv_status search_all(search *s)
                         "undefined for some row: is y - y squared finite, and the criterion for so "
                         "few rows?");
     sort(s->grid, s->n_grid);
-    s->every = 1;
+    s->every = s->d.s->every;
     for (ptrdiff_t i = 0; i < s->n_grid && i < starts && status == QKV_OK && !s->stopped; i++)
         status = smooth ? descend_from(s, s->grid[i].h) : refine(s, &s->grid[i]);
     if (status == QKV_OK && s->n_found == 0) add_minimum(s, s->grid[0].h, s->grid[0].loss);

@@ -12,6 +12,7 @@ enum { QKV_ROW_PAD = 8 }; /* numbers behind every array of rows, so that vectors
 typedef struct qkv_sample {
     const qkv_regression *r;
     ptrdiff_t n, missing, d, d_y, stride;
+    ptrdiff_t every; /* row, of so many, stands for the others in criteria and statistics */
     ptrdiff_t *row;   /* [n]: which row of r it is */
     ptrdiff_t *place; /* [r->n]: where a row of r is here; -1 if it is missing */
     double *x, *y;    /* [d, n], [d_y, n] */

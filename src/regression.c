@@ -19,6 +19,8 @@ qkv_status qkv_regression_check(const char *function, const qkv_regression *r)
     if (r->bandwidths != 0 && r->bandwidths != 1 && r->bandwidths != r->d_x)
         return qkv_fail(QKV_E_SHAPE, "%s: bandwidths is %td, expected 0, 1 or d_x = %td", function,
                         r->bandwidths, r->d_x);
+    if (r->rows < 0)
+        return qkv_fail(QKV_E_SHAPE, "%s: rows is %td, expected >= 0", function, r->rows);
     if (r->degree != 0 && r->degree != 1)
         return qkv_fail(QKV_E_SHAPE, "%s: degree is %d, expected 0 or 1", function, r->degree);
     if ((unsigned)r->kernel > QKV_REGRESSION_CONSTANT)

@@ -77,6 +77,8 @@ static qkv_status find_rows(const char *who, qkv_sample *s, key *keys)
         if (complete) keys[s->n++] = (key){r->x[i * s->d], i};
     }
     s->missing = r->n - s->n;
+    s->every = r->rows > 0 ? (s->n + r->rows - 1) / r->rows : 1;
+    if (s->every < 1) s->every = 1;
     if (s->n == 0) return qkv_fail(QKV_E_SHAPE, "%s: none of the %td rows is complete", who, r->n);
     return QKV_OK;
 }

@@ -755,6 +755,41 @@ static void a_window_gives_what_all_rows_give(void **state)
     free(y);
 }
 
+/* Of rows in pairs of twins, every second stands for all. */
+static void some_rows_stand_for_all(void **state)
+{
+    (void)state;
+    enum { N = 300 };
+    double x[2 * N], y[2 * N], weight[2 * N], h = 0.1, all, some, gradient, same;
+    for (int i = 0; i < N; i++) {
+        x[2 * i] = x[2 * i + 1] = uniform(3, (uint64_t)i, 0, 5);
+        y[2 * i] = y[2 * i + 1] = uniform(4, (uint64_t)i, -1, 1);
+        weight[2 * i] = weight[2 * i + 1] = uniform(5, (uint64_t)i, 1, 2);
+    }
+    qkv_regression r = {.x = x, .y = y, .weight = weight, .n = 2 * N}, fewer = r;
+    fewer.rows = N;
+    for (int c = QKV_REGRESSION_LOO; c <= QKV_REGRESSION_GCV; c++) {
+        qkv_regression_criterion criterion = (qkv_regression_criterion)c;
+        assert_ok(qkv_regression_objective(&r, criterion, &h, &all, NULL, &gradient));
+        assert_ok(qkv_regression_objective(&fewer, criterion, &h, &some, NULL, &same));
+        assert_relative(some, all, 1e-12);
+        assert_relative(same, gradient, 1e-11);
+    }
+    qkv_regression_statistics a, b;
+    double sigma2[2];
+    assert_ok(qkv_regression_measure(&r, &h, &a, &sigma2[0]));
+    assert_ok(qkv_regression_measure(&fewer, &h, &b, &sigma2[1]));
+    assert_relative(b.trace, a.trace, 1e-12);
+    assert_relative(b.sigma2, a.sigma2, 1e-12);
+    assert_relative(b.r_squared_loo, a.r_squared_loo, 1e-12);
+    assert_relative(sigma2[1], sigma2[0], 1e-12);
+    fewer.rows = 7; /* 600 rows, one in 86 */
+    assert_ok(qkv_regression_objective(&fewer, QKV_REGRESSION_LOO, &h, &some, NULL, NULL));
+    assert_true(some > 0.1 * all && some < 10 * all && some != all);
+    fewer.rows = -1;
+    assert_status(qkv_regression_measure(&fewer, &h, &b, NULL), QKV_E_SHAPE);
+}
+
 /* ---- Criteria and searches ------------------------------------------------------------------ */
 
 static void interpolation_does_not_win(void **state)
@@ -959,6 +994,7 @@ int main(void)
         cmocka_unit_test(a_local_line_is_exact_and_safe),
         cmocka_unit_test(extremes_have_the_true_limit),
         cmocka_unit_test(a_window_gives_what_all_rows_give),
+        cmocka_unit_test(some_rows_stand_for_all),
         cmocka_unit_test(interpolation_does_not_win),
         cmocka_unit_test(the_boxcar_is_searched_at_its_steps),
         cmocka_unit_test(minima_are_told_the_best_first),

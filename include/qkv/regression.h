@@ -63,6 +63,9 @@ typedef struct qkv_regression {
     int degree;      /* 0: the weighted mean; 1: the weighted least-squares line at q, whose slope
                         takes no part in directions in which the rows in reach do not differ */
     qkv_empty empty; /* what a prediction with no row in the support of K is: attention.h */
+    ptrdiff_t rows;  /* criteria and statistics come from the fits of at most so many rows, evenly
+                        chosen in the order of the first column, which stand for the others; 0: all.
+                        Each of those fits is of all data */
 } qkv_regression;
 
 /* ---- Prediction ------------------------------------------------------------------------------
