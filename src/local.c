@@ -62,13 +62,20 @@ static void find_near(qkv_local *l)
         if (j != l->self && (l->near < 0 || excesses(l, j) < 0)) l->near = j;
 }
 
-/* How far from q, in the first column, a row may lie whose weight counts: those beyond add up to
- * less than half a rounding of near's. */
-static double reach(const qkv_local *l)
+/* - log of a weight beside near's that makes no difference: all those together are less than half a
+ * rounding of it. */
+static double negligible(const qkv_sample *s)
+{
+    return log((double)s->n) + s->spread + 53 * log(2);
+}
+
+static const double LEAST_EXPONENT = 744; /* - log of the least positive double */
+
+/* How far from q, in the first column, a row may lie whose weight is not so small. */
+static double reach(const qkv_local *l, double small)
 {
     const qkv_sample *s = l->s;
     double d = distance(l, l->near), h = s->h[0];
-    double small = log((double)s->n) + s->spread + 53 * log(2); /* - log of a weight */
     switch (s->r->kernel) {
     case QKV_REGRESSION_GAUSSIAN:
         return hypot(d * (h / s->least), h * sqrt(2 * small));
@@ -84,10 +91,10 @@ static double reach(const qkv_local *l)
     }
 }
 
-static void find_window(qkv_local *l)
+static void find_window(qkv_local *l, double small)
 {
     const qkv_sample *s = l->s;
-    double far = reach(l) * (1 + 0x1p-50), q = l->q[0];
+    double far = reach(l, small) * (1 + 0x1p-50), q = l->q[0];
     l->from = first_from(s, q - far - fabs(q) * 0x1p-50);
     l->to = first_from(s, nextafter(q + far + fabs(q) * 0x1p-50, INFINITY));
 }
@@ -521,17 +528,30 @@ static void find_line(qkv_local *l)
     }
 }
 
-void IN(qkv_local_weigh)(qkv_local *l, bool slopes)
+static void weigh_within(qkv_local *l, double small, bool slopes)
 {
     const qkv_sample *s = l->s;
-    find_near(l);
-    find_window(l);
+    find_window(l, small);
     if (s->d == 1 && s->r->kernel == QKV_REGRESSION_GAUSSIAN) {
         gaussian_column(l);
     } else {
         kernel_weights(l, slopes);
         finish_weights(l, slopes);
     }
+}
+
+/* A line through few rows, far from all data, hangs on weights however small. */
+static bool leans_on_few(const qkv_local *l)
+{
+    return l->s->r->degree == 1 && l->sum * l->sum < 8 * l->squares;
+}
+
+void IN(qkv_local_weigh)(qkv_local *l, bool slopes)
+{
+    const qkv_sample *s = l->s;
+    find_near(l);
+    weigh_within(l, negligible(s), slopes);
+    if (leans_on_few(l)) weigh_within(l, LEAST_EXPONENT, slopes);
     l->empty = !(l->sum > 0);
     if (l->empty && s->r->empty == QKV_EMPTY_NEAREST) {
         share_among_nearest(l, slopes);

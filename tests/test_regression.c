@@ -685,6 +685,13 @@ static void a_local_line_is_exact_and_safe(void **state)
     for (int i = 0; i < 20; i++) y[i] = 3 * x[2 * i];
     assert_ok(qkv_regression_predict(&r, h, q, 1, &out));
     assert_relative(gradient[0] + gradient[1], 3, 1e-10); /* none across */
+    qkv_regression far = cars(); /* which end at speed 24, 93.75 on average, and 25, 85 */
+    double far_q = 200, far_h = 1.5;
+    far.degree = 1;
+    assert_ok(qkv_regression_predict(&far, &far_h, &far_q, 1, &out));
+    assert_relative(m[0], 85 - 8.75 * 175, 1e-12);
+    assert_relative(gradient[0], -8.75, 1e-12);
+    free_data(&far);
     double one_x[] = {2, 2, 2}, one_y[] = {1, 2, 6};
     r = (qkv_regression){.x = one_x, .y = one_y, .n = 3, .degree = 1};
     assert_ok(qkv_regression_predict(&r, h, q, 1, &out));
