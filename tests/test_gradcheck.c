@@ -510,7 +510,7 @@ static qkv_status its_input(void *x, double *value)
     return QKV_OK;
 }
 
-/* At 0 nothing is rounded: of E there is what f's last bit may hide, over h_2 and over the scale. */
+/* At 0 nothing is rounded. What remains of E is what f's last bit may hide. */
 static void the_error_of_an_exact_f_is_that_of_rounding(void **state)
 {
     (void)state;
@@ -525,12 +525,25 @@ static void the_error_of_an_exact_f_is_that_of_rounding(void **state)
     }
 }
 
+/* As one that fills a cache would be. */
+static qkv_status different_at_first(void *context, double *value)
+{
+    one *o = context;
+    *value = o->f(o->x) + (o->calls++ == 0);
+    return QKV_OK;
+}
+
 static void f_must_be_a_function_of_its_inputs(void **state)
 {
     (void)state;
     one o = {.f = bilinear, .x = {1, 2, 3, 4}, .gradient = {3, 5, 6, 10}, .n = 4, .wanders = true};
     assert_status(check_one(&o, (qkv_check_input){0}, NULL, NULL), QKV_E_GRADIENT);
     assert_message("not a function");
+    qkv_check_input in = {.x = o.x, .gradient = o.gradient, .n = 4};
+    o.calls = 0;
+    assert_status(qkv_gradcheck(different_at_first, &o, &in, 1, NULL, NULL), QKV_E_GRADIENT);
+    assert_message("not a function");
+    assert_int_equal(o.calls, 2); /* before any other question */
 }
 
 static void elements_are_sampled_on_request(void **state)

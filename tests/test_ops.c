@@ -199,7 +199,7 @@ static void operands_broadcast_as_in_numpy(void **state)
     check_broadcast(wide, other, (qkv_shape){8, {2, 2, 2, 2, 2, 2, 2, 2}});
 }
 
-/* a / b and a b of one of four shapes each, the rows longer than a block of what backward sums at once. */
+/* a / b and a b of four shapes each, the rows longer than a block of what backward sums at once. */
 static void gradients_of_long_rows_are_those_of_each_element(void **state)
 {
     (void)state;
