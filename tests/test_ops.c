@@ -386,7 +386,7 @@ static void reshape_shares_the_numbers(void **state)
 static void large_arrays_are_not_overrun(void **state)
 {
     (void)state;
-    enum { ROWS = 48, COLUMNS = 512, SIZE = ROWS * COLUMNS, OPERATIONS = 16 };
+    enum { ROWS = 48, COLUMNS = 512, SIZE = ROWS * COLUMNS, OPERATIONS = 18 };
     static qkv_var (*const unary[])(qkv_tape *, qkv_var) = {
         qkv_neg, qkv_exp, qkv_log, qkv_sqrt, qkv_tanh, qkv_sigmoid, qkv_relu};
     static qkv_var (*const binary[])(qkv_tape *, qkv_var, qkv_var) = {qkv_add, qkv_sub, qkv_mul,
@@ -400,7 +400,9 @@ static void large_arrays_are_not_overrun(void **state)
         qkv_var y = i < 7    ? unary[i](t, a)
                     : i < 12 ? binary[i - 7](t, a, a)
                     : i < 14 ? qkv_softmax(t, a, i % 2)
-                             : qkv_log_softmax(t, a, i % 2);
+                    : i < 16 ? qkv_log_softmax(t, a, i % 2)
+                    : i < 17 ? qkv_div(t, a, qkv_constant(t, 2))
+                             : qkv_div(t, qkv_constant(t, 2), a);
         assert_ok(qkv_backward(t, qkv_sum(t, y, NULL, 0, false)));
         qkv_tape_free(t);
     }

@@ -39,6 +39,11 @@ static void check_of_no_operation_is_an_error(void **state)
     assert_false(report.passed);
 }
 
+static qkv_var above_one(qkv_tape *tape, qkv_var x)
+{
+    return qkv_relu(tape, qkv_sub(tape, x, qkv_constant(tape, 1)));
+}
+
 static qkv_var highest(qkv_tape *tape, qkv_var x)
 {
     return qkv_max(tape, x, NULL, 0, false);
@@ -53,18 +58,18 @@ static qkv_var negative(qkv_tape *tape, qkv_var x)
 static void operations_with_corners_tell_which_side_was_taken(void **state)
 {
     (void)state;
-    static qkv_var (*const of[])(qkv_tape *, qkv_var) = {qkv_relu, highest};
+    static qkv_var (*const of[])(qkv_tape *, qkv_var) = {above_one, highest};
     for (int i = 0; i < 2; i++) {
         const qkv_op_case test = {.unary = of[i], .n_input = 1, .input = {{1, {5}}}};
         double kept, value;
         qkv_trial c;
         assert_ok(qkv_trial_begin(&c, &test, 1, 1));
-        for (int k = 0; k < 5; k++) c.x[0][k] = 0.5 + k;
+        for (int k = 0; k < 5; k++) c.x[0][k] = 1.5 + k;
         assert_ok(qkv_trial_value(&c, &value));
         uint64_t before = qkv_trial_branches(&c);
         for (int k = 0; k < 5; k++) {
             kept = c.x[0][k];
-            c.x[0][k] = k < 4 && i == 1 ? 100 : -0.25;
+            c.x[0][k] = k < 4 && i == 1 ? 100 : 0.75;
             assert_ok(qkv_trial_value(&c, &value));
             assert_true(qkv_trial_branches(&c) != before);
             c.x[0][k] = kept + 0.25;

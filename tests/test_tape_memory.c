@@ -1,8 +1,11 @@
 /* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail.
  * The linker sends the library's calls here (tests/CMakeLists.txt). */
 #include <stdbool.h>
+#include <stdint.h>
 #include <stdlib.h>
+#include <string.h>
 
+#include "grad/arena.h"
 #include "qkv/regression.h"
 #include "qkv/tape.h"
 #include "support.h"
@@ -117,6 +120,37 @@ static void set_failing(long from)
 }
 
 /* ---- Tests ----------------------------------------------------------------------------------- */
+
+static void pieces_are_aligned_and_apart(void **state)
+{
+    (void)state;
+    static const size_t sizes[] = {0, 1, 8, 9, 63, 64, 65, 4096, 1 << 14, 1, 1 << 15, 8};
+    enum { PIECES = sizeof sizes / sizeof *sizes };
+    qkv_arena arena = {0};
+    for (int round = 0; round < 3; round++) { /* after a reset there is one chunk */
+        unsigned char *at[PIECES];
+        for (int i = 0; i < PIECES; i++) {
+            at[i] = qkv_arena_take(&arena, sizes[i], 1);
+            assert_non_null(at[i]);
+            size_t aligned = sizes[i] >= 64 ? 64 : sizes[i] > 8 ? 16 : 8;
+            assert_int_equal((uintptr_t)at[i] % aligned, 0);
+            memset(at[i], i, sizes[i]);
+        }
+        for (int i = 0; i < PIECES; i++)
+            for (size_t k = 0; k < sizes[i]; k++) assert_int_equal(at[i][k], i);
+        qkv_arena_reset(&arena);
+    }
+    qkv_arena_free(&arena);
+}
+
+static void sizes_that_overflow_are_refused(void **state)
+{
+    (void)state;
+    qkv_arena arena = {0};
+    assert_null(qkv_arena_take(&arena, SIZE_MAX / 4 + 2, 4)); /* 4 bytes, modulo SIZE_MAX + 1 */
+    assert_null(qkv_arena_take(&arena, SIZE_MAX, 1));
+    assert_null(arena.newest);
+}
 
 static void training_does_not_allocate_after_its_first_step(void **state)
 {
@@ -234,6 +268,8 @@ int main(void)
     for (uint64_t i = 0; i < N * D; i++) x[i] = (float)uniform(1, i, -1, 1);
     for (uint64_t i = 0; i < D * D; i++) weight[i] = (float)uniform(2, i, -1, 1);
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(pieces_are_aligned_and_apart),
+        cmocka_unit_test(sizes_that_overflow_are_refused),
         cmocka_unit_test(training_does_not_allocate_after_its_first_step),
         cmocka_unit_test(steps_in_another_order_do_not_allocate_either),
         cmocka_unit_test(every_failing_allocation_is_reported_and_survived),
