@@ -323,6 +323,23 @@ static void what_cannot_be_recorded_is_named(void **state)
     }
 }
 
+static void a_variable_of_elsewhere_is_named_and_no_handle_is_left(void **state)
+{
+    (void)state;
+    const double data[] = {2, 3};
+    for (int bad = 0; bad < 3; bad++) {
+        qkv_tape *t;
+        assert_ok(qkv_tape_new(&t, QKV_F64));
+        qkv_var x = qkv_leaf_f64(t, qkv_shape1(2), data, NULL), xs[] = {x, x, x}, gs[] = {x, x, x};
+        xs[bad] = (qkv_var){0};
+        qkv_var y = qkv_sum(t, qkv_mul(t, x, x), NULL, 0, false);
+        assert_status(qkv_grad(t, y, xs, 3, gs), QKV_E_STATE);
+        assert_non_null(strstr(qkv_tape_error(t), "qkv_grad: xs"));
+        for (int i = 0; i <= bad; i++) assert_int_equal(gs[i].generation, 0);
+        qkv_tape_free(t);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -332,6 +349,7 @@ int main(void)
         cmocka_unit_test(the_hessian_of_log_sum_exp_is_the_covariance_of_the_keys),
         cmocka_unit_test(a_hessian_through_multi_head_attention_is_symmetric),
         cmocka_unit_test(what_cannot_be_recorded_is_named),
+        cmocka_unit_test(a_variable_of_elsewhere_is_named_and_no_handle_is_left),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
