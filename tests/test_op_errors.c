@@ -129,6 +129,16 @@ static void attention_over_sizes_that_differ(void **state)
                    "%3 = attend(%0,%1,%2): the size of a key is 5, expected 2");
     assert_refused(attend(three_two, three_two, four_two, NULL), QKV_E_SHAPE,
                    "%3 = attend(%0,%1,%2): the number of values is 4, expected 3");
+    assert_refused(attend(three_two, three_two, qkv_shape3(1, 3, 2), NULL), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): the rank of v is 3, expected 2");
+    const qkv_shape once = {3, {1, 3, 2}}, twice = {3, {2, 3, 2}};
+    assert_refused(attend(twice, once, twice, NULL), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): the batch of k is 1, expected 2");
+    assert_refused(attend(twice, twice, once, NULL), QKV_E_SHAPE,
+                   "%3 = attend(%0,%1,%2): the batch of v is 1, expected 2");
+    assert_refused(
+        attend(qkv_shape4(1, 2, 3, 2), qkv_shape4(1, 2, 3, 2), qkv_shape4(1, 1, 3, 2), NULL),
+        QKV_E_SHAPE, "%3 = attend(%0,%1,%2): the number of heads of v is 1, expected 2");
     qkv_attend_vars more = {.bias = leaf(qkv_shape2(2, 3))};
     assert_refused(attend(three_two, three_two, three_two, &more), QKV_E_SHAPE,
                    "%4 = attend(%1,%2,%3,%0): axis 0 of the bias is 2, expected 3 or 1");

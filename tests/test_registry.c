@@ -1,8 +1,9 @@
 /* test_registry.c - every operation of the tape has the gradient its value implies. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "grad/trial.h"
+#include "grad/gradcheck_op.h"
 #include "qkv/gradcheck.h"
 #include "qkv/tape.h"
 #include "support.h"
@@ -18,6 +19,31 @@ static void every_operation_passes_its_gradient_check(void **state)
             bool is_zero = qkv_registry[op].cases->gradient_is_zero;
             assert_true(is_zero || (report.certificate > 0 && report.certificate < 1e-4));
         }
+}
+
+/* Counts add up over the cases; the worst element, certificate and float are the worst of them. */
+static void a_report_is_that_of_all_cases(void **state)
+{
+    (void)state;
+    for (int op = 0; op < qkv_op_count(); op++) {
+        qkv_check_report all, one;
+        double worst = 0, certificate = 0;
+        size_t checked = 0;
+        assert_ok(qkv_gradcheck_op(op, 1, &all));
+        for (const qkv_op_case *test = qkv_registry[op].cases; test->n_input; test++) {
+            qkv_trial c;
+            assert_ok(qkv_trial_begin(&c, test, 1, 1));
+            assert_ok(qkv_gradcheck_trial(&c, NULL, &one));
+            qkv_trial_end(&c);
+            checked += one.checked;
+            certificate = fmax(certificate, one.certificate);
+            if (one.error > 0) worst = fmax(worst, one.error / one.bound);
+        }
+        assert_int_equal(all.checked, checked);
+        assert_close(all.certificate, certificate, 0);
+        assert_close(all.error > 0 ? all.error / all.bound : 0, worst, 1e-9);
+        assert_true(all.float_error <= all.float_bound);
+    }
 }
 
 static void operations_have_names_of_their_own(void **state)
@@ -121,6 +147,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_operation_passes_its_gradient_check),
+        cmocka_unit_test(a_report_is_that_of_all_cases),
         cmocka_unit_test(operations_have_names_of_their_own),
         cmocka_unit_test(operations_with_corners_tell_which_side_was_taken),
         cmocka_unit_test(inputs_are_spread_over_their_domain),
