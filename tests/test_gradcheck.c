@@ -91,6 +91,25 @@ static void smooth_functions_raise_no_false_alarm(void **state)
     }
 }
 
+/* The largest share of its bound, each element asked alone. */
+static void the_worst_element_is_the_one_reported(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 100; seed++) {
+        smooth s = random_smooth(seed);
+        qkv_check_report all, one;
+        double worst = 0;
+        size_t index = 0;
+        assert_ok(check_smooth(&s, s.gradient, &all));
+        for (size_t i = 0; i < N; i++) {
+            qkv_check_input input = {.x = &s.x[i], .gradient = &s.gradient[i], .n = 1};
+            if (qkv_gradcheck(smooth_function, &s, &input, 1, NULL, &one)) break; /* too small */
+            if (one.error / one.bound > worst) worst = one.error / one.bound, index = i;
+        }
+        if (one.passed) assert_int_equal(all.worst_index, index);
+    }
+}
+
 /* An error of 1e-5 relative, in an element that is at least a tenth of its tensor's largest. */
 static void relative_errors_of_1e_5_are_all_caught(void **state)
 {
@@ -588,6 +607,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(smooth_functions_raise_no_false_alarm),
+        cmocka_unit_test(the_worst_element_is_the_one_reported),
         cmocka_unit_test(relative_errors_of_1e_5_are_all_caught),
         cmocka_unit_test(gross_errors_are_caught),
         cmocka_unit_test(a_transposed_gradient_is_caught),
