@@ -187,7 +187,7 @@ static void only_what_leads_to_y_passes_gradients(void **state)
 {
     (void)state;
     qkv_tape *t;
-    const double data[] = {2, 3};
+    const double data[] = {0.2, -0.3}; /* where tanh is not flat */
     assert_ok(qkv_tape_new(&t, QKV_F64));
     qkv_var x = qkv_leaf_f64(t, qkv_shape1(2), data, NULL),
             z = qkv_leaf_f64(t, qkv_shape1(2), data, NULL);
