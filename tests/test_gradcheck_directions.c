@@ -342,6 +342,25 @@ static void an_adjoint_is_allowed_the_error_documented(void **state)
     }
 }
 
+static void the_worst_pair_is_the_one_reported(void **state)
+{
+    (void)state;
+    matrix m = {.by = 0x1p-30};
+    fill_normal(m.a[0], OUT * IN, 1);
+    const qkv_check_map map = {IN, OUT, forward, reverse, &m};
+    double worst = 0;
+    for (int pairs = 1; pairs <= 20; pairs++) { /* u and v stay those of the last */
+        double ju[OUT], jv[IN], size = 0;
+        qkv_check_report report;
+        assert_ok(qkv_gradcheck_adjoint(&map, 0x1p-30, pairs, 1, &report));
+        forward(&m, m.u, ju);
+        reverse(&m, m.v, jv);
+        double error = fabs(dot(m.v, ju, OUT, &size) - dot(m.u, jv, IN, &size));
+        worst = fmax(worst, error / (0x1p-24 * size));
+        assert_close(report.error / report.bound, worst, 1e-4 * worst);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -354,6 +373,7 @@ int main(void)
         cmocka_unit_test(steps_do_not_cross_a_branch_that_is_told),
         cmocka_unit_test(adjoints_agree_to_rounding_or_not_at_all),
         cmocka_unit_test(an_adjoint_is_allowed_the_error_documented),
+        cmocka_unit_test(the_worst_pair_is_the_one_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

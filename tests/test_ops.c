@@ -386,11 +386,12 @@ static void reshape_shares_the_numbers(void **state)
 static void large_arrays_are_not_overrun(void **state)
 {
     (void)state;
-    enum { ROWS = 48, COLUMNS = 512, SIZE = ROWS * COLUMNS, OPERATIONS = 18 };
+    enum { ROWS = 48, COLUMNS = 512, SIZE = ROWS * COLUMNS, OPERATIONS = 19 };
     static qkv_var (*const unary[])(qkv_tape *, qkv_var) = {
         qkv_neg, qkv_exp, qkv_log, qkv_sqrt, qkv_tanh, qkv_sigmoid, qkv_relu};
     static qkv_var (*const binary[])(qkv_tape *, qkv_var, qkv_var) = {qkv_add, qkv_sub, qkv_mul,
                                                                       qkv_div, qkv_pow};
+    const qkv_shape halves = qkv_shape2(2, SIZE / 2);
     real *x = malloc(SIZE * sizeof *x), *dx = malloc(SIZE * sizeof *dx);
     for (uint64_t i = 0; i < SIZE; i++) x[i] = (real)uniform(1, i, 1, 2), dx[i] = 0;
     for (int i = 0; i < OPERATIONS; i++) {
@@ -402,7 +403,8 @@ static void large_arrays_are_not_overrun(void **state)
                     : i < 14 ? qkv_softmax(t, a, i % 2)
                     : i < 16 ? qkv_log_softmax(t, a, i % 2)
                     : i < 17 ? qkv_div(t, a, qkv_constant(t, 2))
-                             : qkv_div(t, qkv_constant(t, 2), a);
+                    : i < 18 ? qkv_div(t, qkv_constant(t, 2), a)
+                             : qkv_max(t, qkv_reshape(t, a, halves), (int[]){0}, 1, false);
         assert_ok(qkv_backward(t, qkv_sum(t, y, NULL, 0, false)));
         qkv_tape_free(t);
     }
