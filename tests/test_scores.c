@@ -236,6 +236,32 @@ static void assert_refused(qkv_attention a, FN(qkv_operands) in, const char *mes
     assert_message(message);
 }
 
+static void a_score_without_backward_serves_forward_only(void **state)
+{
+    (void)state;
+    static real x[16], workspace[1 << 16];
+    const FN(qkv_user_score) half = {.forward = FN(test_score).forward};
+    const qkv_attention a = {.batch = 1,
+                             .heads = 1,
+                             .n_q = 1,
+                             .n_k = 1,
+                             .d_k = 2,
+                             .d_v = 1,
+                             .score = QKV_SCORE_USER,
+                             .bandwidths = 2};
+    const FN(qkv_operands) in = {
+        .q = slot(x), .k = slot(x + 2), .v = slot(x + 4), .w = slot(x + 6), .user_score = &half};
+    const FN(qkv_results) out = {
+        .o = slot(x + 8), .row_max = slot(x + 9), .row_log_sum = slot(x + 10)};
+    const FN(qkv_results) d_out = {.o = slot(x + 11)};
+    const FN(qkv_operands) d_in = {.v = slot(x + 12)};
+    assert_ok(FN(qkv_attention_forward)(&a, &in, &out, workspace, sizeof workspace));
+    assert_status(
+        FN(qkv_attention_backward)(&a, &in, &out, &d_out, &d_in, workspace, sizeof workspace),
+        QKV_E_ARG);
+    assert_message("user_score has no backward");
+}
+
 static void parameters_of_another_score_are_refused(void **state)
 {
     (void)state;
@@ -307,6 +333,7 @@ int main(void)
         cmocka_unit_test(zero_fits_everything_equally_and_does_not_move),
         cmocka_unit_test(attention_equals_the_same_made_of_other_operations),
         cmocka_unit_test(a_matrix_a_head_serves_ragged_batches),
+        cmocka_unit_test(a_score_without_backward_serves_forward_only),
         cmocka_unit_test(parameters_of_another_score_are_refused),
         cmocka_unit_test(projections_of_another_score_are_refused),
         cmocka_unit_test(projections_of_a_wrong_shape_are_named),
