@@ -103,14 +103,16 @@ static void values_that_are_no_rows_are_refused_as_by_attention(void **state)
 {
     (void)state;
     static const real x[4] = {1, 2, 3, 4};
-    qkv_tape *t;
-    assert_ok(qkv_tape_new(&t, REAL_DTYPE));
-    qkv_var rows = FN(qkv_leaf)(t, qkv_shape2(2, 2), x, NULL);
-    qkv_attend_vars in = {.q = rows, .k = rows, .v = FN(qkv_leaf)(t, qkv_shape1(2), x, NULL)};
-    qkv_attend_variance(t, &(qkv_attention){0}, &in);
-    assert_status(qkv_tape_status(t), QKV_E_SHAPE);
-    assert_non_null(strstr(qkv_tape_error(t), "attend"));
-    qkv_tape_free(t);
+    for (int i = 0; i < 2; i++) {
+        qkv_tape *t;
+        assert_ok(qkv_tape_new(&t, REAL_DTYPE));
+        qkv_var rows = FN(qkv_leaf)(t, qkv_shape2(2, 2), x, NULL);
+        qkv_attend_vars in = {.q = rows, .k = rows, .v = FN(qkv_leaf)(t, qkv_shape1(2), x, NULL)};
+        (i ? qkv_attend_covariance : qkv_attend_variance)(t, &(qkv_attention){0}, &in);
+        assert_status(qkv_tape_status(t), QKV_E_SHAPE);
+        assert_non_null(strstr(qkv_tape_error(t), "v has rank 1, expected 2 to 4"));
+        qkv_tape_free(t);
+    }
 }
 
 static void without_keys_they_are_0_and_no_nan_is_made(void **state)

@@ -242,6 +242,26 @@ static void reset_survives_a_failing_allocation(void **state)
     assert_int_equal(live, before);
 }
 
+/* Alone: all else fits in what the tape has. */
+static void a_name_without_memory_is_reported(void **state)
+{
+    (void)state;
+    enum { LONG = 1 << 20 };
+    char *name = malloc(LONG);
+    memset(name, 'n', LONG - 1);
+    name[LONG - 1] = 0;
+    const qkv_user_op op = {name, triple, triple_backward, NULL};
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, QKV_F32));
+    qkv_var in = qkv_leaf_f32(t, qkv_shape1(4), x, NULL);
+    set_failing(0);
+    qkv_apply(t, &op, &in, 1, qkv_shape1(4));
+    set_failing(-1);
+    assert_status(qkv_tape_status(t), QKV_E_NOMEM);
+    qkv_tape_free(t);
+    free(name);
+}
+
 static void every_failing_allocation_of_a_fit_is_reported(void **state)
 {
     (void)state;
@@ -274,6 +294,7 @@ int main(void)
         cmocka_unit_test(steps_in_another_order_do_not_allocate_either),
         cmocka_unit_test(every_failing_allocation_is_reported_and_survived),
         cmocka_unit_test(reset_survives_a_failing_allocation),
+        cmocka_unit_test(a_name_without_memory_is_reported),
         cmocka_unit_test(every_failing_allocation_of_a_fit_is_reported),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
