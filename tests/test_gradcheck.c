@@ -260,6 +260,9 @@ static void a_declared_zero_gradient_must_be_exactly_zero(void **state)
     assert_status(check_one(&rows, (qkv_check_input){0}, &zero, NULL), QKV_E_GRADIENT);
     one wrong = {.f = bilinear, .x = {1, 2, 3, 4}, .n = 4};
     assert_status(check_one(&wrong, (qkv_check_input){0}, &zero, NULL), QKV_E_GRADIENT);
+    one nothing = {.f = constant, .x = {1}, .n = 1};
+    nothing.offset = -constant(nothing.x); /* 0, without an error */
+    assert_ok(check_one(&nothing, (qkv_check_input){0}, &zero, NULL));
 }
 
 static void an_input_without_effect_passes_beside_one_with(void **state)

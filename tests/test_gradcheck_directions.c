@@ -2,6 +2,7 @@
  * Taylor's remainder, forward mode against reverse mode. */
 #include "support.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -144,6 +145,38 @@ static void directions_stay_within_the_domain(void **state)
     for (int i = 0; i < 2; i++)
         assert_status(qkv_gradcheck(waves_value, w, &x, 1, &wrong[i], NULL), QKV_E_ARG);
     free(w);
+}
+
+/* The sum of sines, and how far from 1 it was asked. */
+typedef struct walked {
+    double x[9], farthest;
+} walked;
+
+static qkv_status sum_of_sines(void *context, double *value)
+{
+    walked *w = context;
+    double distance = 0;
+    *value = 0;
+    for (int i = 0; i < 9; i++) {
+        *value += sin(w->x[i]);
+        distance += (w->x[i] - 1) * (w->x[i] - 1);
+    }
+    w->farthest = fmax(w->farthest, sqrt(distance));
+    return QKV_OK;
+}
+
+static void a_step_along_a_direction_is_as_long_as_one_of_an_element(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 20; seed++) {
+        walked w = {.farthest = 0};
+        double gradient[9], h = pow(DBL_EPSILON, 1.0 / 7);
+        for (int i = 0; i < 9; i++) w.x[i] = 1, gradient[i] = cos(1);
+        const qkv_check_input in = {.x = w.x, .gradient = gradient, .n = 9};
+        const qkv_check_options options = {.directions = 1, .seed = seed};
+        assert_ok(qkv_gradcheck(sum_of_sines, &w, &in, 1, &options, NULL));
+        assert_close(w.farthest, h, 1e-9 * h);
+    }
 }
 
 /* ---- Floats ----------------------------------------------------------------------------------
@@ -368,6 +401,7 @@ int main(void)
         cmocka_unit_test(the_certificate_holds),
         cmocka_unit_test(one_wrong_element_among_thousands_is_seen_by_directions),
         cmocka_unit_test(directions_stay_within_the_domain),
+        cmocka_unit_test(a_step_along_a_direction_is_as_long_as_one_of_an_element),
         cmocka_unit_test(functions_of_floats_are_checked_and_called_weak),
         cmocka_unit_test(a_kink_is_named_with_both_slopes),
         cmocka_unit_test(steps_do_not_cross_a_branch_that_is_told),
