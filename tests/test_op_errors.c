@@ -145,6 +145,11 @@ static void attention_over_sizes_that_differ(void **state)
     more = (qkv_attend_vars){.scale = leaf(qkv_shape1(2))};
     assert_refused(attend(three_two, three_two, three_two, &more), QKV_E_SHAPE,
                    "%4 = attend(%1,%2,%3,%0): scale has 2 elements, expected 1 or [1]");
+    const qkv_shape two_heads = {4, {1, 2, 3, 2}};
+    more = (qkv_attend_vars){.relative = leaf(qkv_shape2(3, 1))};
+    assert_refused(attend(two_heads, two_heads, two_heads, &more), QKV_E_SHAPE,
+                   "%4 = attend(%1,%2,%3,%0): relative has 3 elements and rank 2, expected [1] or "
+                   "[2, 1]");
     assert_refused(
         attend(qkv_shape4(1, 3, 1, 2), qkv_shape4(1, 2, 1, 2), qkv_shape4(1, 2, 1, 2), NULL),
         QKV_E_SHAPE,
