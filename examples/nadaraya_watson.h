@@ -66,6 +66,9 @@ query_set find_queries(const settings *o, const session *s);
 /* n numbers from low to high. */
 void fill_steps(double *x, ptrdiff_t n, double low, double high);
 
+/* The regression for its own rows: the policy "error" is about queries. */
+qkv_regression for_rows(const qkv_regression *r);
+
 ptrdiff_t columns_x(const session *s);
 ptrdiff_t columns_y(const session *s);
 
@@ -88,6 +91,8 @@ typedef struct search {
     double seconds;
 } search;
 
+/* Would it take minutes to fit every row, though nobody asked for it? A search has to. */
+bool is_too_much(const settings *o, const qkv_regression *r);
 /* Finds the bandwidth, and with --kernel all the kernel, of the model. */
 void find_bandwidth(const settings *o, session *s, search *found);
 
@@ -123,14 +128,17 @@ void save_weights(const session *s, query_set queries, const char *path);
 typedef struct account {
     qkv_regression_statistics statistics;
     bool measured;                /* statistics are there */
+    ptrdiff_t estimated;          /* from so many rows is sigma2; 0: it is not estimated */
     double accuracy;              /* of classes, leave-one-out */
     const search *found;          /* NULL: the model was loaded */
     const predictions *predicted; /* NULL: nothing was asked */
     double seconds;
 } account;
 
-/* Fills statistics and the model's sigma2. */
+/* Fills statistics, and the model's sigma2 unless it was loaded. */
 void measure(session *s, account *a);
+/* Of many rows at a given bandwidth: the model's sigma2 from the fits of some. */
+void estimate(const settings *o, session *s, account *a);
 void print_account(const settings *o, const session *s, const account *a);
 /* What a person should know, on stderr. */
 void warn(const session *s, const account *a);

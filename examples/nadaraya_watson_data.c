@@ -26,6 +26,13 @@ ptrdiff_t columns_y(const session *s)
     return s->model.r.d_y > 0 ? s->model.r.d_y : 1;
 }
 
+qkv_regression for_rows(const qkv_regression *r)
+{
+    qkv_regression rows = *r;
+    if (rows.empty == QKV_EMPTY_ERROR) rows.empty = QKV_EMPTY_NAN;
+    return rows;
+}
+
 double toy_function(double x)
 {
     return 2 * sin(x) + x;

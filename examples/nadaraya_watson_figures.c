@@ -460,14 +460,23 @@ static double *weight_queries(const session *s, const ptrdiff_t *order, ptrdiff_
     return q;
 }
 
-/* The weights of one query, in the order of the keys, so many neighbours a cell added up: a row
- * still adds to 1. */
+/* The weights of n queries, in the order of the keys, so many neighbours a cell added up: a row
+ * still adds to 1. cells: [n, cols]. Not all at once: weights are as many as queries times keys. */
 static void add_weights(const qkv_regression *r, const double *bandwidth, const double *q,
-                        const ptrdiff_t *order, ptrdiff_t bin, double *weights, double *cells)
+                        ptrdiff_t n, const ptrdiff_t *order, ptrdiff_t bin, double *cells)
 {
-    check(
-        qkv_regression_predict(r, bandwidth, q, 1, &(qkv_regression_results){.weights = weights}));
-    for (ptrdiff_t j = 0; j < r->n; j++) cells[j / bin] += weights[order[j]];
+    enum { AT_ONCE = 10000000 };
+    ptrdiff_t most = r->n < AT_ONCE ? AT_ONCE / r->n : 1, cols = (r->n + bin - 1) / bin;
+    double *weights = allocate((size_t)(r->n * (most < n ? most : n)), sizeof *weights);
+    for (ptrdiff_t i = 0, part; i < n; i += part) {
+        part = most < n - i ? most : n - i;
+        check(qkv_regression_predict(r, bandwidth, q + i * (r->d_x > 0 ? r->d_x : 1), part,
+                                     &(qkv_regression_results){.weights = weights}));
+        for (ptrdiff_t k = 0; k < part; k++)
+            for (ptrdiff_t j = 0; j < r->n; j++)
+                cells[(i + k) * cols + j / bin] += weights[k * r->n + order[j]];
+    }
+    free(weights);
 }
 
 void draw_weights(const sheet *to, const char *name, const session *s, const qkv_regression *each,
@@ -477,12 +486,10 @@ void draw_weights(const sheet *to, const char *name, const session *s, const qkv
               cols = (keys + bin - 1) / bin;
     ptrdiff_t rows = (ptrdiff_t)fmin(MAX_QUERIES, 2 * (double)keys); /* or it would be a strip */
     ptrdiff_t *order = sort_rows(s);
-    double *q = weight_queries(s, order, rows), *weights = allocate((size_t)keys, sizeof *weights);
+    double *q = weight_queries(s, order, rows);
     double *cells = allocate((size_t)(n * rows * cols), sizeof *cells);
     for (int k = 0; k < n; k++)
-        for (ptrdiff_t i = 0; i < rows; i++)
-            add_weights(&each[k], bandwidths + k * d, q + i * d, order, bin, weights,
-                        cells + (k * rows + i) * cols);
+        add_weights(&each[k], bandwidths + k * d, q, rows, order, bin, cells + k * rows * cols);
     double first = d == 1 ? s->low[0] : 0, last = d == 1 ? s->high[0] : (double)(keys - 1);
     double half = last > first ? (last - first) / (double)(rows - 1) / 2 : 0.5; /* of a cell */
     char *path = figure_path(to, name);
@@ -498,7 +505,7 @@ void draw_weights(const sheet *to, const char *name, const session *s, const qkv
                                          .titles = titles};
     check(qkv_show_heatmaps(cells, (const ptrdiff_t[]){1, n, rows, cols}, &options));
     say("wrote %s", path);
-    free(path), free(below), free(beside), free(q), free(weights), free(cells), free(order);
+    free(path), free(below), free(beside), free(q), free(cells), free(order);
 }
 
 /* ---- All ------------------------------------------------------------------------------------- */
@@ -514,8 +521,10 @@ static void draw_curves(const settings *o, const sheet *to, const session *s)
     free_curves(&c);
 }
 
-void draw_figures(const settings *o, const session *s, const search *found)
+void draw_figures(const settings *o, const session *learned, const search *found)
 {
+    session gaps = *learned, *s = &gaps; /* where no row is in reach, a curve has a gap */
+    gaps.model.r = for_rows(&learned->model.r);
     const sheet to = {o->plot, o->format};
     make_directories(o->plot);
     const trial *t = &found->trials[s->model.r.kernel];
@@ -525,7 +534,7 @@ void draw_figures(const settings *o, const session *s, const search *found)
         draw_predicted(&to, s);
     bool spread = s->low[0] < s->high[0] && s->low[1] < s->high[1];
     if (columns_x(s) == 2 && spread) draw_surface(o, &to, s);
-    if (t->found) draw_criterion(o, &to, s, t);
+    if (t->found && !isnan(t->objective)) draw_criterion(o, &to, s, t);
     draw_weights(&to, "weights", s, &s->model.r, s->model.bandwidth,
                  (const char *const[]){"Attention weights"}, 1);
     if (columns_x(s) == 1 && !s->model.classes) draw_chapter(&to, s);

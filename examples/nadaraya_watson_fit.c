@@ -63,18 +63,28 @@ static void take_numbers(const settings *o, qkv_regression *r, double *bandwidth
     if (o->converts && multiplies) r->product = true;
 }
 
+bool is_too_much(const settings *o, const qkv_regression *r)
+{
+    enum { MANY = 50000 };
+    return r->n > MANY && o->rule != AUTO && !o->every_kernel && !o->report;
+}
+
 /* QKV_E_DOMAIN: this kernel has none, which is no reason to give up all. */
 static void try_kernel(const settings *o, qkv_regression *r, watch *w, trial *t)
 {
     qkv_status status = QKV_OK;
+    qkv_regression rows = for_rows(r);
     if (o->rule == AUTO)
-        status = learn(o, r, w, t);
+        status = learn(o, &rows, w, t);
     else if (o->rule == SILVERMAN)
         status = qkv_regression_silverman(r, t->bandwidth);
     else
         take_numbers(o, r, t->bandwidth);
-    if (!status)
-        status = qkv_regression_objective(r, o->criterion, t->bandwidth, &t->objective,
+    rows.product = r->product; /* a convention may have said so */
+    bool many = is_too_much(o, &rows);
+    if (many) t->objective = NAN;
+    if (!status && !many)
+        status = qkv_regression_objective(&rows, o->criterion, t->bandwidth, &t->objective,
                                           &t->undefined, NULL);
     if (status && status != QKV_E_DOMAIN) check(status);
     t->found = !status;
