@@ -63,7 +63,7 @@ void close_session(session *s);
 
 /* What to predict at: --at, --grid, or else the rows of the data. */
 query_set find_queries(const settings *o, const session *s);
-/* n numbers from low to high. */
+/* n numbers, at least 2, from low to high. */
 void fill_steps(double *x, ptrdiff_t n, double low, double high);
 
 /* The regression for its own rows: the policy "error" is about queries. */

@@ -40,10 +40,13 @@ double toy_function(double x)
 
 void fill_steps(double *x, ptrdiff_t n, double low, double high)
 {
+    double step = (high - low) / (double)(n - 1);
     for (ptrdiff_t i = 0; i < n; i++) {
-        double part = n > 1 ? (double)i / (double)(n - 1) : 0.5;
-        x[i] = low * (1 - part) + high * part; /* high - low could be more than a double holds */
+        double part = (double)i / (double)(n - 1);
+        x[i] = isfinite(step) ? low + (double)i * step /* as NumPy's linspace */
+                              : low * (1 - part) + high * part;
     }
+    x[n - 1] = high;
 }
 
 static char *copy_text(const char *text)

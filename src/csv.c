@@ -34,6 +34,7 @@ typedef struct reader {
     size_t *index; /* of the columns asked for, in the file */
     char **header; /* [width] if there is one and others are wanted: their names */
     size_t width;  /* fields in every record; 0 before the first */
+    char delimiter;
     size_t line, record_line;
     size_t record_bytes; /* of the lines of this record so far */
     size_t data_capacity;
@@ -345,6 +346,18 @@ static unsigned char find_delimiter(const char *line, size_t length)
     return (unsigned char)candidates[best];
 }
 
+/* Which field of the record byte at of a line is in, from 1. */
+static size_t column_of(const reader *d, const char *line, const char *at)
+{
+    size_t column = d->record.fields + 1;
+    bool quoted = false;
+    for (; line < at; line++) {
+        if (*line == '"') quoted = !quoted;
+        column += !quoted && *line == d->delimiter;
+    }
+    return column;
+}
+
 static qkv_status parse_error(const reader *d, struct csv_parser *parser)
 {
     if (d->status) return d->status;
@@ -361,12 +374,13 @@ static qkv_status parse_line(reader *d, struct csv_parser *parser, const char *l
             line += 3;
             length -= 3;
         }
-        csv_set_delim(parser, find_delimiter(line, length));
+        d->delimiter = (char)find_delimiter(line, length);
+        csv_set_delim(parser, (unsigned char)d->delimiter);
     }
     const char *nul = memchr(line, '\0', length);
     if (nul)
         return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu, column %zu: a NUL byte", caller, d->path,
-                        d->line, d->record.fields + 1);
+                        d->line, column_of(d, line, nul));
     d->record_bytes += length;
     bool parsed = csv_parse(parser, line, length, on_field, on_record, d) == length;
     return parsed && !d->status ? QKV_OK : parse_error(d, parser);

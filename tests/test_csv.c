@@ -168,7 +168,8 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
                  {"x,y\n1,2\"3\n", NULL, "line 2"}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
         assert_refused(cases[i].text, strlen(cases[i].text), cases[i].column, cases[i].message);
-    assert_refused("x,y\n1,\0002\n", 9, NULL, "line 2, column 1: a NUL byte");
+    assert_refused("x,y\n1,\0002\n", 9, NULL, "line 2, column 2: a NUL byte");
+    assert_refused("x,y\n\"1,2\",\0002\n", 13, NULL, "line 2, column 2: a NUL byte");
     qkv_table t;
     const char *twice = "x,y\n1,2\n";
     assert_status(load(&t, twice, strlen(twice), "y", "2"), QKV_E_FORMAT);
