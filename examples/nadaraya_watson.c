@@ -34,10 +34,7 @@ int main(int argc, char **argv)
     search found = {0};
     account a = {.found = o.load ? NULL : &found};
     if (!o.load) find_bandwidth(&o, &s, &found);
-    if (!o.load && is_too_much(&o, &s.model.r))
-        estimate(&o, &s, &a);
-    else if (!o.load || o.report)
-        measure(&s, &a);
+    if (!o.load || o.report) measure(&s, &a);
     print_account(&o, &s, &a);
     predictions p = {0};
     if (o.predict || o.weights || o.at || o.grid) {

@@ -28,7 +28,8 @@ typedef struct settings {
     qkv_regression_criterion criterion;
     qkv_regression_optimizer optimizer;
     qkv_empty empty;
-    long degree, grid, samples, seed; /* grid, samples: 0 is none */
+    long degree, grid, samples, seed,
+        rows; /* grid, samples: 0 is none; rows: 0 is all, -1 the default */
     double level;
 } settings;
 
@@ -91,8 +92,6 @@ typedef struct search {
     double seconds;
 } search;
 
-/* Would it take minutes to fit every row, though nobody asked for it? A search has to. */
-bool is_too_much(const settings *o, const qkv_regression *r);
 /* Finds the bandwidth, and with --kernel all the kernel, of the model. */
 void find_bandwidth(const settings *o, session *s, search *found);
 
@@ -128,7 +127,6 @@ void save_weights(const session *s, query_set queries, const char *path);
 typedef struct account {
     qkv_regression_statistics statistics;
     bool measured;                /* statistics are there */
-    ptrdiff_t estimated;          /* from so many rows is sigma2; 0: it is not estimated */
     double accuracy;              /* of classes, leave-one-out */
     const search *found;          /* NULL: the model was loaded */
     const predictions *predicted; /* NULL: nothing was asked */
@@ -137,8 +135,7 @@ typedef struct account {
 
 /* Fills statistics, and the model's sigma2 unless it was loaded. */
 void measure(session *s, account *a);
-/* Of many rows at a given bandwidth: the model's sigma2 from the fits of some. */
-void estimate(const settings *o, session *s, account *a);
+
 void print_account(const settings *o, const session *s, const account *a);
 /* What a person should know, on stderr. */
 void warn(const session *s, const account *a);

@@ -7,7 +7,13 @@
 #include "src/csv.h"
 #include "src/random.h"
 
-enum { TOY_ROWS = 40, LEAST_ROWS = 2, MOST_QUERIES = 10000000 };
+enum {
+    TOY_ROWS = 40,
+    MANY_ROWS = 50000,
+    SOME_ROWS = 10000,
+    LEAST_ROWS = 2,
+    MOST_QUERIES = 10000000
+};
 
 /* Where the columns of a file stand in its table. */
 typedef struct columns {
@@ -287,8 +293,9 @@ session open_session(const settings *o)
     else
         make_toy(o, &s);
     find_range(&s);
-    if (o->load) return s;
     qkv_regression *r = &s.model.r;
+    r->rows = o->rows >= 0 ? o->rows : r->n > MANY_ROWS ? SOME_ROWS : 0;
+    if (o->load) return s;
     r->bandwidths = r->d_x;
     r->kernel = o->kernel;
     r->product = o->product;

@@ -346,7 +346,9 @@ enum { CRITERION_POINTS = 80 };
 /* So many points of the curve that they take some seconds at most. */
 static int affordable_points(const session *s)
 {
-    double n = (double)s->model.r.n, points = 4e9 / (n * n * (double)columns_x(s));
+    const qkv_regression *r = &s->model.r;
+    double n = (double)r->n, rows = r->rows > 0 ? fmin((double)r->rows, n) : n;
+    double points = 4e9 / (n * rows * (double)columns_x(s));
     return (int)fmin(CRITERION_POINTS, points);
 }
 
@@ -530,11 +532,11 @@ void draw_figures(const settings *o, const session *learned, const search *found
     const trial *t = &found->trials[s->model.r.kernel];
     if (columns_x(s) == 1)
         draw_curves(o, &to, s);
-    else if (!s->model.classes)
-        draw_predicted(&to, s);
+    else if (!s->model.classes && (s->model.r.rows == 0 || s->model.r.n <= s->model.r.rows))
+        draw_predicted(&to, s); /* it takes the fits of all rows */
     bool spread = s->low[0] < s->high[0] && s->low[1] < s->high[1];
     if (columns_x(s) == 2 && spread) draw_surface(o, &to, s);
-    if (t->found && !isnan(t->objective)) draw_criterion(o, &to, s, t);
+    if (t->found) draw_criterion(o, &to, s, t);
     draw_weights(&to, "weights", s, &s->model.r, s->model.bandwidth,
                  (const char *const[]){"Attention weights"}, 1);
     if (columns_x(s) == 1 && !s->model.classes) draw_chapter(&to, s);

@@ -63,12 +63,6 @@ static void take_numbers(const settings *o, qkv_regression *r, double *bandwidth
     if (o->converts && multiplies) r->product = true;
 }
 
-bool is_too_much(const settings *o, const qkv_regression *r)
-{
-    enum { MANY = 50000 };
-    return r->n > MANY && o->rule != AUTO && !o->every_kernel && !o->report;
-}
-
 /* QKV_E_DOMAIN: this kernel has none, which is no reason to give up all. */
 static void try_kernel(const settings *o, qkv_regression *r, watch *w, trial *t)
 {
@@ -81,9 +75,7 @@ static void try_kernel(const settings *o, qkv_regression *r, watch *w, trial *t)
     else
         take_numbers(o, r, t->bandwidth);
     rows.product = r->product; /* a convention may have said so */
-    bool many = is_too_much(o, &rows);
-    if (many) t->objective = NAN;
-    if (!status && !many)
+    if (!status)
         status = qkv_regression_objective(&rows, o->criterion, t->bandwidth, &t->objective,
                                           &t->undefined, NULL);
     if (status && status != QKV_E_DOMAIN) check(status);

@@ -19,6 +19,7 @@ enum {
     CONVENTION,
     SELECT,
     OPTIMIZER,
+    ROWS,
     AT,
     GRID,
     PREDICT,
@@ -63,6 +64,9 @@ static const command_option options[] = {
                 "What the bandwidth is learned by: loo (leave-one-out error, default), aicc or "
                 "gcv."},
     [OPTIMIZER] = {"optimizer", "NAME", "How: lbfgs (default), adam or gd (gradient descent)."},
+    [ROWS] = {"rows", "N",
+              "Learn and measure by the fits of N rows, which stand for the others; 0: all "
+              "(default: 10000 if there are more than 50000). A fit is always of all data."},
     [AT] = {"at", "FILE", "Predict at the rows of this CSV, which has the columns of x by name."},
     [GRID] = {"grid", "N", "Predict at N numbers over the range of each column of x."},
     [PREDICT] = {"predict", "FILE",
@@ -176,6 +180,7 @@ static void read_numbers(settings *o)
     if (given[GRID]) o->grid = integer_argument("grid", given[GRID], 2, 10000000);
     o->level = given[BANDS] ? number_argument("bands", given[BANDS], 1e-9, 1 - 1e-9) : 0.95;
     if (given[BOOTSTRAP]) o->samples = integer_argument("bootstrap", given[BOOTSTRAP], 2, 10000000);
+    o->rows = given[ROWS] ? integer_argument("rows", given[ROWS], 0, 1L << 62) : -1;
     o->seed = given[SEED] ? integer_argument("seed", given[SEED], 0, 1L << 62) : 1;
     if (given[THREADS])
         check(qkv_set_num_threads((int)integer_argument("threads", given[THREADS], 1, 4096)));

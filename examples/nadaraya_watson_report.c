@@ -7,7 +7,6 @@
 #include "nadaraya_watson.h"
 #include "src/file.h"
 #include "src/label.h"
-#include "src/random.h"
 
 enum { MAX_STEPS = 500 }; /* the library's default */
 
@@ -39,45 +38,9 @@ void measure(session *s, account *a)
     /* A loaded model keeps its own sigma2: its errors are those it was saved with. */
     qkv_regression rows = for_rows(&m->r);
     check(qkv_regression_measure(&rows, m->bandwidth, &a->statistics, a->found ? m->sigma2 : NULL));
-    a->accuracy = m->classes ? leave_one_out_accuracy(s) : NAN;
+    bool some = m->r.rows > 0 && m->r.rows < m->r.n;
+    a->accuracy = m->classes && !some ? leave_one_out_accuracy(s) : NAN;
     a->measured = true;
-}
-
-/* S y is linear in y: with signs z for another column of y, z_i (S z)_i is S_ii on average, and one
- * call has all that sigma^2 = RSS / (n - 2 tr S + tr S'S) takes, means over some rows in place of
- * those over all (Hutchinson 1990). */
-void estimate(const settings *o, session *s, account *a)
-{
-    enum { SOME = 4000 };
-    qkv_regression r = for_rows(&s->model.r);
-    ptrdiff_t n = r.n < SOME ? r.n : SOME, d = columns_x(s), d_y = columns_y(s), wide = d_y + 1;
-    double *y = allocate((size_t)(r.n * wide), sizeof *y),
-           *x = allocate((size_t)(n * d), sizeof *x);
-    double *mean = allocate((size_t)(n * wide), sizeof *mean);
-    double *norm = allocate((size_t)n, sizeof *norm), freedom = 0, rows = 0;
-    for (ptrdiff_t i = 0; i < r.n; i++) {
-        memcpy(y + i * wide, s->model.r.y + i * d_y, (size_t)d_y * sizeof *y);
-        y[i * wide + d_y] = qkv_random_bits((uint64_t)o->seed, 2, (uint64_t)i) & 1 ? 1 : -1;
-    }
-    ptrdiff_t step = r.n / n;
-    for (ptrdiff_t i = 0; i < n; i++) memcpy(x + i * d, r.x + i * step * d, (size_t)d * sizeof *x);
-    r.y = y, r.d_y = wide;
-    check(qkv_regression_predict(&r, s->model.bandwidth, x, n,
-                                 &(qkv_regression_results){.mean = mean, .norm = norm}));
-    memset(s->model.sigma2, 0, (size_t)d_y * sizeof(double));
-    for (ptrdiff_t i = 0; i < n; i++) {
-        double c = r.weight ? r.weight[i * step] : 1, z = y[i * step * wide + d_y];
-        rows += c;
-        freedom += 1 - 2 * z * mean[i * wide + d_y] + norm[i] * norm[i];
-        for (ptrdiff_t k = 0; k < d_y; k++) {
-            double e = y[i * step * wide + k] - mean[i * wide + k];
-            s->model.sigma2[k] += c * e * e;
-        }
-    }
-    for (ptrdiff_t k = 0; k < d_y; k++)
-        s->model.sigma2[k] = freedom > 0 ? s->model.sigma2[k] / rows * (double)n / freedom : NAN;
-    a->estimated = n;
-    free(y), free(x), free(mean), free(norm);
 }
 
 /* ---- For a person ---------------------------------------------------------------------------- */
@@ -170,13 +133,6 @@ static void print_statistics(const session *s, const account *a)
             t->r_squared);
 }
 
-static void print_estimate(const session *s, const account *a)
-{
-    say("sigma          %-10.4g   standard deviation of the noise, estimated from %td of the rows",
-        sqrt(s->model.sigma2[0]), a->estimated);
-    say("               (--report takes all of them)");
-}
-
 void print_account(const settings *o, const session *s, const account *a)
 {
     print_data(s);
@@ -184,14 +140,13 @@ void print_account(const settings *o, const session *s, const account *a)
     print_kernel(s);
     if (a->found) print_search(&a->found->trials[s->model.r.kernel], columns_x(s));
     if (a->measured) print_statistics(s, a);
-    if (a->estimated) print_estimate(s, a);
 }
 
 /* ---- Warnings -------------------------------------------------------------------------------- */
 
 /* Texts, owned. */
 typedef struct warnings {
-    char *text[5 + 2 * MAX_COLUMNS];
+    char *text[8 + 2 * MAX_COLUMNS];
     int n;
 } warnings;
 
@@ -222,6 +177,11 @@ static void warn_of_data(const session *s, const account *a, warnings *w)
         if (s->low[c] == s->high[c])
             add_warning(w, print_text("'%s' is %g in all rows: it predicts nothing",
                                       s->model.x_names[c], s->low[c]));
+    ptrdiff_t rows = s->model.r.rows;
+    if (a->measured && rows && rows < s->model.r.n)
+        add_warning(w, print_text("criteria and statistics come from the fits of %td of %td rows: "
+                                  "--rows says how many",
+                                  rows, s->model.r.n));
     if (a->measured && a->statistics.undefined)
         add_warning(w, print_text("%td of %td rows have no other in reach: leave-one-out does "
                                   "without them",
@@ -385,6 +345,7 @@ static void report_model(json *j, const session *s)
     const qkv_regression_model *m = &s->model;
     name_count(j, "n", m->r.n);
     name_count(j, "dropped", s->dropped);
+    name_count(j, "rows", m->r.rows > 0 && m->r.rows < m->r.n ? m->r.rows : m->r.n);
     name_texts(j, "x", m->x_names, columns_x(s));
     name_texts(j, m->classes ? "classes" : "y", m->y_names, columns_y(s));
     name_text(j, "kernel", qkv_regression_kernel_name(m->r.kernel));
