@@ -357,6 +357,19 @@ static void the_report_has_the_references_numbers(void **state)
     qkv_csv_free(&t);
 }
 
+static void criteria_come_from_so_many_rows(void **state)
+{
+    (void)state;
+    qkv_regression r = cars();
+    r.rows = 20;
+    double h = 2, objective;
+    assert_ok(qkv_regression_objective(&r, QKV_REGRESSION_LOO, &h, &objective, NULL, NULL));
+    char *text = report(ARGUMENTS("--bandwidth", "2", "--rows", "20"));
+    assert_close(number_after(text, "\"objective\": "), objective, 1e-12 * objective);
+    assert_close(number_after(text, "\"rows\": "), 20, 0);
+    free(text);
+}
+
 static void a_report_is_json_whatever_the_numbers(void **state)
 {
     (void)state;
@@ -462,8 +475,7 @@ static void progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere(void **sta
     ran_free(&r);
 }
 
-/* Not every row is fitted then, but the noise comes out as if. */
-static void of_many_rows_some_tell_the_noise(void **state)
+static void of_many_rows_some_stand_for_all(void **state)
 {
     (void)state;
     enum { MANY = 60000 };
@@ -476,12 +488,15 @@ static void of_many_rows_some_tell_the_noise(void **state)
     const char *csv = scratch("many.csv");
     assert_ok(
         qkv_csv_save(csv, (const char *const[]){"x", "y"}, (const double *const[]){x, y}, 2, MANY));
-    const char *const line[] = {"--data", csv,         "--bandwidth",           "0.0003", "--grid",
-                                "2",      "--predict", scratch("many_out.csv"), NULL};
-    ran r = regress(line, NULL); /* about 6 rows in reach: the degrees of freedom count */
+    const char *const line[] = {
+        "--data", csv, "--bandwidth", "0.01", "--report", scratch("many.json"), NULL};
+    ran r = regress(line, NULL);
     assert_int_equal(r.exit_code, 0);
-    assert_contains(r.out, "estimated from 4000 of the rows");
-    assert_close(number_after(r.out, "sigma "), 0.3, 0.015);
+    assert_contains(r.err, "warning: criteria and statistics come from the fits of 10000 of 60000");
+    char *text = read_file(scratch("many.json"), NULL);
+    assert_contains(text, "\"rows\": 10000,");
+    assert_close(number_after(text, "\"sigma2\": "), 0.09, 0.005);
+    free(text);
     ran_free(&r), free(x), free(y);
 }
 
@@ -853,10 +868,10 @@ static void help_says_what_it_takes(void **state)
     ran r = regress(ARGUMENTS("--help"), NULL);
     assert_int_equal(r.exit_code, 0);
     static const char *const options[] = {
-        "data", "x",       "y",         "classify",   "case-weight", "kernel",    "product",
-        "edge", "degree",  "bandwidth", "convention", "select",      "optimizer", "at",
-        "grid", "predict", "empty",     "bands",      "bootstrap",   "weights",   "report",
-        "plot", "format",  "save",      "load",       "threads",     "seed"};
+        "data",   "x",      "y",         "classify",   "case-weight", "kernel",    "product",
+        "edge",   "degree", "bandwidth", "convention", "select",      "optimizer", "rows",
+        "at",     "grid",   "predict",   "empty",      "bands",       "bootstrap", "weights",
+        "report", "plot",   "format",    "save",       "load",        "threads",   "seed"};
     for (size_t i = 0; i < sizeof options / sizeof *options; i++) {
         char text[32];
         snprintf(text, sizeof text, "\n  --%s ", options[i]);
@@ -876,11 +891,12 @@ int main(void)
         cmocka_unit_test(bands_are_of_resampled_rows_if_asked_for),
         cmocka_unit_test(the_bandwidth_is_the_librarys),
         cmocka_unit_test(the_report_has_the_references_numbers),
+        cmocka_unit_test(criteria_come_from_so_many_rows),
         cmocka_unit_test(a_report_is_json_whatever_the_numbers),
         cmocka_unit_test(of_all_kernels_the_best_is_taken),
         cmocka_unit_test(what_a_person_should_know_is_said),
         cmocka_unit_test(progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere),
-        cmocka_unit_test(of_many_rows_some_tell_the_noise),
+        cmocka_unit_test(of_many_rows_some_stand_for_all),
         cmocka_unit_test(each_y_is_predicted_as_if_alone),
         cmocka_unit_test(labels_have_probabilities),
         cmocka_unit_test(queries_come_from_a_file_by_name),
