@@ -4,7 +4,7 @@
 #include <stdlib.h>
 
 #include "fail.h"
-#include "quantile.h"
+#include "order.h"
 #include "random.h"
 #include "regression.h"
 #include "size.h"

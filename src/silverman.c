@@ -4,28 +4,14 @@
 
 #include "fail.h"
 #include "local.h"
+#include "order.h"
 #include "regression.h"
-
-static int compare_doubles(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The quantile at p of sorted x, interpolated between order statistics (Hyndman & Fan's type 7). */
-static double quantile(const double *x, ptrdiff_t n, double p)
-{
-    double at = p * (double)(n - 1);
-    ptrdiff_t i = (ptrdiff_t)at;
-    if (i + 1 >= n) return x[n - 1];
-    return x[i] + (at - (double)i) * (x[i + 1] - x[i]);
-}
 
 /* min(standard deviation, interquartile range / 1.349), each only if it is not 0; 1.349 is that
  * range of a standard normal. 1 without any spread. Sorts x. */
 static double spread(double *x, ptrdiff_t n)
 {
-    qsort(x, (size_t)n, sizeof *x, compare_doubles);
+    qkv_sort(x, n);
     double mean = 0, squares = 0, width = x[n - 1] - x[0];
     if (width == 0) return 1;
     for (ptrdiff_t i = 0; i < n; i++) mean += (x[i] - mean) / (double)(i + 1);
@@ -34,7 +20,7 @@ static double spread(double *x, ptrdiff_t n)
         squares += part * part;
     }
     double deviation = width * sqrt(squares / (double)(n - 1));
-    double range = (quantile(x, n, 0.75) - quantile(x, n, 0.25)) / 1.349;
+    double range = (qkv_quantile(x, n, 0.75) - qkv_quantile(x, n, 0.25)) / 1.349;
     return range > 0 && range < deviation ? range : deviation;
 }
 

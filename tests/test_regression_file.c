@@ -143,6 +143,10 @@ static void a_model_is_saved_and_loaded_to_the_bit(void **state)
     for (int kernel = 0; kernel <= QKV_REGRESSION_CONSTANT; kernel++) {
         m.r.kernel = (qkv_regression_kernel)kernel;
         m.r.empty = (qkv_empty)(kernel % 3);
+        m.r.product = kernel & 1;
+        m.r.open_edge = kernel & 2;
+        m.classes = kernel & 4;
+        m.r.degree = kernel & 8 ? 1 : 0;
         check_round_trip(&m);
     }
     m.r.bandwidths = 1;

@@ -1,4 +1,4 @@
-#include "quantile.h"
+#include "order.h"
 
 #include <stdlib.h>
 

@@ -1,6 +1,6 @@
-/* quantile.h - order statistics. */
-#ifndef QKV_SRC_QUANTILE_H
-#define QKV_SRC_QUANTILE_H
+/* order.h - order statistics. */
+#ifndef QKV_SRC_ORDER_H
+#define QKV_SRC_ORDER_H
 
 #include <stddef.h>
 
