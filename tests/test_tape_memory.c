@@ -1,64 +1,14 @@
-/* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail.
- * The linker sends the library's calls here (tests/CMakeLists.txt). */
+/* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail. */
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "grad/arena.h"
+#include "allocations.h"
 #include "qkv/regression.h"
 #include "qkv/tape.h"
 #include "support.h"
-
-static long allocations;       /* so far */
-static long live;              /* not yet freed */
-static long failing_from = -1; /* this one and all after it fail; -1: none */
-
-void *__real_malloc(size_t bytes);
-void *__real_calloc(size_t n, size_t bytes);
-void *__real_realloc(void *old, size_t bytes);
-void *__real_aligned_alloc(size_t align, size_t bytes);
-void __real_free(void *memory);
-
-static bool fails(void)
-{
-    return allocations++ >= failing_from && failing_from >= 0;
-}
-
-static void *count(void *memory)
-{
-    live += memory != NULL;
-    return memory;
-}
-
-void *__wrap_malloc(size_t bytes)
-{
-    return fails() ? NULL : count(__real_malloc(bytes));
-}
-
-void *__wrap_calloc(size_t n, size_t bytes)
-{
-    return fails() ? NULL : count(__real_calloc(n, bytes));
-}
-
-void *__wrap_aligned_alloc(size_t align, size_t bytes)
-{
-    return fails() ? NULL : count(__real_aligned_alloc(align, bytes));
-}
-
-void *__wrap_realloc(void *old, size_t bytes)
-{
-    if (fails()) return NULL;
-    void *memory = __real_realloc(old, bytes);
-    if (memory && old) live--;
-    return count(memory);
-}
-
-void __wrap_free(void *memory)
-{
-    live -= memory != NULL;
-    __real_free(memory);
-}
 
 /* ---- A step of training, large enough for several chunks of the arena ------------------------ */
 
@@ -111,12 +61,6 @@ static qkv_status third_order(qkv_tape *t)
         if (qkv_grad(t, y, &w, 1, &g)) return qkv_tape_status(t);
     }
     return qkv_backward(t, y);
-}
-
-static void set_failing(long from)
-{
-    allocations = 0;
-    failing_from = from;
 }
 
 /* ---- Tests ----------------------------------------------------------------------------------- */
