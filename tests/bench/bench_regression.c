@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "measure.h"
 #include "qkv/regression.h"
@@ -96,7 +97,15 @@ static void write_results(const char *path, const setting *s)
     if (fclose(f)) die("cannot write %s", path);
 }
 
-/* Prints seconds, bytes beyond the data, rows and the bandwidth. */
+/* Of all threads: what a busy machine leaves as it is. */
+static double processor_seconds(void)
+{
+    struct timespec t;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t);
+    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
+}
+
+/* Prints seconds, bytes beyond the data, rows, the bandwidth and the processors' seconds. */
 static void measure_one(const measured_case *c, const options *o)
 {
     ptrdiff_t n = o->quick ? c->quick_n : c->n;
@@ -113,10 +122,11 @@ static void measure_one(const measured_case *c, const options *o)
         for (ptrdiff_t i = 0; i < s.n_q; i++) s.q[i] = 10 * (double)i / (double)s.n_q;
     }
     qkv_set_num_threads(o->threads);
-    double before = high_water_bytes(), start = seconds_now();
+    double before = high_water_bytes(), work = processor_seconds(), start = seconds_now();
     c->run(&s);
     double seconds = seconds_now() - start;
-    printf("%.9g %.0f %td %.17g\n", seconds, high_water_bytes() - before, n, s.h);
+    work = processor_seconds() - work;
+    printf("%.9g %.0f %td %.17g %.9g\n", seconds, high_water_bytes() - before, n, s.h, work);
     if (o->out) write_results(o->out, &s);
     if (c->n_q) free(s.q);
     free(s.mean);
@@ -128,7 +138,7 @@ static void measure_one(const measured_case *c, const options *o)
  */
 
 typedef struct row {
-    double seconds, bytes, n, h;
+    double seconds, bytes, n, h, work;
 } row;
 
 static row measure_child(const measured_case *c, const options *o)
@@ -138,8 +148,8 @@ static row measure_child(const measured_case *c, const options *o)
     const char *argv[] = {"bench_regression",          "--case", c->name, "--threads", threads,
                           o->quick ? "--quick" : NULL, NULL};
     row r;
-    double *numbers[] = {&r.seconds, &r.bytes, &r.n, &r.h};
-    run_self(argv, numbers, 4);
+    double *numbers[] = {&r.seconds, &r.bytes, &r.n, &r.h, &r.work};
+    run_self(argv, numbers, 5);
     return r;
 }
 
@@ -147,21 +157,23 @@ static row measure_child(const measured_case *c, const options *o)
 static void measure_all(const options *o)
 {
     const int n = o->repeats;
-    double *seconds = memory_for((size_t)(2 * CASES * n) * sizeof *seconds);
-    double *bytes = seconds + CASES * n;
+    double *seconds = memory_for((size_t)(3 * CASES * n) * sizeof *seconds);
+    double *bytes = seconds + CASES * n, *work = bytes + CASES * n;
     row last[CASES];
     for (int i = 0; i < n; i++)
         for (int c = 0; c < CASES; c++) {
             last[c] = measure_child(&cases[c], o);
             seconds[c * n + i] = last[c].seconds;
             bytes[c * n + i] = last[c].bytes;
+            work[c * n + i] = last[c].work;
         }
-    printf("%-10s %9s %10s %12s %12s %10s  threads: %d, of %d\n", "case", "rows", "bandwidth",
-           "seconds", "MiB added", "bytes/row", o->threads, n);
+    printf("%-10s %9s %10s %9s %9s %9s %10s  threads: %d, of %d\n", "case", "rows", "bandwidth",
+           "seconds", "CPU s", "MiB added", "bytes/row", o->threads, n);
     for (int c = 0; c < CASES; c++) {
         double added = median(bytes + c * n, n);
-        printf("%-10s %9.0f %10.4g %12.4f %12.2f %10.1f  %s\n", cases[c].name, last[c].n, last[c].h,
-               median(seconds + c * n, n), added / 0x1p20, added / last[c].n, cases[c].what);
+        printf("%-10s %9.0f %10.4g %9.4f %9.4f %9.2f %10.1f  %s\n", cases[c].name, last[c].n,
+               last[c].h, median(seconds + c * n, n), median(work + c * n, n), added / 0x1p20,
+               added / last[c].n, cases[c].what);
     }
     free(seconds);
 }
@@ -176,7 +188,8 @@ static void usage(void)
          "  --threads N    default 1\n"
          "  --repeats N    rounds, of which the medians are printed (default 5)\n"
          "  --quick        tiny sizes: shows that it works\n"
-         "  --case NAME    one measurement in this process: seconds, bytes, rows, bandwidth\n"
+         "  --case NAME    one measurement in this process: seconds, bytes, rows, bandwidth, CPU "
+         "seconds\n"
          "    --data FILE    of it: x and then y as doubles\n"
          "    --bandwidth H  of it: 0 is Silverman's\n"
          "    --out FILE     of it: mean and then gradient as doubles\n"
