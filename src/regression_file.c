@@ -10,6 +10,7 @@
  *     rows 2                              n
  *     x_columns 1                         d_x
  *     y_columns 1                         d_y
+ *     judged_rows 0                       rows of qkv_regression: 0, or at most so many
  *     case_weights no                     yes: they are the last number of each row
  *     bandwidth 1 0x1.8p+0                how many there are, and each
  *     sigma2 0                            0, or d_y and each
@@ -37,7 +38,7 @@
 
 #include "fail.h"
 #include "file.h"
-#include "qkv/regression.h"
+#include "regression.h"
 #include "size.h"
 
 static const char first_line[] = "qkv regression ";
@@ -59,11 +60,6 @@ static uint64_t fnv1a(uint64_t hash, const char *text, size_t n)
 }
 
 static const uint64_t fnv1a_start = 0xcbf29ce484222325;
-
-static ptrdiff_t one_if_zero(ptrdiff_t n)
-{
-    return n == 0 ? 1 : n;
-}
 
 /* ---- Saving ---------------------------------------------------------------------------------- */
 
@@ -93,43 +89,25 @@ static qkv_status check_numbers(const char *what, const double *x, ptrdiff_t n, 
     return QKV_OK;
 }
 
-static qkv_status check_choices(const qkv_regression_model *m)
+/* So that no product of sizes below overflows. */
+static qkv_status check_sizes(const qkv_regression *r)
 {
-    const qkv_regression *r = &m->r;
-    if (!r->x || !r->y || !m->bandwidth)
-        return qkv_fail(QKV_E_ARG, "qkv_regression_save: %s is NULL",
-                        !r->x   ? "x"
-                        : !r->y ? "y"
-                                : "bandwidth");
-    if (r->n < 1 || r->d_x < 0 || r->d_y < 0)
-        return qkv_fail(QKV_E_SHAPE,
-                        "qkv_regression_save: n, d_x, d_y are %td, %td, %td, expected n >= 1 and "
-                        "others >= 0",
-                        r->n, r->d_x, r->d_y);
-    if (r->bandwidths != 0 && r->bandwidths != 1 && r->bandwidths != r->d_x)
-        return qkv_fail(QKV_E_SHAPE,
-                        "qkv_regression_save: bandwidths is %td, expected 0, 1 or d_x = %td",
-                        r->bandwidths, r->d_x);
-    if (r->degree < 0 || r->degree > 1)
-        return qkv_fail(QKV_E_SHAPE, "qkv_regression_save: degree is %d, expected 0 or 1",
-                        r->degree);
-    if (!qkv_regression_kernel_name(r->kernel) || (unsigned)r->empty > QKV_EMPTY_ERROR)
-        return qkv_fail(QKV_E_ARG, "qkv_regression_save: kernel %d or empty %d is not one",
-                        (int)r->kernel, (int)r->empty);
-    size_t numbers = sizeof(double); /* so that no product of sizes below overflows */
-    if (!qkv_size_mul(&numbers, r->n) || r->d_x > PTRDIFF_MAX - r->d_y - 2 ||
-        !qkv_size_mul(&numbers, r->d_x + r->d_y + 2))
-        return qkv_fail(QKV_E_OVERFLOW, "qkv_regression_save: the sizes overflow");
-    return QKV_OK;
+    size_t numbers = sizeof(double);
+    if (qkv_size_mul(&numbers, r->n) && r->d_x < PTRDIFF_MAX - r->d_y - 2 &&
+        qkv_size_mul(&numbers, r->d_x + r->d_y + 2))
+        return QKV_OK;
+    return qkv_fail(QKV_E_OVERFLOW, "qkv_regression_save: the sizes overflow");
 }
 
 static qkv_status check_model(const qkv_regression_model *m)
 {
     if (!m) return qkv_fail(QKV_E_ARG, "qkv_regression_save: model is NULL");
-    qkv_status status = check_choices(m);
-    if (status) return status;
     const qkv_regression *r = &m->r;
-    ptrdiff_t d_x = one_if_zero(r->d_x), d_y = one_if_zero(r->d_y);
+    qkv_status status = qkv_regression_check("qkv_regression_save", r);
+    if (!status) status = check_sizes(r);
+    if (status) return status;
+    if (!m->bandwidth) return qkv_fail(QKV_E_ARG, "qkv_regression_save: bandwidth is NULL");
+    ptrdiff_t d_x = qkv_one_if_zero(r->d_x), d_y = qkv_one_if_zero(r->d_y);
     const char *const finite = "a finite number or NaN";
     status = check_numbers("x", r->x, r->n * d_x, d_x, valid_number, finite);
     if (!status) status = check_numbers("y", r->y, r->n * d_y, d_y, valid_number, finite);
@@ -137,7 +115,7 @@ static qkv_status check_model(const qkv_regression_model *m)
         status = check_numbers("weight", r->weight, r->n, 1, valid_weight,
                                "a finite number >= 0 or NaN");
     if (!status)
-        status = check_numbers("bandwidth", m->bandwidth, one_if_zero(r->bandwidths), 1,
+        status = check_numbers("bandwidth", m->bandwidth, qkv_one_if_zero(r->bandwidths), 1,
                                valid_bandwidth, "a finite number >= DBL_MIN");
     if (!status) status = check_numbers("sigma2", m->sigma2, d_y, 1, valid_number, finite);
     for (ptrdiff_t c = 0; !status && c < d_x + d_y; c++) {
@@ -231,7 +209,7 @@ static void put_names(writer *w, const char *key, char **names, ptrdiff_t n)
 static void put_header(writer *w, const qkv_regression_model *m)
 {
     const qkv_regression *r = &m->r;
-    ptrdiff_t d_x = one_if_zero(r->d_x), d_y = one_if_zero(r->d_y);
+    ptrdiff_t d_x = qkv_one_if_zero(r->d_x), d_y = qkv_one_if_zero(r->d_y);
     put(w, first_line);
     put(w, version);
     put_choice(w, "kernel", qkv_regression_kernel_name(r->kernel));
@@ -243,9 +221,10 @@ static void put_header(writer *w, const qkv_regression_model *m)
     put_count(w, "rows", r->n);
     put_count(w, "\nx_columns", d_x);
     put_count(w, "\ny_columns", d_y);
+    put_count(w, "\njudged_rows", r->rows);
     put(w, "\n");
     put_choice(w, "case_weights", no_yes[r->weight != NULL]);
-    put_numbers(w, "bandwidth", m->bandwidth, one_if_zero(r->bandwidths));
+    put_numbers(w, "bandwidth", m->bandwidth, qkv_one_if_zero(r->bandwidths));
     put_numbers(w, "sigma2", m->sigma2, d_y);
     put_names(w, "x_names", m->x_names, d_x);
     put_names(w, "y_names", m->y_names, d_y);
@@ -253,7 +232,7 @@ static void put_header(writer *w, const qkv_regression_model *m)
 
 static void put_rows(writer *w, const qkv_regression *r)
 {
-    ptrdiff_t d_x = one_if_zero(r->d_x), d_y = one_if_zero(r->d_y);
+    ptrdiff_t d_x = qkv_one_if_zero(r->d_x), d_y = qkv_one_if_zero(r->d_y);
     for (ptrdiff_t i = 0; i < r->n; i++) {
         for (ptrdiff_t c = 0; c < d_x + d_y; c++) {
             if (c > 0) put_bytes(w, " ", 1);
@@ -478,11 +457,13 @@ static qkv_status read_choices(cursor *c, qkv_regression_model *m)
  */
 static qkv_status read_sizes(cursor *c, qkv_regression_model *m, bool *weights)
 {
-    ptrdiff_t *const size[] = {&m->r.n, &m->r.d_x, &m->r.d_y};
-    static const char *const keys[] = {"rows", "x_columns", "y_columns"};
-    for (int i = 0; i < 3; i++) {
-        qkv_status status = read_count(c, keys[i], room(c, MIN_NUMBER), size[i]);
-        if (!status && *size[i] < 1) status = malformed(c, "1 or more");
+    ptrdiff_t *const size[] = {&m->r.n, &m->r.d_x, &m->r.d_y, &m->r.rows};
+    static const char *const keys[] = {"rows", "x_columns", "y_columns", "judged_rows"};
+    for (int i = 0; i < 4; i++) {
+        const bool judged = i == 3;
+        const ptrdiff_t most = judged ? PTRDIFF_MAX : room(c, MIN_NUMBER);
+        qkv_status status = read_count(c, keys[i], most, size[i]);
+        if (!status && !judged && *size[i] < 1) status = malformed(c, "1 or more");
         if (!status) status = expect(c, "\n", "the end of the line");
         if (status) return status;
     }
@@ -496,7 +477,7 @@ static qkv_status read_header(cursor *c, qkv_regression_model *m, bool *weights)
     if (!status) status = read_sizes(c, m, weights);
     if (!status)
         status = read_numbers(c, "bandwidth", 1, m->r.d_x, &m->bandwidth, &m->r.bandwidths);
-    for (ptrdiff_t i = 0; !status && i < one_if_zero(m->r.bandwidths); i++)
+    for (ptrdiff_t i = 0; !status && i < qkv_one_if_zero(m->r.bandwidths); i++)
         if (!m->bandwidth || !valid_bandwidth(m->bandwidth[i]))
             status = malformed(c, "positive bandwidths in the line before");
     if (!status) status = read_numbers(c, "sigma2", m->r.d_y, m->r.d_y, &m->sigma2, &known);
@@ -624,7 +605,7 @@ void qkv_regression_model_free(qkv_regression_model *model)
     free((double *)model->r.weight);
     free(model->bandwidth);
     free(model->sigma2);
-    free_names(model->x_names, one_if_zero(model->r.d_x));
-    free_names(model->y_names, one_if_zero(model->r.d_y));
+    free_names(model->x_names, qkv_one_if_zero(model->r.d_x));
+    free_names(model->y_names, qkv_one_if_zero(model->r.d_y));
     *model = (qkv_regression_model){0};
 }

@@ -35,7 +35,8 @@ static qkv_regression_model full_model(void)
                                         .product = true,
                                         .open_edge = true,
                                         .degree = 1,
-                                        .empty = QKV_EMPTY_NEAREST},
+                                        .empty = QKV_EMPTY_NEAREST,
+                                        .rows = 1000000},
                                   .bandwidth = bandwidth,
                                   .sigma2 = sigma2,
                                   .x_names = x_names,
@@ -61,6 +62,7 @@ static const char small_text[] = "qkv regression 1\n"
                                  "rows 2\n"
                                  "x_columns 1\n"
                                  "y_columns 1\n"
+                                 "judged_rows 0\n"
                                  "case_weights no\n"
                                  "bandwidth 1 0x1.8p+0\n"
                                  "sigma2 0\n"
@@ -96,6 +98,7 @@ static void assert_equal_models(const qkv_regression_model *a, const qkv_regress
     assert_int_equal(r->open_edge, a->r.open_edge);
     assert_int_equal(r->degree, a->r.degree);
     assert_int_equal(r->empty, a->r.empty);
+    assert_int_equal(r->rows, a->r.rows);
     assert_int_equal(b->classes, a->classes);
     assert_numbers(a->r.x, r->x, r->n * r->d_x);
     assert_numbers(a->r.y, r->y, r->n * r->d_y);
@@ -147,6 +150,7 @@ static void a_model_is_saved_and_loaded_to_the_bit(void **state)
         m.r.open_edge = kernel & 2;
         m.classes = kernel & 4;
         m.r.degree = kernel & 8 ? 1 : 0;
+        m.r.rows = kernel ? PTRDIFF_MAX : 0;
         check_round_trip(&m);
     }
     m.r.bandwidths = 1;
@@ -163,6 +167,40 @@ static void a_model_is_saved_and_loaded_to_the_bit(void **state)
     check_round_trip(&m);
     free(numbers);
     qkv_regression_model_free(NULL);
+}
+
+static void predictions_from_a_file_are_equal_to_the_bit(void **state)
+{
+    (void)state;
+    enum { ROWS = 50, QUERIES = 7 };
+    double x[2 * ROWS], y[2 * ROWS], weight[ROWS], q[2 * QUERIES], h[] = {0.7, 1.1};
+    double mean[2][2 * QUERIES], gradient[2][4 * QUERIES], norm[2][QUERIES];
+    fill_normal(x, 2 * ROWS, 5);
+    fill_normal(y, 2 * ROWS, 6);
+    fill_normal(q, 2 * (size_t)QUERIES, 7);
+    for (int i = 0; i < ROWS; i++) weight[i] = uniform(8, (uint64_t)i, 0, 3);
+    y[17] = NAN;
+    qkv_regression_model m = {
+        .r = {.x = x, .y = y, .weight = weight, .n = ROWS, .d_x = 2, .d_y = 2, .bandwidths = 2},
+        .bandwidth = h};
+    for (int i = 0; i < 8; i++) {
+        m.r.degree = i & 1;
+        m.r.product = i & 2;
+        m.r.kernel = i & 4 ? QKV_REGRESSION_EPANECHNIKOV : QKV_REGRESSION_GAUSSIAN;
+        qkv_regression_model loaded;
+        assert_ok(qkv_regression_save(fresh("m.qkv"), &m));
+        assert_ok(qkv_regression_load(scratch("m.qkv"), &loaded));
+        for (int k = 0; k < 2; k++) {
+            qkv_regression_results out = {
+                .mean = mean[k], .gradient = gradient[k], .norm = norm[k]};
+            const qkv_regression_model *from = k ? &loaded : &m;
+            assert_ok(qkv_regression_predict(&from->r, from->bandwidth, q, QUERIES, &out));
+        }
+        assert_memory_equal(mean[0], mean[1], sizeof mean[0]);
+        assert_memory_equal(gradient[0], gradient[1], sizeof gradient[0]);
+        assert_memory_equal(norm[0], norm[1], sizeof norm[0]);
+        qkv_regression_model_free(&loaded);
+    }
 }
 
 /* The text of the format, with the checksum that another implementation finds. */
@@ -332,8 +370,8 @@ static void what_is_no_model_is_refused_by_line(void **state)
     assert_edit_refused("rows 2", "rows ", "a number, 0 or more");
     assert_edit_refused("rows 2", "rows 2 ", "the end of the line, found ' '");
     assert_edit_refused("rows 2", "rows 0", "line 8, column 7: expected 1 or more");
-    assert_edit_refused("rows 2", "rows 1", "line 18, column 1: expected the checksum");
-    assert_edit_refused("rows 2", "rows 3", "line 19, column 1: expected a hexadecimal number");
+    assert_edit_refused("rows 2", "rows 1", "line 19, column 1: expected the checksum");
+    assert_edit_refused("rows 2", "rows 3", "line 20, column 1: expected a hexadecimal number");
     assert_edit_refused("rows 2", "rows 5", "as many rows as the header says");
     assert_edit_refused("bandwidth 1 0x1.8p+0", "bandwidth 2 0x1p+0 0x1p+0",
                         "as many numbers as columns");
@@ -341,20 +379,20 @@ static void what_is_no_model_is_refused_by_line(void **state)
     assert_edit_refused("0x1.8p+0", "0x1p-1074", "positive bandwidths");
     assert_edit_refused("0x1.8p+0", "nan", "positive bandwidths");
     assert_edit_refused("1 0x1.8p+0", "0", "positive bandwidths");
-    assert_edit_refused("sigma2 0", "sigma2 1", "line 13, column 9: expected a space");
+    assert_edit_refused("sigma2 0", "sigma2 1", "line 14, column 9: expected a space");
     assert_edit_refused("x_names 0", "x_names 2 \"a\" \"b\"", "as many names as columns");
     assert_edit_refused("x_names 0", "x_names 1 a", "a name in quotes");
     assert_edit_refused("x_names 0", "x_names 1 \"a", "the closing quote");
     assert_edit_refused("x_names 0", "x_names 1 \"\\x00\"", "a byte of a name");
     assert_edit_refused("x_names 0", "x_names 1 \"\\x41\"", "a byte of a name");
     assert_edit_refused("x_names 0", "x_names 1 \"\\x0A\"", "a byte of a name");
-    assert_edit_refused("0x1p+2", "4.0", "line 17, column 1: expected a hexadecimal number");
+    assert_edit_refused("0x1p+2", "4.0", "line 18, column 1: expected a hexadecimal number");
     assert_edit_refused("0x1p+2", "0x", "a hexadecimal number");
     assert_edit_refused("0x1p+2", "inf", "a hexadecimal number");
     assert_edit_refused("0x1p+2", "0x1p+1024", "a hexadecimal number");
     assert_edit_refused("0x1p+2", " 0x1p+2", "a hexadecimal number");
     assert_edit_refused("0x1p+2", "0x1p+2,", "column 7: expected a space and another number");
-    assert_edit_refused("0x1.cp+2 nan\n", "0x1.cp+2 nan", "line 18, column 13");
+    assert_edit_refused("0x1.cp+2 nan\n", "0x1.cp+2 nan", "line 19, column 13");
     assert_edit_refused("0x1.cp+2 nan\n", "0x1.cp+2 nan\n\n", "the checksum: no more rows");
     assert_edit_refused("case_weights no", "case_weights yes", "a space and another number");
     assert_text_refused("qkv regression 1\nkernel ga\0ssian\n", 34, "line 2");
@@ -421,11 +459,12 @@ static void a_model_that_predicts_nothing_is_not_saved(void **state)
     m.x_names = names, assert_not_saved(m, QKV_E_ARG, "x_names[0] is NULL"), m = good;
     m.y_names = names, assert_not_saved(m, QKV_E_ARG, "y_names[0] is NULL"), m = good;
     m.r.kernel = (qkv_regression_kernel)77, assert_not_saved(m, QKV_E_ARG, "77"), m = good;
-    m.r.empty = (qkv_empty)3, assert_not_saved(m, QKV_E_ARG, "empty 3"), m = good;
+    m.r.empty = (qkv_empty)3, assert_not_saved(m, QKV_E_ARG, "3 is no policy"), m = good;
     m.r.n = 0, assert_not_saved(m, QKV_E_SHAPE, "n >= 1"), m = good;
     m.r.d_x = -1, assert_not_saved(m, QKV_E_SHAPE, "others >= 0"), m = good;
     m.r.bandwidths = 2, assert_not_saved(m, QKV_E_SHAPE, "bandwidths is 2"), m = good;
     m.r.degree = 2, assert_not_saved(m, QKV_E_SHAPE, "degree is 2"), m = good;
+    m.r.rows = -1, assert_not_saved(m, QKV_E_SHAPE, "rows is -1"), m = good;
     m.r.n = PTRDIFF_MAX, assert_not_saved(m, QKV_E_OVERFLOW, "overflow"), m = good;
     m.r.d_y = PTRDIFF_MAX, assert_not_saved(m, QKV_E_OVERFLOW, "overflow"), m = good;
 }
@@ -451,6 +490,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_model_is_saved_and_loaded_to_the_bit),
+        cmocka_unit_test(predictions_from_a_file_are_equal_to_the_bit),
         cmocka_unit_test(the_text_is_the_documented_one),
         cmocka_unit_test(a_comma_for_a_point_changes_nothing),
         cmocka_unit_test(every_byte_changed_and_every_truncation_is_refused),
