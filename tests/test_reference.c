@@ -26,6 +26,7 @@ static qkv_attention kernel_attention(const char *name)
                                           "triweight", "tricube",    "cosine",       "constant"};
     qkv_attention a = {.batch = 1, .heads = 1, .score = QKV_SCORE_GAUSSIAN};
     if (!strcmp(name, "dot")) a.score = QKV_SCORE_SCALED_DOT;
+    if (!strcmp(name, "cauchy")) a.score = QKV_SCORE_CAUCHY;
     for (int k = 0; k < 8; k++)
         if (!strcmp(name, kernels[k])) {
             a.normalize = QKV_KERNEL_SUM;
@@ -70,7 +71,8 @@ static real predict(const char *kernel, double bandwidth, double at, real *speed
 static bool is_kernel(const char *name)
 {
     const qkv_attention a = kernel_attention(name);
-    return a.normalize == QKV_KERNEL_SUM || !strcmp(name, "gaussian");
+    return a.normalize == QKV_KERNEL_SUM || a.score == QKV_SCORE_CAUCHY ||
+           !strcmp(name, "gaussian");
 }
 
 static void every_kernel_predicts_the_cars_as_numpy_does(void **state)
@@ -92,7 +94,7 @@ static void every_kernel_predicts_the_cars_as_numpy_does(void **state)
         undefined += isnan(mean);
     }
     fclose(file);
-    assert_int_equal(rows, 9 * 82);
+    assert_int_equal(rows, 10 * 82);
     assert_true(0 < undefined && undefined < 100);
 }
 
@@ -172,8 +174,9 @@ static void assert_array(const char *name, bool masked, const char *array, const
 static void gradients_are_those_of_an_independent_complex_step(void **state)
 {
     (void)state;
-    static const char *const names[] = {"gaussian", "triangular", "epanechnikov", "dot"};
-    for (int c = 0; c < 8; c++) {
+    static const char *const names[] = {"gaussian", "triangular", "epanechnikov", "dot",
+                                        "cauchy",   "biweight",   "tricube"};
+    for (int c = 0; c < 14; c++) {
         const char *name = names[c / 2];
         bool masked = c % 2;
         problem p = read_problem(name, masked);

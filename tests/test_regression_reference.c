@@ -226,6 +226,71 @@ static void the_earlier_chapters_descent_is_that_of_cv(void **state)
     reader_close(t, 48);
 }
 
+/* ---- Two columns ----------------------------------------------------------------------------- */
+
+enum { N_Q = 5, N_K = 7, D_X = 2, D_Y = 3, MOST = N_Q * N_K };
+
+/* One array of one case, row after row. */
+static void read_array(const char *name, bool masked, const char *array, double *x, int expected)
+{
+    reader *t = reader_open("gradients.csv");
+    int n = 0;
+    while (next(t)) {
+        if (strcmp(text(t, "case"), name) != 0 || (number(t, "masked") != 0) != masked ||
+            strcmp(text(t, "array"), array) != 0)
+            continue;
+        assert_true(n < expected);
+        x[n++] = number(t, "value");
+    }
+    assert_int_equal(n, expected);
+    reader_close(t, t->rows);
+}
+
+/* What a query sees is a regression of its own: hidden rows have weight 0. dq and dv are those of
+ * sum(c * mean), by the gradient and by the weights. */
+static void check_two_columns(const char *kernel, bool masked)
+{
+    double q[N_Q * D_X], k[N_K * D_X], v[N_K * D_Y], c[N_Q * D_Y], mask[MOST], h[D_X];
+    double out[N_Q * D_Y], dq[N_Q * D_X], dv[N_K * D_Y], found_dv[N_K * D_Y] = {0};
+    read_array("input", false, "q", q, N_Q * D_X);
+    read_array("input", false, "k", k, N_K * D_X);
+    read_array("input", false, "v", v, N_K * D_Y);
+    read_array("input", false, "c", c, N_Q * D_Y);
+    read_array("input", false, "mask", mask, MOST);
+    read_array(kernel, masked, "h", h, D_X);
+    read_array(kernel, masked, "out", out, N_Q * D_Y);
+    read_array(kernel, masked, "dq", dq, N_Q * D_X);
+    read_array(kernel, masked, "dv", dv, N_K * D_Y);
+    for (int i = 0; i < N_Q; i++) {
+        double mean[D_Y], gradient[D_Y][D_X], weights[N_K], found[D_X] = {0};
+        const qkv_regression r = {.x = k,
+                                  .y = v,
+                                  .weight = masked ? mask + i * N_K : NULL,
+                                  .n = N_K,
+                                  .d_x = D_X,
+                                  .d_y = D_Y,
+                                  .bandwidths = D_X,
+                                  .kernel = kernel_named(kernel)};
+        qkv_regression_results at = {.mean = mean, .gradient = gradient[0], .weights = weights};
+        assert_ok(qkv_regression_predict(&r, h, q + i * D_X, 1, &at));
+        for (int y = 0; y < D_Y; y++) {
+            assert_close(mean[y], out[i * D_Y + y], 1e-12);
+            for (int x = 0; x < D_X; x++) found[x] += c[i * D_Y + y] * gradient[y][x];
+            for (int j = 0; j < N_K; j++) found_dv[j * D_Y + y] += c[i * D_Y + y] * weights[j];
+        }
+        for (int x = 0; x < D_X; x++) assert_close(found[x], dq[i * D_X + x], 1e-12);
+    }
+    for (int j = 0; j < N_K * D_Y; j++) assert_close(found_dv[j], dv[j], 1e-12);
+}
+
+static void gradients_in_two_columns_are_those_of_a_complex_step(void **state)
+{
+    (void)state;
+    static const char *const kernels[] = {"gaussian",     "laplace",  "cauchy", "triangular",
+                                          "epanechnikov", "biweight", "tricube"};
+    for (int i = 0; i < 14; i++) check_two_columns(kernels[i / 2], i % 2);
+}
+
 /* ---- ksmooth --------------------------------------------------------------------------------- */
 
 /* ksmooth drops the rows beyond 4 sigma; of those that it keeps, its mean is ours. */
@@ -523,6 +588,7 @@ int main(void)
         cmocka_unit_test(bandwidths_and_queries_of_any_size_have_the_limit),
         cmocka_unit_test(the_earlier_chapter_is_reproduced),
         cmocka_unit_test(the_earlier_chapters_descent_is_that_of_cv),
+        cmocka_unit_test(gradients_in_two_columns_are_those_of_a_complex_step),
         cmocka_unit_test(ksmooths_numbers_are_ours),
         cmocka_unit_test(nps_local_constant_fits_are_ours),
         cmocka_unit_test(lines_are_those_of_np),
