@@ -29,7 +29,8 @@ qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, ptrdiff_t every
 static qkv_status evaluate(qkv_descent *d, bool *admissible)
 {
     for (ptrdiff_t c = 0; c < d->n; c++) d->tried[c] = exp(d->theta[c]);
-    return qkv_descent_evaluate(d, d->tried, d->s->every, &d->tried_loss, d->tried_gradient, admissible);
+    return qkv_descent_evaluate(d, d->tried, d->s->every, &d->tried_loss, d->tried_gradient,
+                                admissible);
 }
 
 static void keep(qkv_descent *d)
@@ -90,9 +91,10 @@ static bool watch(qkv_descent *d, ptrdiff_t step)
     return !d->stopped && !d->converged && step < steps;
 }
 
-/* ---- L-BFGS ----------------------------------------------------------------------------------- */
+/* ---- L-BFGS ---------------------------------------------------------------------------------- */
 
-/* L-BFGS moves FINE log h: its first step has the length 1, with which it would jump over minima. */
+/* L-BFGS moves FINE log h: its first step has the length 1, with which it would jump over minima.
+ */
 static const double FINE = 4;
 
 /* The loss over scale_of at the start; infinite where it is not admissible, from where the line
@@ -140,7 +142,7 @@ static qkv_status lbfgs_descent(qkv_descent *d)
     return d->status; /* where no step lowers the loss any more, it is the minimum to rounding */
 }
 
-/* ---- The optimizers of optim.h ---------------------------------------------------------------- */
+/* ---- The optimizers of optim.h --------------------------------------------------------------- */
 
 /* A new optimizer at d->rate: one that has no momentum yet. */
 static qkv_status renew_optimizer(qkv_descent *d)

@@ -1,9 +1,10 @@
 /* local.c - how the prediction at one query changes with the query and with the bandwidths: forward
  * mode, since a handful of bandwidths and columns stand against n rows.
  *
- * The prediction is a weighted least-squares fit, whose derivative by the weight of row j is lambda_j
- * times that row's residual. Since sum w lambda (y - fit) = 0, a multiple of w may be taken from the
- * derivative of w: what all rows have in common cancels before it is multiplied by 1 / h. */
+ * The prediction is a weighted least-squares fit, whose derivative by the weight of row j is
+ * lambda_j times that row's residual. Since sum w lambda (y - fit) = 0, a multiple of w may be
+ * taken from the derivative of w: what all rows have in common cancels before it is multiplied by
+ * 1 / h. */
 #include <math.h>
 
 #include "src/tile.h"

@@ -57,7 +57,7 @@ static void add_row(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
     if (to->norm) to->norm[i / sweep->every] = c_i * sweep->kernels->norms(l, NULL);
 }
 
-/* ---- The criteria ----------------------------------------------------------------------------- */
+/* ---- The criteria ---------------------------------------------------------------------------- */
 
 /* Sums over all rows, from those that were visited. */
 typedef struct totals {
@@ -173,7 +173,7 @@ qkv_status qkv_regression_objective(const qkv_regression *r, qkv_regression_crit
     return status;
 }
 
-/* ---- Statistics ------------------------------------------------------------------------------- */
+/* ---- Statistics ------------------------------------------------------------------------------ */
 
 /* The weighted sum of squares of column k of y about its mean. */
 static double total_squares(const qkv_sample *s, ptrdiff_t k)

@@ -34,7 +34,7 @@ typedef struct search {
     bool stopped;
 } search;
 
-/* ---- The grid --------------------------------------------------------------------------------- */
+/* ---- The grid -------------------------------------------------------------------------------- */
 
 /* Between rows, if they were evenly spread: no bandwidth much smaller is worth a look. */
 static double spacing(const search *s)
@@ -192,7 +192,7 @@ static qkv_status refine_boxcar(search *s, candidate *at)
     return QKV_OK;
 }
 
-/* ---- Minima ----------------------------------------------------------------------------------- */
+/* ---- Minima ---------------------------------------------------------------------------------- */
 
 /* Do they predict alike? Columns that both smooth out may differ. */
 static bool alike(const search *s, const candidate *a, const candidate *b)
@@ -273,7 +273,7 @@ static qkv_status search_all(search *s)
     return status;
 }
 
-/* ---- The call --------------------------------------------------------------------------------- */
+/* ---- The call -------------------------------------------------------------------------------- */
 
 static qkv_status check_options(const char *function, const qkv_regression *r,
                                 const qkv_regression_fit_options *o, const double *bandwidth)

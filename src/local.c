@@ -417,8 +417,8 @@ static void finish_weights(qkv_local *l, bool slopes)
     l->squares = sum_of_lanes(squares);
 }
 
-/* All of that for the Gaussian of one column, whose nearest row is known, while a row passes by: of a
- * million rows, each array that is read or written once more costs a third of the time. */
+/* All of that for the Gaussian of one column, whose nearest row is known, while a row passes by: of
+ * a million rows, each array that is read or written once more costs a third of the time. */
 static void gaussian_column(qkv_local *l)
 {
     const qkv_sample *s = l->s;
@@ -439,7 +439,7 @@ static void gaussian_column(qkv_local *l)
     l->squares = sum_of_lanes(squares);
 }
 
-/* ---- The line --------------------------------------------------------------------------------- */
+/* ---- The line -------------------------------------------------------------------------------- */
 
 /* Turns rows and columns i and k of the symmetric a so that a_ik becomes 0 (Jacobi 1846), and the
  * columns of v along. */
@@ -465,7 +465,8 @@ static void rotate(double *a, double *v, ptrdiff_t d, ptrdiff_t i, ptrdiff_t k)
 }
 
 /* The covariance matrix a [d, d] becomes its pseudo-inverse: directions in which, in units of each
- * column's spread, the rows do not differ but for rounding stay 0. v [d, d] and scale [d] are room. */
+ * column's spread, the rows do not differ but for rounding stay 0. v [d + 1, d] and scale [d] are
+ * room. */
 static void pseudo_invert(double *a, ptrdiff_t d, double *v, double *scale)
 {
     for (ptrdiff_t i = 0; i < d; i++) scale[i] = a[i * d + i] > 0 ? 1 / sqrt(a[i * d + i]) : 0;

@@ -12,7 +12,7 @@ enum { QKV_ROW_PAD = 8 }; /* numbers behind every array of rows, so that vectors
 typedef struct qkv_sample {
     const qkv_regression *r;
     ptrdiff_t n, missing, d, d_y, stride;
-    ptrdiff_t every; /* row, of so many, stands for the others in criteria and statistics */
+    ptrdiff_t every;  /* row, of so many, stands for the others in criteria and statistics */
     ptrdiff_t *row;   /* [n]: which row of r it is */
     ptrdiff_t *place; /* [r->n]: where a row of r is here; -1 if it is missing */
     double *x, *y;    /* [d, n], [d_y, n] */
@@ -96,8 +96,8 @@ typedef struct qkv_sweep {
     ptrdiff_t n;
     ptrdiff_t every;        /* of those rows only one in so many; 0: 1 */
     bool leave_out, slopes; /* each row from its own fit; whether t is wanted */
-    /* Called once for each query or row i, by several threads. A query with a NaN sees no row and has a sum
-     * of NaN. */
+    /* Called once for each query or row i, by several threads. A query with a NaN sees no row and
+     * has a sum of NaN. */
     void (*visit)(const struct qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i);
     void *job;
     const qkv_local_kernels *kernels;
@@ -106,8 +106,8 @@ typedef struct qkv_sweep {
 
 qkv_status qkv_sample_sweep(const char *who, qkv_sweep *sweep);
 
-/* qkv_regression_objective at the bandwidth that the sample has; from one row in `every`, whose fits
- * stand for the others': close to the criterion at a fraction of its price. */
+/* qkv_regression_objective at the bandwidth that the sample has; from one row in `every`, whose
+ * fits stand for the others': close to the criterion at a fraction of its price. */
 qkv_status qkv_sample_objective(const char *who, const qkv_sample *s,
                                 qkv_regression_criterion criterion, ptrdiff_t every, double *value,
                                 ptrdiff_t *undefined, double *gradient);

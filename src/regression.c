@@ -43,7 +43,7 @@ qkv_status qkv_regression_allocate(const char *function, double **x, ptrdiff_t r
     return QKV_OK;
 }
 
-/* ---- One query -------------------------------------------------------------------------------- */
+/* ---- One query ------------------------------------------------------------------------------- */
 
 static void write_weights(const qkv_local *l, double *weights)
 {

@@ -1,5 +1,5 @@
-/* sample.c - the rows of a regression, checked, complete and sorted: what is within reach of a query
- * in the first column is then a range. */
+/* sample.c - the rows of a regression, checked, complete and sorted: what is within reach of a
+ * query in the first column is then a range. */
 #include <float.h>
 #include <math.h>
 #include <stdint.h>
@@ -183,7 +183,7 @@ qkv_status qkv_sample_widen(const char *who, const double *bandwidth, qkv_sample
     return QKV_OK;
 }
 
-/* ---- A thread's memory ------------------------------------------------------------------------ */
+/* ---- A thread's memory ----------------------------------------------------------------------- */
 
 static size_t layout(qkv_local *l, const qkv_sample *s, char *memory)
 {
