@@ -294,8 +294,9 @@ session open_session(const settings *o)
         make_toy(o, &s);
     find_range(&s);
     qkv_regression *r = &s.model.r;
-    r->rows = o->rows >= 0 ? o->rows : r->n > MANY_ROWS ? SOME_ROWS : 0;
+    if (o->rows >= 0) r->rows = o->rows;
     if (o->load) return s;
+    if (o->rows < 0 && r->n > MANY_ROWS) r->rows = SOME_ROWS;
     r->bandwidths = r->d_x;
     r->kernel = o->kernel;
     r->product = o->product;
