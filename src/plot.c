@@ -69,7 +69,9 @@ static void fit_axis(double *low, double *high, bool log, bool floor_at_zero)
         *high *= air;
         return;
     }
-    double air = *low < *high ? 0.05 * (*high - *low) : fmax(0.5, 0.05 * fabs(*low));
+    /* What rounding alone tells apart is one number: gnuplot would find the range empty. */
+    bool wide = *high - *low > 1e-12 * fmax(fabs(*low), fabs(*high));
+    double air = wide ? 0.05 * (*high - *low) : fmax(0.5, 0.05 * fabs(*low));
     if (!(floor_at_zero && *low == 0)) *low -= air;
     *high += air;
 }

@@ -518,6 +518,19 @@ static void a_logarithmic_axis_leaves_out_what_has_no_logarithm(void **state)
     assert_status(qkv_plot_panels(&p, 1, 1, NULL), QKV_E_ARG);
 }
 
+static void what_only_rounding_tells_apart_has_a_range(void **state)
+{
+    (void)state;
+    const double x[] = {0, 1}, y[] = {5, 5 + 1e-15};
+    const qkv_series s = {.n = 2, .x = x, .y = y};
+    const qkv_panel p = {.series = &s, .n_series = 1};
+    qkv_figure figure = {.path = scratch("flat.svg"), .keep_script = true};
+    assert_ok(qkv_plot_panels(&p, 1, 1, &figure));
+    char *script = read_file(scratch("flat.svg.gp"), NULL);
+    assert_contains(script, "set yrange [4.5:5.5]");
+    free(script);
+}
+
 static void equal_aspect_makes_units_equally_long(void **state)
 {
     (void)state;
@@ -576,6 +589,7 @@ int main(void)
         cmocka_unit_test(the_legend_hides_no_data),
         cmocka_unit_test(numbers_far_from_zero_stay_apart),
         cmocka_unit_test(a_logarithmic_axis_leaves_out_what_has_no_logarithm),
+        cmocka_unit_test(what_only_rounding_tells_apart_has_a_range),
         cmocka_unit_test(equal_aspect_makes_units_equally_long),
         cmocka_unit_test(a_comma_decimal_locale_changes_nothing)};
     return cmocka_run_group_tests(tests, NULL, NULL);
