@@ -8,13 +8,24 @@
 
 #include <Random123/philox.h>
 
-static inline uint64_t qkv_random_bits(uint64_t seed, uint64_t stream, uint64_t index)
+enum { QKV_RANDOM_WORDS = 4 };
+
+/* The words of the counter {index, stream}, low half first, under the key seed. */
+static inline void qkv_random_words(uint64_t seed, uint64_t stream, uint64_t index,
+                                    uint32_t word[QKV_RANDOM_WORDS])
 {
     philox4x32_ctr_t counter = {
         {(uint32_t)index, (uint32_t)(index >> 32), (uint32_t)stream, (uint32_t)(stream >> 32)}};
     philox4x32_key_t key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
     philox4x32_ctr_t r = philox4x32(counter, key);
-    return (uint64_t)r.v[1] << 32 | r.v[0];
+    for (int i = 0; i < QKV_RANDOM_WORDS; i++) word[i] = r.v[i];
+}
+
+static inline uint64_t qkv_random_bits(uint64_t seed, uint64_t stream, uint64_t index)
+{
+    uint32_t word[QKV_RANDOM_WORDS];
+    qkv_random_words(seed, stream, index, word);
+    return (uint64_t)word[1] << 32 | word[0];
 }
 
 /* Uniform on the open interval (0, 1), a multiple of 2^-53 plus a half one. */

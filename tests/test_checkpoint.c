@@ -22,14 +22,16 @@ static model *model_new(void)
     return m;
 }
 
-/* ACROSS layers of attention with dropout and a product, each of them on all that came before. */
+/* ACROSS layers of attention and a product with dropout, each of them on all that came before. */
 static qkv_var layers(qkv_tape *tape, void *context, const qkv_var *x, int n)
 {
     (void)n;
     qkv_var y = x[0];
     for (int i = 0; i < ACROSS; i++) {
-        const qkv_attention a = {.dropout = 0.2, .dropout_seed = *(const uint64_t *)context};
-        const qkv_attend_vars in = {.q = y, .k = y, .v = qkv_matmul(tape, y, x[1])};
+        const uint64_t seed = *(const uint64_t *)context;
+        const qkv_attention a = {.dropout = 0.2, .dropout_seed = seed};
+        qkv_var v = qkv_dropout(tape, qkv_matmul(tape, y, x[1]), 0.2, seed + (uint64_t)i);
+        const qkv_attend_vars in = {.q = y, .k = y, .v = v};
         y = qkv_add(tape, y, qkv_tanh(tape, qkv_attend(tape, &a, &in)));
     }
     return y;

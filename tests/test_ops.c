@@ -102,6 +102,26 @@ static double logistic(double x)
     return 1 / (1 + (exp)(-x));
 }
 
+static double sine(double x)
+{
+    return (sin)(x);
+}
+
+static double cosine(double x)
+{
+    return (cos)(x);
+}
+
+static double normal_cdf(double x)
+{
+    return (erfc)(-x / (sqrt)(2.0)) / 2;
+}
+
+static double gelu(double x)
+{
+    return x == -INFINITY ? 0 : x * normal_cdf(x);
+}
+
 static double rectified(double x)
 {
     return isnan(x) ? x : x > 0 ? x : 0;
@@ -117,6 +137,10 @@ static void unary_operations_are_their_functions(void **state)
     check_unary(qkv_tanh, hyperbolic_tangent);
     check_unary(qkv_sigmoid, logistic);
     check_unary(qkv_relu, rectified);
+    check_unary(qkv_sin, sine);
+    check_unary(qkv_cos, cosine);
+    check_unary(qkv_normal_cdf, normal_cdf);
+    check_unary(qkv_gelu, gelu);
 }
 
 static void saturated_sigmoid_keeps_its_slope(void **state)

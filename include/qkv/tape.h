@@ -204,9 +204,24 @@ QKV_API qkv_var qkv_neg(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_exp(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_log(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_sqrt(qkv_tape *tape, qkv_var x);
+QKV_API qkv_var qkv_sin(qkv_tape *tape, qkv_var x);
+QKV_API qkv_var qkv_cos(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_tanh(qkv_tape *tape, qkv_var x);
 QKV_API qkv_var qkv_sigmoid(qkv_tape *tape, qkv_var x); /* never overflows */
 QKV_API qkv_var qkv_relu(qkv_tape *tape, qkv_var x);    /* derivative 0 at 0; NaN stays NaN */
+
+/* Phi(x) = erfc(-x / sqrt 2) / 2, the normal distribution function, whose small values have all
+ * their digits; and the GELU, x Phi(x) (Hendrycks & Gimpel 2016): exact, not by tanh; 0 at -inf. */
+QKV_API qkv_var qkv_normal_cdf(qkv_tape *tape, qkv_var x);
+QKV_API qkv_var qkv_gelu(qkv_tape *tape, qkv_var x);
+
+/* Each element of x becomes 0 with probability p, else x / (1 - p) (Srivastava et al. 2014); its
+ * gradient likewise, and a NaN that is dropped is gone. Element i in C order is dropped if the word
+ * i % 4 < p 2^32 (rounded) of Philox 4x32-10 (Salmon et al. 2011) with the counter {i / 4 low half,
+ * high half, 0, 0} and the key seed, low half first: the same call drops the same, in a segment
+ * that is recorded again too, so give each place and step a seed of its own. p = 0 is x, p = 1 is
+ * 0; QKV_E_ARG for a p outside of 0 to 1. */
+QKV_API qkv_var qkv_dropout(qkv_tape *tape, qkv_var x, double p, uint64_t seed);
 
 /* ---- Reductions ------------------------------------------------------------------------------ */
 
@@ -237,7 +252,8 @@ QKV_API qkv_var qkv_slice(qkv_tape *tape, qkv_var x, int axis, ptrdiff_t start, 
 QKV_API qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis);
 
 /* The rows index[0..n) of one axis (negative: from the end); a row may repeat, its gradients add
- * up. index is copied; QKV_E_ARG for one not in [0, size of the axis), and for NULL with n > 0. */
+ * up. On axis 0 of a table [words, d] this is an embedding, [n, d]; for [batch, length, d] reshape
+ * it. index is copied; QKV_E_ARG for one not in [0, size of the axis), and for NULL with n > 0. */
 QKV_API qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
                            ptrdiff_t n);
 
@@ -261,6 +277,16 @@ QKV_API qkv_var qkv_matmul(qkv_tape *tape, qkv_var a, qkv_var b);
  * x - max x. A row of -inf alone is NaN: it has no distribution. */
 QKV_API qkv_var qkv_softmax(qkv_tape *tape, qkv_var x, int axis);
 QKV_API qkv_var qkv_log_softmax(qkv_tape *tape, qkv_var x, int axis);
+
+/* Layer normalization (Ba, Kiros & Hinton 2016) over the last axis, of n >= 1 elements, for each of
+ * the others:
+ *
+ *     y = weight (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) + bias
+ *
+ * weight and bias are [n]; {0}: without. epsilon 0: 1e-5; QKV_E_ARG if negative or not finite. An
+ * offset common to a row, large beside what differs, costs no digits but those x itself has lost. */
+QKV_API qkv_var qkv_layer_norm(qkv_tape *tape, qkv_var x, qkv_var weight, qkv_var bias,
+                               double epsilon);
 
 /* mean((y - target)^2), a scalar, over two arrays of one shape that is not empty. */
 QKV_API qkv_var qkv_mse(qkv_tape *tape, qkv_var y, qkv_var target);

@@ -1,0 +1,255 @@
+/* test_op_layers.c - what the layers of a network are made of beside products and attention:
+ * normalization, GELU and dropout, against plain C and by their corners. */
+#include <string.h>
+
+#include <Random123/philox.h>
+
+#include "qkv/tape.h"
+#include "src/real.h"
+#include "support.h"
+
+enum { MOST = 4096 };
+
+static qkv_tape *tape;
+static real x[MOST], dx[MOST];
+
+static int set_up(void **state)
+{
+    (void)state;
+    for (uint64_t i = 0; i < MOST; i++) {
+        x[i] = (real)uniform(1, i, -3, 3);
+        dx[i] = 0;
+    }
+    return (int)qkv_tape_new(&tape, REAL_DTYPE);
+}
+
+static int tear_down(void **state)
+{
+    (void)state;
+    qkv_tape_free(tape);
+    return 0;
+}
+
+static qkv_var leaf(qkv_shape shape)
+{
+    return FN(qkv_leaf)(tape, shape, x, dx);
+}
+
+static void add_gradient_of_sum(qkv_var y)
+{
+    if (qkv_backward(tape, qkv_sum(tape, y, NULL, 0, false))) fail_msg("%s", qkv_tape_error(tape));
+}
+
+static void assert_refused(qkv_var y, qkv_status status, const char *message)
+{
+    assert_int_equal(y.generation, 0);
+    assert_status(qkv_tape_status(tape), status);
+    if (!strstr(qkv_tape_error(tape), message))
+        fail_msg("\"%s\" does not contain \"%s\"", qkv_tape_error(tape), message);
+    qkv_tape_reset(tape);
+}
+
+/* ---- The normal distribution and the GELU ---------------------------------------------------- */
+
+static void the_tails_keep_their_digits(void **state)
+{
+    (void)state;
+    static const double phi[] = {0.15865525393145705, 2.8665157187919391e-7,
+                                 7.6198530241605261e-24};
+    static const double points[] = {-1, -5, -10};
+    x[0] = -1, x[1] = -5, x[2] = -10;
+    const real *p = FN(qkv_value)(tape, qkv_normal_cdf(tape, leaf(qkv_shape1(3))));
+    const real *y = FN(qkv_value)(tape, qkv_gelu(tape, leaf(qkv_shape1(3))));
+    for (int i = 0; i < 3; i++) {
+        double rounding = (2 + points[i] * points[i]) * REAL_EPSILON; /* of x^2 / 2, in exp */
+        assert_close((double)p[i] / phi[i], 1, rounding);
+        assert_close((double)y[i] / phi[i], points[i], 10 * rounding);
+    }
+}
+
+static void gelu_has_limits_and_so_has_its_slope(void **state)
+{
+    (void)state;
+    static const double value[] = {0, 0, 0, INFINITY, NAN}, slope[] = {0, 0, 0.5, 1, NAN};
+    x[0] = -INFINITY, x[1] = -60, x[2] = 0, x[3] = INFINITY, x[4] = NAN;
+    qkv_var y = qkv_gelu(tape, leaf(qkv_shape1(5)));
+    add_gradient_of_sum(y);
+    for (int i = 0; i < 5; i++) {
+        assert_close((double)FN(qkv_value)(tape, y)[i], value[i], 0);
+        assert_close((double)dx[i], slope[i], 0);
+    }
+}
+
+/* ---- Layer normalization --------------------------------------------------------------------- */
+
+enum { ROWS = 6, N = 37 };
+
+/* Row by row, in double. */
+static void norm_by_definition(const real *from, const real *weight, const real *bias,
+                               double epsilon, double *y)
+{
+    for (int row = 0; row < ROWS; row++, from += N, y += N) {
+        double mean = 0, variance = 0;
+        for (int i = 0; i < N; i++) mean += (double)from[i] / N;
+        for (int i = 0; i < N; i++) variance += ((double)from[i] - mean) * ((double)from[i] - mean);
+        for (int i = 0; i < N; i++)
+            y[i] = (double)(weight ? weight[i] : 1) * ((double)from[i] - mean) /
+                       (sqrt)(variance / N + epsilon) +
+                   (double)(bias ? bias[i] : 0);
+    }
+}
+
+static void layer_norm_is_its_formula(void **state)
+{
+    (void)state;
+    const real *weight = x + 1000, *bias = x + 2000;
+    for (int k = 0; k < 8; k++) {
+        qkv_tape_reset(tape);
+        qkv_var w = {0}, b = {0}, in = leaf(qkv_shape3(2, 3, N));
+        if (k & 1) w = FN(qkv_leaf)(tape, qkv_shape1(N), weight, NULL);
+        if (k & 2) b = FN(qkv_leaf)(tape, qkv_shape1(N), bias, NULL);
+        double epsilon = k & 4 ? 0.5 : 1e-5, expected[ROWS * N];
+        norm_by_definition(x, k & 1 ? weight : NULL, k & 2 ? bias : NULL, epsilon, expected);
+        qkv_var y = qkv_layer_norm(tape, in, w, b, k & 4 ? epsilon : 0);
+        assert_int_equal(qkv_shape_of(tape, y).rank, 3);
+        for (int i = 0; i < ROWS * N; i++)
+            assert_close((double)FN(qkv_value)(tape, y)[i], expected[i], 32 * REAL_EPSILON);
+    }
+}
+
+/* The same rows of small integers, with and without an offset that leaves them their last bit. */
+static void an_offset_of_a_row_costs_layer_norm_no_digits(void **state)
+{
+    (void)state;
+    enum { LONG = 1000 };
+    static real y[2][LONG], gradient[2][LONG];
+    const real offset = (real)0.125 / REAL_EPSILON;
+    for (int far = 0; far < 2; far++) {
+        memset(dx, 0, sizeof dx);
+        qkv_tape_reset(tape);
+        for (uint64_t i = 0; i < LONG; i++)
+            x[i] = (real)(int)uniform(2, i, 0, 100) + (far ? offset : 0);
+        qkv_var z = qkv_layer_norm(tape, leaf(qkv_shape1(LONG)), (qkv_var){0}, (qkv_var){0}, 0);
+        add_gradient_of_sum(qkv_mul(tape, z, qkv_mul(tape, z, z)));
+        memcpy(y[far], FN(qkv_value)(tape, z), sizeof y[far]);
+        memcpy(gradient[far], dx, sizeof gradient[far]);
+    }
+    for (int i = 0; i < LONG; i++) {
+        assert_close((double)y[1][i], (double)y[0][i], 16 * REAL_EPSILON);
+        assert_close((double)gradient[1][i], (double)gradient[0][i], 64 * REAL_EPSILON);
+    }
+    assert_true(y[0][0] != 0);
+}
+
+static void a_constant_row_is_its_bias(void **state)
+{
+    (void)state;
+    const real bias[4] = {1, 2, 3, 4};
+    for (int i = 0; i < 4; i++) x[i] = (real)0.1;
+    qkv_var b = FN(qkv_leaf)(tape, qkv_shape1(4), bias, NULL);
+    qkv_var y = qkv_layer_norm(tape, leaf(qkv_shape1(4)), (qkv_var){0}, b, 0);
+    add_gradient_of_sum(qkv_mul(tape, y, y));
+    for (int i = 0; i < 4; i++) {
+        assert_close((double)FN(qkv_value)(tape, y)[i], (double)bias[i], 1e-6);
+        assert_true(isfinite(dx[i]));
+    }
+}
+
+static void layer_norm_of_no_rows_is_empty(void **state)
+{
+    (void)state;
+    qkv_var y = qkv_layer_norm(tape, leaf(qkv_shape2(0, 4)), (qkv_var){0}, (qkv_var){0}, 0);
+    assert_int_equal(qkv_shape_of(tape, y).dim[0], 0);
+    add_gradient_of_sum(y);
+}
+
+static void what_layer_norm_refuses(void **state)
+{
+    (void)state;
+    const qkv_var none = {0};
+    assert_refused(qkv_layer_norm(tape, qkv_constant(tape, 1), none, none, 0), QKV_E_SHAPE,
+                   "%1 = layer_norm(%0): a scalar has no last axis");
+    assert_refused(qkv_layer_norm(tape, leaf(qkv_shape2(3, 0)), none, none, 0), QKV_E_SHAPE,
+                   "the mean of nothing");
+    qkv_var a = leaf(qkv_shape2(3, 4)), three = leaf(qkv_shape1(3));
+    assert_refused(qkv_layer_norm(tape, a, three, none, 0), QKV_E_SHAPE,
+                   "%2 = layer_norm(%0,%1): the weight is [3], expected [4]");
+    a = leaf(qkv_shape2(3, 4)), three = leaf(qkv_shape2(1, 4));
+    assert_refused(qkv_layer_norm(tape, a, none, three, 0), QKV_E_SHAPE,
+                   "the bias is [1,4], expected [4]");
+    static const double epsilons[] = {-1e-5, INFINITY, NAN};
+    for (int i = 0; i < 3; i++)
+        assert_refused(qkv_layer_norm(tape, leaf(qkv_shape2(3, 4)), none, none, epsilons[i]),
+                       QKV_E_ARG, "epsilon is ");
+}
+
+/* ---- Dropout --------------------------------------------------------------------------------- */
+
+/* The header's rule, by Random123 itself. */
+static bool is_dropped(uint64_t seed, double p, uint64_t i)
+{
+    philox4x32_ctr_t counter = {{(uint32_t)(i / 4), (uint32_t)(i / 4 >> 32), 0, 0}};
+    philox4x32_key_t key = {{(uint32_t)seed, (uint32_t)(seed >> 32)}};
+    return philox4x32(counter, key).v[i % 4] < p * 4294967296;
+}
+
+static void dropout_drops_what_its_rule_says(void **state)
+{
+    (void)state;
+    static const uint64_t seeds[] = {0, 1, 0x123456789abcdef0};
+    static const double ps[] = {0.125, 0.5, 0.75};
+    enum { COUNT = MOST - 3 };
+    for (int k = 0; k < 3; k++) {
+        int dropped = 0;
+        memset(dx, 0, sizeof dx);
+        qkv_tape_reset(tape);
+        qkv_var y = qkv_dropout(tape, leaf(qkv_shape1(COUNT)), ps[k], seeds[k]);
+        add_gradient_of_sum(y);
+        for (uint64_t i = 0; i < COUNT; i++) {
+            bool drops = is_dropped(seeds[k], ps[k], i);
+            real factor = drops ? 0 : (real)(1 / (1 - ps[k]));
+            assert_close((double)FN(qkv_value)(tape, y)[i], (double)(factor * x[i]), 0);
+            assert_close((double)dx[i], (double)factor, 0);
+            dropped += drops;
+        }
+        double expected = ps[k] * COUNT, deviation = (sqrt)(expected * (1 - ps[k]));
+        assert_close(dropped, expected, 4 * deviation);
+    }
+}
+
+static void dropout_of_nothing_and_of_all(void **state)
+{
+    (void)state;
+    for (int i = 0; i < MOST; i += 3) x[i] = i % 2 ? NAN : INFINITY;
+    qkv_var in = leaf(qkv_shape1(MOST));
+    assert_memory_equal(FN(qkv_value)(tape, qkv_dropout(tape, in, 0, 5)), x, sizeof x);
+    qkv_var y = qkv_dropout(tape, in, 1, 5);
+    add_gradient_of_sum(y);
+    for (int i = 0; i < MOST; i++) {
+        assert_close((double)FN(qkv_value)(tape, y)[i], 0, 0);
+        assert_close((double)dx[i], 0, 0);
+    }
+}
+
+static void a_probability_is_from_zero_to_one(void **state)
+{
+    (void)state;
+    static const double ps[] = {-0.25, 1.25, NAN};
+    static const char *const found[] = {"p is -0.25", "p is 1.25", "p is nan"};
+    for (int i = 0; i < 3; i++)
+        assert_refused(qkv_dropout(tape, leaf(qkv_shape1(3)), ps[i], 1), QKV_E_ARG, found[i]);
+}
+
+#define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(the_tails_keep_their_digits),   TEST(gelu_has_limits_and_so_has_its_slope),
+        TEST(layer_norm_is_its_formula),     TEST(an_offset_of_a_row_costs_layer_norm_no_digits),
+        TEST(a_constant_row_is_its_bias),    TEST(layer_norm_of_no_rows_is_empty),
+        TEST(what_layer_norm_refuses),       TEST(dropout_drops_what_its_rule_says),
+        TEST(dropout_of_nothing_and_of_all), TEST(a_probability_is_from_zero_to_one),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
