@@ -1,11 +1,13 @@
 /* optim.c - the rules of descent, on registered arrays of either dtype. */
 #include "qkv/optim.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
+#include "grad/sum_of.h"
 #include "src/fail.h"
 
 /* One registered array. x and gradient are float or double, as dtype says. */
@@ -113,7 +115,7 @@ static bool is_finite(const double *x, size_t n)
 }
 
 /* Nothing may change if anything is wrong, so this is asked of every array before the step. */
-static qkv_status check_finite(const parameter *p, size_t array)
+static qkv_status check_finite(const char *function, const parameter *p, size_t array)
 {
     block b;
     for (go_to(0, p, &b); b.n; go_to(b.start + b.n, p, &b)) {
@@ -121,20 +123,26 @@ static qkv_status check_finite(const parameter *p, size_t array)
         if (is_finite(b.g, b.n)) continue;
         size_t i = 0;
         while (isfinite(b.g[i])) i++;
-        return qkv_fail(QKV_E_DOMAIN,
-                        "qkv_optimizer_step: the gradient of array %zu is %g at element %zu", array,
-                        b.g[i], b.start + i);
+        return qkv_fail(QKV_E_DOMAIN, "%s: the gradient of array %zu is %g at element %zu",
+                        function, array, b.g[i], b.start + i);
+    }
+    return QKV_OK;
+}
+
+static qkv_status check_all_finite(const char *function, const qkv_optimizer *optimizer)
+{
+    if (!optimizer) return qkv_fail(QKV_E_ARG, "%s: optimizer is NULL", function);
+    for (size_t i = 0; i < optimizer->count; i++) {
+        qkv_status status = check_finite(function, &optimizer->parameters[i], i);
+        if (status) return status;
     }
     return QKV_OK;
 }
 
 qkv_status qkv_optimizer_step(qkv_optimizer *optimizer)
 {
-    if (!optimizer) return qkv_fail(QKV_E_ARG, "qkv_optimizer_step: optimizer is NULL");
-    for (size_t i = 0; i < optimizer->count; i++) {
-        qkv_status status = check_finite(&optimizer->parameters[i], i);
-        if (status) return status;
-    }
+    qkv_status status = check_all_finite("qkv_optimizer_step", optimizer);
+    if (status) return status;
     for (size_t i = 0; i < optimizer->count; i++) {
         if (optimizer->is_adam)
             step_adam(&optimizer->adam, optimizer->rate, &optimizer->parameters[i]);
@@ -151,6 +159,71 @@ void qkv_optimizer_zero_gradients(qkv_optimizer *optimizer)
         size_t number = p->dtype == QKV_F32 ? sizeof(float) : sizeof(double);
         if (p->n) memset(p->gradient, 0, p->n * number);
     }
+}
+
+/* ---- Clipping -------------------------------------------------------------------------------- */
+
+static double largest_gradient(const parameter *p)
+{
+    double largest = 0;
+    block b;
+    for (go_to(0, p, &b); b.n; go_to(b.start + b.n, p, &b)) {
+        load(p->gradient, p->dtype, &b, b.g);
+        for (size_t i = 0; i < b.n; i++) largest = fabs(b.g[i]) > largest ? fabs(b.g[i]) : largest;
+    }
+    return largest;
+}
+
+/* The sum of (factor gradient)^2, a block at a time. */
+static double sum_of_squares(const parameter *p, double factor)
+{
+    double sum = 0;
+    block b;
+    for (go_to(0, p, &b); b.n; go_to(b.start + b.n, p, &b)) {
+        load(p->gradient, p->dtype, &b, b.g);
+        for (size_t i = 0; i < b.n; i++) b.g[i] = factor * b.g[i] * (factor * b.g[i]);
+        sum += qkv_sum_of_f64(b.g, b.n);
+    }
+    return sum;
+}
+
+/* Times a power of two that brings the largest gradient to 1/2 .. 1: its square cannot overflow, and
+ * what becomes subnormal then does not count beside it. */
+static double norm_of(const qkv_optimizer *optimizer)
+{
+    double largest = 0, sum = 0;
+    int exponent;
+    for (size_t i = 0; i < optimizer->count; i++)
+        largest = fmax(largest, largest_gradient(&optimizer->parameters[i]));
+    frexp(largest, &exponent);
+    const double factor = ldexp(1, -(exponent > -DBL_MAX_EXP ? exponent : 1 - DBL_MAX_EXP));
+    for (size_t i = 0; i < optimizer->count; i++)
+        sum += sum_of_squares(&optimizer->parameters[i], factor);
+    return sqrt(sum) / factor;
+}
+
+static void scale_gradient(const parameter *p, double factor)
+{
+    for (size_t i = 0; i < p->n; i++)
+        if (p->dtype == QKV_F32)
+            ((float *)p->gradient)[i] = (float)(factor * (double)((float *)p->gradient)[i]);
+        else
+            ((double *)p->gradient)[i] *= factor;
+}
+
+qkv_status qkv_optimizer_clip_gradients(qkv_optimizer *optimizer, double max_norm, double *norm)
+{
+    static const char function[] = "qkv_optimizer_clip_gradients";
+    if (norm) *norm = NAN;
+    if (!(max_norm > 0))
+        return qkv_fail(QKV_E_ARG, "%s: max_norm is %g, expected > 0", function, max_norm);
+    qkv_status status = check_all_finite(function, optimizer);
+    if (status) return status;
+    double found = norm_of(optimizer);
+    if (norm) *norm = found;
+    for (size_t i = 0; found > max_norm && i < optimizer->count; i++)
+        scale_gradient(&optimizer->parameters[i], max_norm / found);
+    return QKV_OK;
 }
 
 /* ---- Options --------------------------------------------------------------------------------- */

@@ -334,6 +334,122 @@ static void a_gradient_that_is_not_finite_is_found_anywhere(void **state)
     qkv_optimizer_free(optimizer);
 }
 
+/* ---- Clipping and schedules ------------------------------------------------------------------ */
+
+static void gradients_are_clipped_together(void **state)
+{
+    (void)state;
+    double x[2] = {0}, g[2] = {3, -4}, norm;
+    float x32[2] = {0}, g32[2] = {12, 0};
+    qkv_optimizer *optimizer;
+    assert_ok(qkv_sgd_new(&optimizer, NULL));
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, 1, &norm));
+    assert_close(norm, 0, 0);
+    assert_ok(qkv_optimizer_add_f64(optimizer, x, g, 2));
+    assert_ok(qkv_optimizer_add_f32(optimizer, x32, g32, 2));
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, INFINITY, &norm));
+    assert_close(norm, 13, 1e-14);
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, 13, NULL));
+    assert_true(g[0] == 3 && g[1] == -4 && g32[0] == 12);
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, 6.5, &norm));
+    assert_close(norm, 13, 1e-14);
+    assert_true(g[0] == 1.5 && g[1] == -2 && g32[0] == 6 && g32[1] == 0);
+    g[0] = g[1] = g32[0] = 0;
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, 1, &norm));
+    assert_close(norm, 0, 0);
+    qkv_optimizer_free(optimizer);
+}
+
+static void the_norm_of_any_gradients_is_found(void **state)
+{
+    (void)state;
+    static double x[MANY], g[MANY];
+    static const double scales[] = {1, 1e300, 1e-300, 0x1p-1074};
+    for (int k = 0; k < 4; k++) {
+        double norm, expected = 0;
+        qkv_optimizer *optimizer;
+        assert_ok(qkv_sgd_new(&optimizer, NULL));
+        assert_ok(qkv_optimizer_add_f64(optimizer, x, g, MANY - 1));
+        assert_ok(qkv_optimizer_add_f64(optimizer, x, g + MANY - 1, 1));
+        for (size_t i = 0; i < MANY; i++) {
+            g[i] = (double)(i % 5) * scales[k];
+            expected += (double)((i % 5) * (i % 5));
+        }
+        expected = sqrt(expected);
+        assert_ok(qkv_optimizer_clip_gradients(optimizer, INFINITY, &norm));
+        assert_close(norm / scales[k], expected, k == 3 ? 1 : 1e-13 * expected);
+        assert_ok(qkv_optimizer_clip_gradients(optimizer, 0.5, NULL));
+        assert_ok(qkv_optimizer_clip_gradients(optimizer, 1, &norm));
+        assert_close(norm, k < 2 ? 0.5 : expected * scales[k], k < 2 ? 1e-13 : scales[k]);
+        qkv_optimizer_free(optimizer);
+    }
+}
+
+static void what_cannot_be_clipped_stays_as_it_is(void **state)
+{
+    (void)state;
+    double x[2] = {0}, g[2] = {3, NAN}, norm = 1;
+    qkv_optimizer *optimizer;
+    assert_ok(qkv_sgd_new(&optimizer, NULL));
+    assert_ok(qkv_optimizer_add_f64(optimizer, x, g, 2));
+    assert_status(qkv_optimizer_clip_gradients(optimizer, 1, &norm), QKV_E_DOMAIN);
+    assert_message("qkv_optimizer_clip_gradients: the gradient of array 0 is nan at element 1");
+    assert_close(norm, NAN, 0);
+    assert_close(g[0], 3, 0);
+    assert_status(qkv_optimizer_clip_gradients(NULL, 1, &norm), QKV_E_ARG);
+    static const double limits[] = {0, -1, NAN};
+    for (int i = 0; i < 3; i++) {
+        assert_status(qkv_optimizer_clip_gradients(optimizer, limits[i], NULL), QKV_E_ARG);
+        assert_message("max_norm is ");
+    }
+    qkv_optimizer_free(optimizer);
+}
+
+static void schedules_warm_up_and_decay(void **state)
+{
+    (void)state;
+    const double half = sqrt(0.5);
+    const struct {
+        qkv_schedule schedule;
+        double rates[9]; /* of steps 0 to 8 */
+    } cases[] = {
+        {{0}, {0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001, 0.001}},
+        {{.rate = 8, .warmup = 4, .steps = 5}, {2, 4, 6, 8, 8, 8, 8, 8, 8}},
+        {{.rate = 2, .last = 1, .decay = QKV_DECAY_COSINE, .warmup = 2, .steps = 6},
+         {1, 2, 1.5 + half / 2, 1.5, 1.5 - half / 2, 1, 1, 1, 1}},
+        {{.rate = 2, .decay = QKV_DECAY_COSINE, .steps = 4},
+         {1 + half, 1, 1 - half, 0, 0, 0, 0, 0, 0}},
+        {{.rate = 6, .decay = QKV_DECAY_INVERSE_SQRT, .warmup = 2},
+         {3, 6, 6 * sqrt(2. / 3), 6 * half, 6 * sqrt(0.4), 6 * sqrt(1. / 3), 6 * sqrt(2. / 7), 3,
+          2 * sqrt(2.)}},
+        {{.rate = 6, .decay = QKV_DECAY_INVERSE_SQRT},
+         {6, 6 * half, 6 * sqrt(1. / 3), 3, 6 * sqrt(0.2), sqrt(6.), 6 * sqrt(1. / 7), 3 * half,
+          2}},
+    };
+    for (size_t k = 0; k < sizeof cases / sizeof *cases; k++)
+        for (ptrdiff_t step = 0; step < 9; step++)
+            assert_close(qkv_schedule_rate(&cases[k].schedule, step), cases[k].rates[step], 1e-14);
+}
+
+static void a_schedule_that_is_none_is_no_number(void **state)
+{
+    (void)state;
+    static const qkv_schedule wrong[] = {
+        {.rate = -1},
+        {.rate = INFINITY},
+        {.last = NAN},
+        {.warmup = -1},
+        {.steps = -1},
+        {.decay = (qkv_decay)3},
+        {.decay = QKV_DECAY_COSINE},
+        {.decay = QKV_DECAY_COSINE, .warmup = 4, .steps = 4},
+    };
+    for (size_t k = 0; k < sizeof wrong / sizeof *wrong; k++)
+        assert_close(qkv_schedule_rate(&wrong[k], 1), NAN, 0);
+    assert_close(qkv_schedule_rate(NULL, 1), NAN, 0);
+    assert_close(qkv_schedule_rate(&(qkv_schedule){0}, -1), NAN, 0);
+}
+
 static void wrong_options_and_arguments_are_named(void **state)
 {
     (void)state;
@@ -380,6 +496,11 @@ int main(void)
         cmocka_unit_test(a_gradient_that_is_not_finite_changes_nothing),
         cmocka_unit_test(numbers_of_a_long_array_step_as_if_each_were_alone),
         cmocka_unit_test(a_gradient_that_is_not_finite_is_found_anywhere),
+        cmocka_unit_test(gradients_are_clipped_together),
+        cmocka_unit_test(the_norm_of_any_gradients_is_found),
+        cmocka_unit_test(what_cannot_be_clipped_stays_as_it_is),
+        cmocka_unit_test(schedules_warm_up_and_decay),
+        cmocka_unit_test(a_schedule_that_is_none_is_no_number),
         cmocka_unit_test(wrong_options_and_arguments_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

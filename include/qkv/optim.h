@@ -1,4 +1,5 @@
-/* optim.h - gradient descent on arrays the caller owns: SGD with momentum, Adam, AdamW. */
+/* optim.h - gradient descent on arrays the caller owns: SGD with momentum, Adam, AdamW, clipped
+ * gradients, schedules of the rate. */
 #ifndef QKV_OPTIM_H
 #define QKV_OPTIM_H
 
@@ -64,12 +65,55 @@ QKV_API qkv_status qkv_optimizer_add_f64(qkv_optimizer *optimizer, double *x, do
  * and nothing is changed; NULL is QKV_E_ARG. Does not allocate. */
 QKV_API qkv_status qkv_optimizer_step(qkv_optimizer *optimizer);
 
+/* Scales all registered gradients by one factor, so that the norm of them all together is at most
+ * max_norm (Pascanu, Mikolov & Bengio 2013, algorithm 1):
+ *
+ *     norm = sqrt(sum over arrays and elements of gradient^2)
+ *     gradient *= max_norm / norm  if norm > max_norm
+ *
+ * *norm (NULL: not wanted) is what it was before; with max_norm INFINITY it is only measured.
+ * QKV_E_ARG for a NULL optimizer and for a max_norm that is not > 0. A gradient that is not finite
+ * is QKV_E_DOMAIN as in a step: nothing is changed, and *norm is NaN. */
+QKV_API qkv_status qkv_optimizer_clip_gradients(qkv_optimizer *optimizer, double max_norm,
+                                                double *norm);
+
 /* All registered gradients = 0, for the next backward to add to. NULL is fine. */
 QKV_API void qkv_optimizer_zero_gradients(qkv_optimizer *optimizer);
 
 /* The rate from the next step on, for schedules; 0 means 0 here: nothing moves. QKV_E_ARG for NULL
  * and for a rate that is negative or not finite. */
 QKV_API qkv_status qkv_optimizer_set_rate(qkv_optimizer *optimizer, double rate);
+
+/* What follows the warm-up of a schedule. */
+typedef enum qkv_decay {
+    QKV_DECAY_NONE = 0, /* the rate stays */
+    QKV_DECAY_COSINE,
+    QKV_DECAY_INVERSE_SQRT
+} qkv_decay;
+
+/* How the rate of learning goes up, and then down: with t = 1, 2, .. the number of the step, W =
+ * warmup and T = steps,
+ *
+ *     t <= W         rate t / W                                    (linear; Goyal et al. 2017)
+ *     none           rate
+ *     cosine         last + (rate - last) (1 + cos(pi (t - W) / (T - W))) / 2, from T on last
+ *                                                  (Loshchilov & Hutter 2017, equation 5)
+ *     inverse sqrt   rate sqrt(max(W, 1) / t)      (Vaswani et al. 2017, equation 3, which has the
+ *                                                  rate 1 / sqrt(W d_model))
+ *
+ * Zeroed fields: 0.001 for ever. */
+typedef struct qkv_schedule {
+    double rate; /* the highest; 0: 0.001 */
+    double last; /* of the cosine */
+    qkv_decay decay;
+    ptrdiff_t warmup; /* steps that lead up to rate; 0: none */
+    ptrdiff_t steps;  /* of the whole training, for the cosine: more than warmup */
+} qkv_schedule;
+
+/* The rate of a step, 0, 1, .. (its t is step + 1). A pure function. NaN, which
+ * qkv_optimizer_set_rate refuses, for NULL, a negative or non-finite number, an unknown decay, or a
+ * cosine of no steps. */
+QKV_API double qkv_schedule_rate(const qkv_schedule *schedule, ptrdiff_t step);
 
 #ifdef __cplusplus
 }

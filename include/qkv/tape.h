@@ -266,7 +266,7 @@ QKV_API qkv_var qkv_scatter(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t
 /* x, stretched to a shape that it broadcasts to; QKV_E_SHAPE for another. */
 QKV_API qkv_var qkv_broadcast(qkv_tape *tape, qkv_var x, qkv_shape shape);
 
-/* ---- Products, softmax, losses --------------------------------------------------------------- */
+/* ---- Products, softmax, normalization, losses ------------------------------------------------ */
 
 /* [.., m, n] = a [.., m, k] times b [.., k, n], leading axes broadcast, by OpenBLAS. As in NumPy's
  * matmul, an a of rank 1 is a row, a b of rank 1 a column, and that axis is dropped again. Each of
@@ -284,7 +284,7 @@ QKV_API qkv_var qkv_log_softmax(qkv_tape *tape, qkv_var x, int axis);
  *     y = weight (x - mean(x)) / sqrt(mean((x - mean(x))^2) + epsilon) + bias
  *
  * weight and bias are [n]; {0}: without. epsilon 0: 1e-5; QKV_E_ARG if negative or not finite. An
- * offset common to a row, large beside what differs, costs no digits but those x itself has lost. */
+ * offset common to a row costs no digits but those that x itself has lost. */
 QKV_API qkv_var qkv_layer_norm(qkv_tape *tape, qkv_var x, qkv_var weight, qkv_var bias,
                                double epsilon);
 
