@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "grad/sum_of.h"
+#include "qkv/parameters.h"
 #include "src/fail.h"
 
 /* One registered array. x and gradient are float or double, as dtype says. */
@@ -325,4 +326,22 @@ qkv_status qkv_optimizer_add_f64(qkv_optimizer *optimizer, double *x, double *gr
 {
     return add("qkv_optimizer_add_f64", optimizer,
                (parameter){.dtype = QKV_F64, .x = x, .gradient = gradient, .n = n});
+}
+
+qkv_status qkv_optimizer_add_parameters(qkv_optimizer *optimizer, qkv_parameters *set)
+{
+    static const char function[] = "qkv_optimizer_add_parameters";
+    if (!optimizer || !set)
+        return qkv_fail(QKV_E_ARG, "%s: %s is NULL", function, set ? "optimizer" : "set");
+    const size_t before = optimizer->count;
+    qkv_status status = QKV_OK;
+    for (size_t i = 0; i < qkv_parameters_count(set) && !status; i++) {
+        const qkv_parameter *p = qkv_parameters_at(set, i);
+        status = add(
+            function, optimizer,
+            (parameter){.dtype = p->dtype, .x = p->data, .gradient = p->gradient, .n = p->size});
+    }
+    while (status && optimizer->count > before)
+        free(optimizer->parameters[--optimizer->count].state);
+    return status;
 }

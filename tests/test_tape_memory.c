@@ -1,11 +1,15 @@
-/* test_tape_memory.c - every allocation that a tape or a fit makes is counted, and made to fail. */
+/* test_tape_memory.c - every allocation that a tape, a fit or a set of parameters makes is counted,
+ * and made to fail. */
+#include <math.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "grad/arena.h"
 #include "allocations.h"
+#include "grad/arena.h"
+#include "process.h"
+#include "qkv/parameters.h"
 #include "qkv/regression.h"
 #include "qkv/tape.h"
 #include "support.h"
@@ -42,6 +46,7 @@ static qkv_status step(qkv_tape *t)
         const qkv_attend_vars itself = {.q = h, .k = h, .v = h, .scale = s};
         h = qkv_tanh(t, qkv_attend(t, &(qkv_attention){0}, &itself));
         h = qkv_add(t, h, qkv_max(t, h, (int[]){0}, 1, true));
+        h = qkv_layer_norm(t, qkv_dropout(t, h, 0.1, 1), (qkv_var){0}, (qkv_var){0}, 0);
     }
     h = qkv_apply(t, &op, &h, 1, qkv_shape2(N, D));
     h = qkv_concat(
@@ -227,6 +232,69 @@ static void every_failing_allocation_of_a_fit_is_reported(void **state)
     assert_true(failures > 20);
 }
 
+/* Two arrays that an optimizer has, loaded; they are freed. */
+static qkv_status use_parameters(const char *save, const char *load)
+{
+    qkv_parameters *set = NULL;
+    qkv_optimizer *optimizer = NULL;
+    const qkv_initializer one = {.rule = QKV_INIT_CONSTANT};
+    qkv_status status = qkv_parameters_new(&set, QKV_F32);
+    if (!status) status = qkv_parameters_add(set, "a", qkv_shape1(3), &one);
+    if (!status) status = qkv_parameters_add(set, "b", qkv_shape1(3), &one);
+    if (!status) status = qkv_adam_new(&optimizer, NULL);
+    if (!status) status = qkv_optimizer_add_parameters(optimizer, set);
+    if (!status && save) status = qkv_parameters_save(set, save);
+    if (!status && load) status = qkv_parameters_load(set, load);
+    if (!status) status = qkv_optimizer_step(optimizer);
+    qkv_optimizer_free(optimizer);
+    qkv_parameters_free(set);
+    return status;
+}
+
+static void every_failing_allocation_of_parameters_is_reported(void **state)
+{
+    (void)state;
+    const char *path = scratch("parameters");
+    assert_ok(use_parameters(path, NULL)); /* libc allocates in a save, and is not counted */
+    long before = live, failures = 0;
+    for (;; failures++) {
+        set_failing(failures);
+        qkv_status status = use_parameters(NULL, path);
+        set_failing(-1);
+        assert_int_equal(live, before);
+        if (status == QKV_OK) break;
+        assert_status(status, QKV_E_NOMEM);
+        assert_message("no memory");
+    }
+    assert_true(failures > 12);
+}
+
+/* One that lacks memory for the second array has the first no longer. */
+static void an_optimizer_has_all_parameters_or_none(void **state)
+{
+    (void)state;
+    qkv_parameters *set;
+    qkv_optimizer *optimizer;
+    assert_ok(qkv_parameters_new(&set, QKV_F64));
+    assert_ok(qkv_parameters_add(set, "a", qkv_shape1(3), NULL));
+    assert_ok(qkv_parameters_add(set, "b", qkv_shape1(3), NULL));
+    assert_ok(qkv_sgd_new(&optimizer, NULL));
+    double *g = qkv_parameters_at(set, 0)->gradient, norm;
+    g[0] = 5;
+    for (long n = 0; n < 4; n++) { /* for each, the list and the state */
+        set_failing(n);
+        assert_status(qkv_optimizer_add_parameters(optimizer, set), QKV_E_NOMEM);
+        set_failing(-1);
+        assert_ok(qkv_optimizer_clip_gradients(optimizer, INFINITY, &norm));
+        assert_close(norm, 0, 0);
+    }
+    assert_ok(qkv_optimizer_add_parameters(optimizer, set));
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, INFINITY, &norm));
+    assert_close(norm, 5, 1e-15);
+    qkv_optimizer_free(optimizer);
+    qkv_parameters_free(set);
+}
+
 int main(void)
 {
     for (uint64_t i = 0; i < N * D; i++) x[i] = (float)uniform(1, i, -1, 1);
@@ -240,6 +308,8 @@ int main(void)
         cmocka_unit_test(reset_survives_a_failing_allocation),
         cmocka_unit_test(a_name_without_memory_is_reported),
         cmocka_unit_test(every_failing_allocation_of_a_fit_is_reported),
+        cmocka_unit_test(every_failing_allocation_of_parameters_is_reported),
+        cmocka_unit_test(an_optimizer_has_all_parameters_or_none),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

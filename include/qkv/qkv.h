@@ -7,6 +7,7 @@
 #include "gradcheck.h"
 #include "npy.h"
 #include "optim.h"
+#include "parameters.h"
 #include "plot.h"
 #include "ragged.h"
 #include "regression.h"
