@@ -70,11 +70,12 @@ static void the_tails_keep_their_digits(void **state)
 static void gelu_has_limits_and_so_has_its_slope(void **state)
 {
     (void)state;
-    static const double value[] = {0, 0, 0, INFINITY, NAN}, slope[] = {0, 0, 0.5, 1, NAN};
-    x[0] = -INFINITY, x[1] = -60, x[2] = 0, x[3] = INFINITY, x[4] = NAN;
-    qkv_var y = qkv_gelu(tape, leaf(qkv_shape1(5)));
+    const real smallest = REAL_MIN * REAL_EPSILON;
+    const double value[] = {0, 0, 0, INFINITY, NAN, 0}, slope[] = {0, 0, 0.5, 1, NAN, 0.5};
+    x[0] = -INFINITY, x[1] = -60, x[2] = 0, x[3] = INFINITY, x[4] = NAN, x[5] = smallest;
+    qkv_var y = qkv_gelu(tape, leaf(qkv_shape1(6)));
     add_gradient_of_sum(y);
-    for (int i = 0; i < 5; i++) {
+    for (int i = 0; i < 6; i++) {
         assert_close((double)FN(qkv_value)(tape, y)[i], value[i], 0);
         assert_close((double)dx[i], slope[i], 0);
     }
