@@ -9,23 +9,27 @@ static bool is_rate(double x)
     return x >= 0 && x < (double)INFINITY;
 }
 
+/* 1 up to 0, 0 from 1 on. */
+static double half_cosine(double x)
+{
+    return (1 + cos(M_PI * fmin(fmax(x, 0), 1))) / 2;
+}
+
 double qkv_schedule_rate(const qkv_schedule *schedule, ptrdiff_t step)
 {
     if (!schedule || step < 0 || schedule->warmup < 0 || schedule->steps < 0) return NAN;
     if (!is_rate(schedule->rate) || !is_rate(schedule->last)) return NAN;
     const double rate = schedule->rate == 0 ? 0.001 : schedule->rate, last = schedule->last;
     const double t = (double)step + 1, warmup = (double)schedule->warmup;
-    const double decays = (double)schedule->steps - warmup; /* so many steps */
+    const double rise = fmin(t / warmup, 1), decays = (double)schedule->steps - warmup;
     switch (schedule->decay) {
     case QKV_DECAY_NONE:
-        return t < warmup ? rate * t / warmup : rate;
+        return rise * rate;
     case QKV_DECAY_COSINE:
         if (decays <= 0) return NAN;
-        if (t < warmup) return rate * t / warmup;
-        if (t - warmup >= decays) return last;
-        return last + (rate - last) * (1 + cos(M_PI * (t - warmup) / decays)) / 2;
+        return rise * (last + (rate - last) * half_cosine((t - warmup) / decays));
     case QKV_DECAY_INVERSE_SQRT:
-        return t < warmup ? rate * t / warmup : rate * sqrt((warmup < 1 ? 1 : warmup) / t);
+        return rise * rate * fmin(sqrt(fmax(warmup, 1) / t), 1);
     }
     return NAN;
 }

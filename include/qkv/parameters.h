@@ -87,9 +87,10 @@ QKV_API size_t qkv_parameters_size(const qkv_parameters *set);
 QKV_API const qkv_parameter *qkv_parameters_at(const qkv_parameters *set, size_t i);
 QKV_API const qkv_parameter *qkv_parameters_find(const qkv_parameters *set, const char *name);
 
-/* qkv_leaf_.. of the array of that name: a backward adds to its gradient (record it between
- * qkv_no_grad_begin and _end where none is wanted). Errors, sticky, as qkv_leaf_..; QKV_E_ARG for a
- * NULL and for a name that the set has not. */
+/* qkv_leaf_.. of the array of that name: a backward adds to its gradient. Record it between
+ * qkv_no_grad_begin and _end where none is wanted, and outside of segments (qkv_checkpoint), which
+ * get it through xs. Errors, sticky, as qkv_leaf_..; QKV_E_ARG for a NULL and for a name that the
+ * set has not. */
 QKV_API qkv_var qkv_parameters_leaf(qkv_tape *tape, qkv_parameters *set, const char *name);
 
 /* qkv_optimizer_add_.. of every array that the set has now, in its order. On an error none is
