@@ -188,7 +188,7 @@ static double sum_of_squares(const parameter *p, double factor)
     return sum;
 }
 
-/* Times a power of two that brings the largest gradient to 1/2 .. 1: its square cannot overflow, and
+/* Times a power of two that brings the largest gradient to 1/2 .. 1: no square overflows, and
  * what becomes subnormal then does not count beside it. */
 static double norm_of(const qkv_optimizer *optimizer)
 {

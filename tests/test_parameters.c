@@ -6,6 +6,7 @@
 
 #include "process.h"
 #include "qkv/parameters.h"
+#include "src/safetensors.h"
 #include "src/real.h"
 #include "support.h"
 
@@ -452,6 +453,21 @@ static void malformed_files_are_refused_with_what_is_wrong(void **state)
 #undef FIRST
 #undef THEN
 
+static void text_is_utf_8_to_its_last_byte(void **state)
+{
+    (void)state;
+    static const char all[] =
+        "a\xc3\xa9\xe2\x88\x91\xf0\x9f\x94\x91\xf4\x8f\xbf\xbf\xed\x9f\xbf\xee\x80\x80";
+    static const int ends[] = {0, 1, 3, 6, 10, 14, 17, 20};
+    for (int n = 0, next = 0; n <= 20; n++) {
+        bool whole = n == ends[next];
+        assert_int_equal(qkv_is_utf8(all, (size_t)n, true), whole);
+        next += whole;
+    }
+    assert_true(qkv_is_utf8("a\nb", 3, false));
+    assert_false(qkv_is_utf8("a\nb", 3, true));
+}
+
 static void numbers_lie_one_after_another(void **state)
 {
     (void)state;
@@ -513,34 +529,44 @@ static void a_file_cut_anywhere_is_refused(void **state)
     free(whole);
 }
 
+/* One byte, where it stands. */
+static void put(FILE *file, size_t at, char byte)
+{
+    assert_int_equal(fseek(file, (long)at, SEEK_SET), 0);
+    assert_int_equal(fputc(byte, file), (unsigned char)byte);
+    assert_int_equal(fflush(file), 0);
+}
+
 /* Every byte, to many others: what loads has the set's sizes, what does not changes nothing. */
 static void a_file_with_a_damaged_byte_is_read_in_bounds(void **state)
 {
     (void)state;
     static const char likely[] = "0123456789\"\\',[]{}:/abdu_F-.eE \n\x80\xff\x01";
-    const char *path = scratch("whole.safetensors"), *damaged = scratch("damaged.safetensors");
+    const char *path = scratch("damaged.safetensors");
     int loaded = 0, refused = 0;
     size_t bytes;
     add_two();
     assert_ok(qkv_parameters_save(set, path));
     char *whole = read_file(path, &bytes);
+    FILE *file = fopen(path, "r+b");
+    assert_non_null(file);
     for (size_t at = 0; at < bytes; at++)
         for (size_t k = 0; k < sizeof likely + 8; k++) {
-            const char kept = whole[at];
-            whole[at] = k < sizeof likely ? likely[k] : (char)(kept ^ 1 << (k - sizeof likely));
-            const bool same = whole[at] == kept;
-            write_file(damaged, whole, bytes);
-            whole[at] = kept;
-            qkv_status status = qkv_parameters_load(set, damaged);
-            assert_true(status == QKV_OK || (status == QKV_E_FORMAT && !same));
+            char byte =
+                k < sizeof likely ? likely[k] : (char)(whole[at] ^ 1 << (k - sizeof likely));
+            put(file, at, byte);
+            qkv_status status = qkv_parameters_load(set, path);
+            assert_true(status == QKV_OK || (status == QKV_E_FORMAT && byte != whole[at]));
             refused += status != QKV_OK;
             loaded += status == QKV_OK;
+            put(file, at, whole[at]);
             if (status)
                 assert_two(1, 2, 3);
             else
                 assert_ok(qkv_parameters_load(set, path));
         }
     assert_true(loaded > 200 && refused > 4000);
+    fclose(file);
     free(whole);
 }
 
@@ -607,6 +633,7 @@ int main(void)
         TEST(any_set_is_saved_and_loaded),
         TEST(all_that_json_allows_is_read),
         TEST(malformed_files_are_refused_with_what_is_wrong),
+        TEST(text_is_utf_8_to_its_last_byte),
         TEST(numbers_lie_one_after_another),
         TEST(the_header_has_no_more_bytes_than_the_file),
         TEST(a_file_cut_anywhere_is_refused),
