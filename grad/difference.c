@@ -15,23 +15,11 @@ static const double NOISE_FACTOR = 8;
 static const double CLAIM = 4;
 /* What is that many times the noise is none. */
 static const double CLEAR = 100;
-enum { RETRIES = 6 };
-
-qkv_check_array qkv_array_of(const qkv_differences *d, size_t input)
-{
-    if (d->dtype == QKV_F32) {
-        const qkv_check_input_f32 *in = (const qkv_check_input_f32 *)d->inputs + input;
-        return (qkv_check_array){in->name,  in->x,     in->gradient, in->n,
-                                 in->lower, in->upper, in->scale};
-    }
-    const qkv_check_input *in = (const qkv_check_input *)d->inputs + input;
-    return (qkv_check_array){in->name, in->x, in->gradient, in->n, in->lower, in->upper, in->scale};
-}
 
 qkv_check_name qkv_name_of(const qkv_differences *d, size_t input)
 {
     qkv_check_name name;
-    const char *given = qkv_array_of(d, input).name;
+    const char *given = d->inputs[input].name;
     if (given)
         snprintf(name.text, sizeof name.text, "%s", given);
     else
@@ -55,6 +43,16 @@ double qkv_room(const qkv_check_array *in, double x)
 {
     if (in->lower == 0 && in->upper == 0) return INFINITY;
     return fmin(x - in->lower, in->upper - x);
+}
+
+double qkv_length(const double *x, size_t n)
+{
+    double largest = 0, sum = 0;
+    for (size_t i = 0; i < n; i++)
+        if (!(fabs(x[i]) <= largest)) largest = fabs(x[i]); /* NaN stays */
+    if (!(largest > 0 && largest < INFINITY)) return largest;
+    for (size_t i = 0; i < n; i++) sum += x[i] / largest * (x[i] / largest);
+    return largest * sqrt(sum);
 }
 
 /* ---- f --------------------------------------------------------------------------------------- */
@@ -82,7 +80,7 @@ static qkv_status fail_on_line(const qkv_differences *d, const qkv_line *line, d
         snprintf(where, sizeof where, "%.3g along direction %zu of %s", t, line->index, name.text);
     else
         snprintf(where, sizeof where, "%s[%zu] = %.17g", name.text, line->index,
-                 qkv_input_at(d, qkv_array_of(d, line->input).x, line->index));
+                 qkv_input_at(d, d->inputs[line->input].x, line->index));
     return fail_at(d, status, where);
 }
 
@@ -97,7 +95,7 @@ qkv_status qkv_evaluate(const qkv_differences *d, double *value)
 static qkv_status evaluate_at(const qkv_differences *d, const qkv_line *line, double t,
                               double *value, double *far)
 {
-    const qkv_check_array in = qkv_array_of(d, line->input);
+    const qkv_check_array in = d->inputs[line->input];
     size_t first = line->is_direction ? 0 : line->index, n = line->is_direction ? in.n : 1;
     size_t bytes = d->dtype == QKV_F32 ? sizeof(float) : sizeof(double);
     char *x = (char *)in.x + first * bytes;
@@ -106,7 +104,7 @@ static qkv_status evaluate_at(const qkv_differences *d, const qkv_line *line, do
     for (size_t i = 0; i < n; i++) {
         double before = qkv_input_at(d, x, i), by = line->is_direction ? d->u[i] : 1;
         double moved = put(d, x, i, before + t * by) - before;
-        *far += line->is_direction ? moved * qkv_input_at(d, in.gradient, i) : moved;
+        *far += line->is_direction ? moved * in.gradient[i] : moved;
     }
     qkv_status status = call(d, value);
     if (status) status = fail_on_line(d, line, t, status);
@@ -156,28 +154,30 @@ static void remove_cubic(double f[POINTS])
 static qkv_status deviation_from_cubic(const qkv_differences *d, const qkv_line *line,
                                        double spacing, double *deviation)
 {
-    double f[POINTS], far, sum = 0;
+    double f[POINTS], far;
     for (int j = 0; j < POINTS; j++) {
         qkv_status status = evaluate_at(d, line, points[j] * spacing, &f[j], &far);
         if (status) return status;
         f[j] -= d->value;
     }
     remove_cubic(f);
-    for (int j = 0; j < POINTS; j++) sum += f[j] * f[j];
-    *deviation = sqrt(sum / (POINTS - CUBIC));
+    *deviation = qkv_length(f, POINTS) / sqrt(POINTS - CUBIC);
     return QKV_OK;
 }
 
-/* An f that varies faster than its scale says is no cubic. That part shrinks by 16^4 from one
- * spacing to the next and noise does not, so the smallest of three is noise; but an exact 0 only
- * says that f, as stored, did not move. */
+/* An f that varies faster than its scale says is no cubic, and no branch of f may be crossed. Closer
+ * together the points see less of either (16^4 times less of what is smooth, 16 of a kink), and of
+ * noise the same: the smallest is noise. An exact 0 only says that f, as stored, did not move. */
 qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line)
 {
-    double spacing = line->step / 512, deviation = INFINITY;
-    for (int i = 0; i < 3 && deviation > d->epsilon * fabs(d->value); i++, spacing /= 16) {
+    double spacing = line->step / 512, before = INFINITY, deviation;
+    for (int i = 0; i < 6; i++, spacing /= 16) {
         qkv_status status = deviation_from_cubic(d, line, spacing, &deviation);
         if (status) return status;
+        if (!isfinite(deviation)) continue;
         if (deviation > 0 && (line->noise == 0 || deviation < line->noise)) line->noise = deviation;
+        if (deviation <= d->epsilon * fabs(d->value) || deviation > before / 4) break;
+        before = deviation;
     }
     return QKV_OK;
 }
@@ -188,7 +188,7 @@ qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line)
  * first step moves no coordinate further than that coordinate's own, nor all of them together. */
 void qkv_line_begin(const qkv_differences *d, qkv_line *line)
 {
-    const qkv_check_array in = qkv_array_of(d, line->input);
+    const qkv_check_array in = d->inputs[line->input];
     size_t first = line->is_direction ? 0 : line->index;
     size_t end = line->is_direction ? in.n : line->index + 1;
     double step = INFINITY, largest = 0;
@@ -218,48 +218,149 @@ static double extrapolate(const double d[3], double *r2)
     return (16 * *r2 - r1) / 15;
 }
 
-/* On a direction the claim is differenced, too: how far a says that each step as stored goes. */
-qkv_status qkv_differentiate(const qkv_differences *d, qkv_line *line)
+/* D at one step, and what else is seen there. */
+typedef struct rung {
+    double slope, claim; /* of a direction, a is differenced, too: how far it says that steps go */
+    double jump;         /* between the slopes on both sides */
+    double largest;      /* |f| */
+} rung;
+
+static qkv_status step_out(const qkv_differences *d, const qkv_line *line, double h, rung *r)
 {
-    double h = line->step, slope[3], claim[3], jump[3], largest = fabs(d->value), r2, unused;
-    for (int k = 0; k < 3; k++, h /= 2) {
-        double f_above, f_below, above, below;
-        qkv_status status = evaluate_at(d, line, h, &f_above, &above);
-        if (!status) status = evaluate_at(d, line, -h, &f_below, &below);
-        if (status) return status;
-        double width = line->is_direction ? 2 * h : above - below;
-        slope[k] = (f_above - f_below) / width;
-        claim[k] = (above - below) / width;
-        jump[k] = fabs(f_above - d->value - (d->value - f_below)) / h;
-        largest = fmax(largest, fmax(fabs(f_above), fabs(f_below)));
-    }
-    double noise = fmax(line->noise, d->epsilon / 8 * largest);
-    line->numeric = extrapolate(slope, &r2) * line->norm;
-    line->truncation = fabs(line->numeric - r2 * line->norm);
-    double rounding =
-        NOISE_FACTOR * noise / (line->step / 4) + CLAIM * d->epsilon * largest / line->scale;
-    line->error = line->truncation + rounding * line->norm;
-    if (line->is_direction) line->analytic = extrapolate(claim, &unused) * line->norm;
-    line->bent = stays(jump[0], jump[1]) && stays(jump[1], jump[2]) &&
-                 jump[2] * line->step / 4 > CLEAR * noise;
+    double f_above, f_below, above, below;
+    qkv_status status = evaluate_at(d, line, h, &f_above, &above);
+    if (!status) status = evaluate_at(d, line, -h, &f_below, &below);
+    if (status) return status;
+    double width = line->is_direction ? 2 * h : above - below;
+    r->slope = (f_above - f_below) / width;
+    r->claim = line->is_direction ? (above - below) / width * line->norm
+                                  : d->inputs[line->input].gradient[line->index];
+    r->jump = fabs(f_above - d->value - (d->value - f_below)) / h;
+    r->largest = fmax(fabs(f_above), fabs(f_below));
     return QKV_OK;
 }
 
-/* Smaller steps while truncation (or a NaN) is the larger part of E, larger ones while noise is,
- * until E is good enough; the best estimate stays. 64 times the first step is 0.37 of the way to
- * the end of the domain (0.1 of it and 4 times of float). */
-qkv_status qkv_refine(const qkv_differences *d, qkv_line *line, double good_enough)
+double qkv_noise_of(const qkv_differences *d, const qkv_line *line)
 {
-    double largest_step = (d->dtype == QKV_F32 ? 4 : 64) * line->step;
-    qkv_line trial = *line;
-    for (int i = 0; i < RETRIES && !(line->error <= good_enough); i++) {
-        bool grow = trial.truncation < trial.error / 2;
-        trial.step = fmin(trial.step * (grow ? 4 : 0.125), largest_step);
-        qkv_status status = qkv_differentiate(d, &trial);
+    return fmax(line->noise, d->epsilon / 8 * d->size);
+}
+
+static double rounding_of(const qkv_differences *d, const qkv_line *line, double h)
+{
+    return (NOISE_FACTOR * qkv_noise_of(d, line) / (h / 4) +
+            CLAIM * d->epsilon * d->size / line->scale) *
+           line->norm;
+}
+
+/* From the differences at h, h/2 and h/4. */
+static qkv_estimate estimate(const qkv_differences *d, const qkv_line *line, double h,
+                             const rung r[3])
+{
+    const double slope[3] = {r[0].slope, r[1].slope, r[2].slope},
+                 claim[3] = {r[0].claim, r[1].claim, r[2].claim};
+    double r2, unused;
+    qkv_estimate e = {.step = h};
+    e.numeric = extrapolate(slope, &r2) * line->norm;
+    e.analytic = line->is_direction ? extrapolate(claim, &unused) : claim[0];
+    e.truncation = fabs(e.numeric - r2 * line->norm);
+    e.rounding = rounding_of(d, line, h);
+    e.error = e.truncation + e.rounding;
+    e.bent = stays(r[0].jump, r[1].jump) && stays(r[1].jump, r[2].jump) &&
+             r[2].jump * h / 4 > CLEAR * qkv_noise_of(d, line);
+    e.still = true;
+    for (int k = 0; k < 3; k++) e.still &= r[k].slope == 0 && r[k].jump == 0;
+    return e;
+}
+
+qkv_status qkv_survey(qkv_differences *d, qkv_line *line)
+{
+    rung r[3];
+    for (int k = 0; k < 3; k++) {
+        qkv_status status = step_out(d, line, ldexp(line->step, -k), &r[k]);
         if (status) return status;
-        if (trial.error < line->error || !isfinite(line->error)) *line = trial;
+        if (r[k].largest < INFINITY) d->size = fmax(d->size, r[k].largest);
     }
+    line->at = estimate(d, line, line->step, r);
+    /* The slope first: a product of both may be too large where this one is not. */
+    double grown = fabs(line->at.numeric) / line->norm * line->scale;
+    if (grown < INFINITY) d->size = fmax(d->size, grown);
     return QKV_OK;
+}
+
+/* ---- The best of many steps ------------------------------------------------------------------ */
+
+/* Rung k is at the first step times 2^(UP - k). 64 times that is 0.37 of the way to the end of the
+ * domain (of float, 4 times are 0.4 of it). */
+enum { UP = 6, UP_F32 = 2, DOWN = 24, RUNGS = UP + DOWN + 1, CALM = 5 };
+
+typedef struct ladder {
+    rung rung[RUNGS + 2];
+    bool known[RUNGS + 2];
+    qkv_estimate at[RUNGS];
+    int first, last; /* those estimated */
+} ladder;
+
+static qkv_status climb(const qkv_differences *d, const qkv_line *line, ladder *l, int k)
+{
+    for (int i = k; i < k + 3; i++) {
+        qkv_status status = QKV_OK;
+        if (!l->known[i]) status = step_out(d, line, ldexp(line->step, UP - i), &l->rung[i]);
+        if (status) return status;
+        l->known[i] = true;
+    }
+    l->at[k] = estimate(d, line, ldexp(line->step, UP - k), &l->rung[k]);
+    if (k < l->first) l->first = k;
+    if (k > l->last) l->last = k;
+    return QKV_OK;
+}
+
+/* The smallest E, where E is no less than what smaller steps object: they see more, and only noise
+ * excuses them. The last, to which none objects, is no candidate. */
+static qkv_estimate best_of(const ladder *l)
+{
+    qkv_estimate best = l->at[l->first];
+    best.error = INFINITY;
+    for (int i = l->first; i < l->last || i == l->first; i++) {
+        qkv_estimate e = l->at[i];
+        for (int j = i + 1; j <= l->last; j++) {
+            double objection = fabs(e.numeric - l->at[j].numeric) - l->at[j].rounding;
+            if (objection > e.error) e.error = objection;
+        }
+        if (e.error < best.error) best = e;
+    }
+    return best;
+}
+
+static bool is_settled(const qkv_differences *d, const qkv_estimate *e)
+{
+    double own = fmax(fabs(e->analytic), fabs(e->numeric));
+    return qkv_within(e) && e->error <= d->resolution / 8 * own;
+}
+
+/* Smaller steps until CALM in a row see nothing but noise: one over which f turns may by accident
+ * see as little. Then larger ones as long as noise is what there is. */
+qkv_status qkv_settle(const qkv_differences *d, qkv_line *line)
+{
+    ladder l = {.first = RUNGS, .last = -1};
+    qkv_status status = QKV_OK;
+    int calm = 0, top = UP - (d->dtype == QKV_F32 ? UP_F32 : UP);
+    line->at.rounding = rounding_of(d, line, line->step); /* size has grown since the survey */
+    line->at.error = line->at.truncation + line->at.rounding;
+    if (line->at.still || is_settled(d, &line->at)) return QKV_OK;
+    for (int k = UP; k < RUNGS && calm < CALM; k++) {
+        status = climb(d, line, &l, k);
+        if (status) return status;
+        line->at = best_of(&l);
+        if (is_settled(d, &line->at)) return QKV_OK;
+        calm = l.at[k].truncation <= l.at[k].rounding ? calm + 1 : 0;
+    }
+    for (int k = UP - 1; k >= top && l.at[k + 1].truncation <= l.at[k + 1].rounding; k--) {
+        status = climb(d, line, &l, k);
+        if (status) return status;
+        line->at = best_of(&l);
+        if (is_settled(d, &line->at)) return QKV_OK;
+    }
+    return status;
 }
 
 /* ---- What is the matter ---------------------------------------------------------------------- */
@@ -273,7 +374,7 @@ static qkv_status one_sided(const qkv_differences *d, const qkv_line *line, doub
         qkv_status status = evaluate_at(d, line, way * t, &f, &far);
         if (status) return status;
         rise[side] = way * (f - d->value);
-        double claim = line->is_direction ? far : far * line->analytic;
+        double claim = line->is_direction ? far : far * line->at.analytic;
         remainder[side] = fabs(f - d->value - claim);
     }
     return QKV_OK;
@@ -282,11 +383,11 @@ static qkv_status one_sided(const qkv_differences *d, const qkv_line *line, doub
 /* Steps shrink until noise is in the way: what the last two above it say counts. */
 qkv_status qkv_diagnose(const qkv_differences *d, qkv_line *line)
 {
-    double noise = fmax(line->noise, d->epsilon / 8 * fabs(d->value)), t = line->step;
+    double noise = qkv_noise_of(d, line), t = line->at.step;
     double jump = 0, remainder = 0;
     qkv_differences across = *d;
     across.branches = NULL;
-    line->kinked = d->branches && !isfinite(line->error);
+    line->kinked = d->branches && !isfinite(line->at.error);
     line->taylor_rate = NAN;
     for (int i = 0; i < 16; i++, t /= 2) {
         double rise[2], rest[2];

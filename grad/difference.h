@@ -4,6 +4,8 @@
 #ifndef QKV_GRAD_DIFFERENCE_H
 #define QKV_GRAD_DIFFERENCE_H
 
+#include <math.h>
+
 #include "qkv/attention.h"
 #include "qkv/gradcheck.h"
 
@@ -11,9 +13,10 @@
 typedef struct qkv_check_array {
     const char *name;
     void *x;
-    const void *gradient;
+    const double *gradient; /* a copy: the caller's may be overwritten while f runs */
     size_t n;
     double lower, upper, scale;
+    qkv_check_zero zero;
 } qkv_check_array;
 
 typedef struct qkv_check_name {
@@ -25,49 +28,68 @@ typedef struct qkv_differences {
     qkv_check_function f;
     void *context;
     uint64_t (*branches)(void *context); /* may be NULL */
-    const void *inputs;                  /* qkv_check_input or qkv_check_input_f32, as dtype */
+    qkv_check_array *inputs;
     size_t n_inputs;
     qkv_dtype dtype;
     double epsilon, resolution;
     double value;    /* f at the inputs as given */
+    double size;     /* of f, over a scale of each input */
     uint64_t branch; /* and what it decided there */
     double *u;       /* the present direction, of unit length */
     void *kept;      /* the input before the step */
 } qkv_differences;
+
+/* What differences at one step say. */
+typedef struct qkv_estimate {
+    double step;       /* h, in t */
+    double analytic;   /* a; of a direction, along the steps as stored */
+    double numeric;    /* R */
+    double truncation; /* |R - R2| */
+    double rounding;   /* what noise adds to E */
+    double error;      /* E; not finite if f was not, or its branches changed */
+    bool bent;         /* differences look like those of a kink at x */
+    bool still;        /* f did not move at all */
+} qkv_estimate;
 
 /* x + t u of one input: u is a coordinate, or a direction. Slopes are by u times its norm. */
 typedef struct qkv_line {
     size_t input, index;
     bool is_direction; /* d.u; a coordinate otherwise */
     double norm;       /* of the direction before it had unit length; 1 */
-    double analytic;   /* a */
     double scale;      /* of t */
     double step;       /* h_0, in t */
     double noise;      /* of f around x, a standard deviation */
-    double numeric;    /* R */
-    double truncation; /* |R - R2| */
-    double error;      /* E; not finite if f was not, or its branches changed */
-    bool bent;         /* differences look like those of a kink at x */
+    qkv_estimate at;   /* the best */
     double left, right, taylor_rate;
     bool failed, inconclusive, kinked;
 } qkv_line;
 
-qkv_check_array qkv_array_of(const qkv_differences *d, size_t input);
 qkv_check_name qkv_name_of(const qkv_differences *d, size_t input);
 double qkv_input_at(const qkv_differences *d, const void *numbers, size_t i);
 /* From x to the nearer end of the input's domain; infinite without. */
 double qkv_room(const qkv_check_array *in, double x);
+/* sqrt(sum x_i^2), without overflow of the squares. */
+double qkv_length(const double *x, size_t n);
 
 /* f at the inputs as given. Errors as the public calls. */
 qkv_status qkv_evaluate(const qkv_differences *d, double *value);
 /* Sets the first step. */
 void qkv_line_begin(const qkv_differences *d, qkv_line *line);
 qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line);
-/* R, E and, of a direction, a, at the line's step. */
-qkv_status qkv_differentiate(const qkv_differences *d, qkv_line *line);
-/* Other steps until E is good enough; the best estimate stays. */
-qkv_status qkv_refine(const qkv_differences *d, qkv_line *line, double good_enough);
+/* What E takes for it: no less than f as large as d->size must have. */
+double qkv_noise_of(const qkv_differences *d, const qkv_line *line);
+/* The estimate at the first step. d->size grows with what f shows of itself. */
+qkv_status qkv_survey(qkv_differences *d, qkv_line *line);
+/* The best estimate of all steps, unless that of the first settles it: a within 4 E, and E small
+ * enough to see an error of the resolution in it. */
+qkv_status qkv_settle(const qkv_differences *d, qkv_line *line);
 /* kinked, left, right and taylor_rate of a line that did not pass. */
 qkv_status qkv_diagnose(const qkv_differences *d, qkv_line *line);
+
+static inline bool qkv_within(const qkv_estimate *e)
+{
+    return isfinite(e->analytic) && isfinite(e->numeric) &&
+           fabs(e->analytic - e->numeric) <= 4 * e->error;
+}
 
 #endif

@@ -274,17 +274,19 @@ static qkv_var large(qkv_tape *tape, const qkv_var *x)
 
 /* Values within 0.4 and bandwidths near 2 keep every distance inside the support, away from the
  * kink at its edge. */
-#define KERNEL_CASE(name)                                                                 \
+#define KERNEL_CASE(name, without_slope)                                                  \
     {                                                                                     \
         .label = "attend " #name, .n_input = 5,                                           \
         .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}, {2, {5, 7}}, {0}}, .lower = 0.6, \
-        .upper = 1, .apply = name                                                         \
+        .upper = 1, .zero = (without_slope), .apply = name                                \
     }
-#define NORMALIZE_CASE(name)                                                                      \
+#define NORMALIZE_CASE(name, without_slope)                                                       \
     {                                                                                             \
         .label = "attend " #name, .n_input = 3, .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}}, \
-        .apply = name                                                                             \
+        .zero = (without_slope), .apply = name                                                    \
     }
+/* Of weights that are a step function of the scores. */
+enum { NONE = 0, QUERY_KEY = 1 << 0 | 1 << 1, QUERY_KEY_BANDWIDTH = QUERY_KEY | 1 << 4 };
 
 const qkv_op_case qkv_cases_attend[] = {
     {.n_input = 3,
@@ -380,23 +382,23 @@ const qkv_op_case qkv_cases_attend[] = {
      .n_input = 3,
      .input = {{2, {5, 3}}, {2, {7, 3}}, {2, {7, 2}}},
      .apply = dropout},
-    KERNEL_CASE(triangular),
-    KERNEL_CASE(epanechnikov),
-    KERNEL_CASE(biweight),
-    KERNEL_CASE(triweight),
-    KERNEL_CASE(tricube),
-    KERNEL_CASE(cosine),
-    KERNEL_CASE(none_kernel),
-    KERNEL_CASE(boxcar),
-    KERNEL_CASE(constant),
-    NORMALIZE_CASE(hard),
-    NORMALIZE_CASE(uniform),
-    NORMALIZE_CASE(top_k),
-    NORMALIZE_CASE(top_k_uniform),
-    NORMALIZE_CASE(sparsemax),
-    NORMALIZE_CASE(entmax_15),
-    NORMALIZE_CASE(none_exp),
-    NORMALIZE_CASE(none_sigmoid),
-    NORMALIZE_CASE(none_identity),
+    KERNEL_CASE(triangular, NONE),
+    KERNEL_CASE(epanechnikov, NONE),
+    KERNEL_CASE(biweight, NONE),
+    KERNEL_CASE(triweight, NONE),
+    KERNEL_CASE(tricube, NONE),
+    KERNEL_CASE(cosine, NONE),
+    KERNEL_CASE(none_kernel, NONE),
+    KERNEL_CASE(boxcar, QUERY_KEY_BANDWIDTH),
+    KERNEL_CASE(constant, QUERY_KEY_BANDWIDTH),
+    NORMALIZE_CASE(hard, QUERY_KEY),
+    NORMALIZE_CASE(uniform, QUERY_KEY),
+    NORMALIZE_CASE(top_k, NONE),
+    NORMALIZE_CASE(top_k_uniform, QUERY_KEY),
+    NORMALIZE_CASE(sparsemax, NONE),
+    NORMALIZE_CASE(entmax_15, NONE),
+    NORMALIZE_CASE(none_exp, NONE),
+    NORMALIZE_CASE(none_sigmoid, NONE),
+    NORMALIZE_CASE(none_identity, NONE),
     {0},
 };

@@ -77,8 +77,8 @@ typedef struct qkv_op_case {
      * spread over it evenly in random order: none is close to another, nor, if their number is
      * even, to the middle, where a kink may be. */
     double lower, upper;
-    bool gradient_is_zero; /* by design */
-    unsigned constant;     /* bit i: input i has no gradient */
+    unsigned zero;     /* bit i: the gradient of input i is exactly 0, by design */
+    unsigned constant; /* bit i: input i has no gradient */
     /* Of a float gradient, in epsilons of the largest element; 0: 64; -1: not in float. */
     double rounding;
 } qkv_op_case;

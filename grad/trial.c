@@ -189,6 +189,8 @@ size_t qkv_trial_inputs(const qkv_trial *c, qkv_check_input inputs[QKV_TRIAL_INP
                                             .gradient = c->gradient[i],
                                             .n = c->n[i],
                                             .lower = c->test->lower,
-                                            .upper = c->test->upper};
+                                            .upper = c->test->upper,
+                                            .zero = c->test->zero >> i & 1 ? QKV_ZERO_EXACT
+                                                                           : QKV_ZERO_UNDECLARED};
     return n;
 }

@@ -4,25 +4,38 @@
  *
  * For each element x (Ridders 1982; Press et al., Numerical Recipes, 5.7):
  *
- *     h_k = eps^(1/7) scale / 2^k,  k = 0, 1, 2;    scale = max(1, |x|) unless the input says else
  *     D_k = (f(x + h_k) - f(x - h_k)) / (x+ - x-)   with x+ and x- as they were stored
+ *     h_k = h / 2^k,  k = 0, 1, 2
  *     R_1 = (4 D_1 - D_0) / 3,  R_2 = (4 D_2 - D_1) / 3
  *     R   = (16 R_2 - R_1) / 15
- *     E   = |R - R_2| + 8 max(noise, eps max |f| / 8) / h_2 + 4 eps max |f| / scale
+ *     E   = |R - R_2| + 8 noise / h_2 + 4 eps F / scale
  *
- * where noise is the standard deviation of f's rounding errors, measured around x about a cubic
- * (as More & Wild 2011 do by differences): a large constant in f costs what it really costs.
+ * First with h = eps^(1/7) scale, where scale is what the input says, else max(1, |x|), and no more
+ * than the distance to the end of the domain. noise is the standard deviation of f's rounding
+ * errors, measured around x about a cubic (as More & Wild 2011 do by differences), at least
+ * eps F / 8: a large constant in f costs what it really costs. F is the size of f: the largest |f|
+ * that was seen, or |R| scale, over all inputs. (An f that is 0 because large terms cancel is as
+ * noisy as they are.)
  *
- * The analytic a passes if both are finite and |a - R| <= 4 E, here or at half the step. Where E
- * exceeds 1e-6 of the gradient, smaller and larger steps are tried and the best E is kept. If it
- * still exceeds 1e-6 of the input's gradient scale (the largest |R| or |a| over that input; over
- * all inputs if its a are all exactly 0), the element is inconclusive, which fails: a check that
- * cannot tell right from wrong has not passed. So fails an element at a kink, where f has one slope
- * on the left and another on the right.
+ * The analytic a agrees if it and R are finite and |a - R| <= 4 E. If it does, and E <= 1e-6 / 8 of
+ * the larger of |a| and |R|, that is all: an error of 1e-6 would have been seen. Nor does it help
+ * to ask again where f did not move at all. Otherwise h is halved, up to 24 times, until five in a
+ * row are limited by noise (the first term of E is the smaller), then doubled from the first on, up
+ * to 6 times, while they are. An E that is small by accident (f turns within the step) is found out
+ * by smaller steps: E is at least |R - R'| - (what noise adds to E') for every smaller h' tried, of
+ * which there is at least one. The smallest E then decides. An element that does not agree is
+ * wrong. It passes if E <= 1e-6 of the gradient's scale, the largest |a| or |R| of its input; else
+ * it is inconclusive, which fails: a check that cannot tell right from wrong has not passed. So
+ * fails an element at a kink, where f has one slope on the left and another on the right.
+ *
+ * An input all of whose a and R are 0 within 4 E fails as vacuous: smaller errors than that would
+ * not be seen in it. It can be declared to be such (qkv_check_zero); the other inputs then lend it
+ * their scale, or, if none has one, f its own, F / scale.
  *
  * Large inputs are checked along random directions instead, a certificate for the whole gradient at
  * the price of a few elements. Along u_1 .. u_K, of independent standard normal elements, R and E
- * are those of the slope of f along u / ||u||, times ||u||, and with a'u for a
+ * are those of the slope of f along u / ||u||, times ||u||, and with a'u for a. (The first step
+ * moves no coordinate further than its own would, nor all together further than the largest.)
  *
  *     tau = max over u of |a'u - R| + 4 E
  *
@@ -32,9 +45,9 @@
  *
  *     ||e|| <= sqrt(2/pi) tau delta^(-1/K)
  *
- * The functions for float, qkv_gradcheck_f32 among them, do the same with its epsilon and 1e-2
- * instead of 1e-6. That is a weaker proof, and the report says so: where f has a double twin, check
- * that, and compare the float with it. */
+ * qkv_gradcheck_f32 does the same with the epsilon of float, 1e-2 instead of 1e-6, and 2 doublings.
+ * That is a weaker proof, and the report says so: where f has a double twin, check that, and
+ * compare the float with it. */
 #ifndef QKV_GRADCHECK_H
 #define QKV_GRADCHECK_H
 
@@ -47,14 +60,24 @@
 extern "C" {
 #endif
 
+/* What is known beforehand of a gradient that is 0 everywhere. Undeclared, it fails as vacuous. */
+typedef enum qkv_check_zero {
+    QKV_ZERO_UNDECLARED,
+    QKV_ZERO_EXACT, /* f does not depend on the input by any path: exactly 0 is required */
+    /* Contributions cancel, as those of a bias that is added to all keys of a softmax: 0 to within
+     * 4 E is required, for each is rounded. */
+    QKV_ZERO_ROUNDED
+} qkv_check_zero;
+
 /* One array the function depends on, with the gradient that is on trial. */
 typedef struct qkv_check_input {
     const char *name;       /* for the report; NULL: "x0", "x1", .. by position */
     double *x;              /* n numbers; perturbed in place, restored to the bit */
-    const double *gradient; /* n numbers: the claimed d f / d x */
+    const double *gradient; /* n numbers: the claimed d f / d x; read before f is called */
     size_t n;
     double lower, upper; /* the open domain of x that steps must not leave; both 0: all numbers */
     double scale;        /* the distance over which f changes; 0: max(1, |x|) */
+    qkv_check_zero zero;
 } qkv_check_input;
 
 /* f at the present contents of the inputs. Anything but QKV_OK ends the check with that status. */
@@ -67,6 +90,7 @@ typedef struct qkv_check_input_f32 {
     const float *gradient;
     size_t n;
     double lower, upper, scale;
+    qkv_check_zero zero;
 } qkv_check_input_f32;
 
 typedef struct qkv_check_options {
@@ -80,16 +104,16 @@ typedef struct qkv_check_options {
      * which it changes are made smaller; where the smallest still cross, the element has a kink. */
     uint64_t (*branches)(void *context);
 
-    /* The gradient is identically zero by design: exactly 0 is then required of it. Without this, a
-     * check in which every gradient and every difference is 0 fails as vacuous. */
-    bool gradient_is_zero;
+    /* f computes in float although its inputs are double: steps and bounds as for float. */
+    bool computes_in_float;
 } qkv_check_options;
 
 typedef struct qkv_check_report {
     bool passed;
     /* Elements, or directions, over all inputs; those at a kink are among the inconclusive. */
     size_t checked, failed, inconclusive, kinks;
-    bool vacuous; /* every gradient and every difference is 0 within its error */
+    size_t directions; /* of those checked; 0: they were elements */
+    bool vacuous;      /* of an input every gradient and every difference is 0 within its error */
 
     /* The worst element (failed before inconclusive before passed, then the largest |a - R| / 4 E):
      * the name of its input, and its flat index there. */
@@ -98,6 +122,7 @@ typedef struct qkv_check_report {
 
     double analytic, numeric; /* a and R there */
     double error, bound;      /* |a - R| and 4 E there */
+    double noise;             /* of f there: the standard deviation of its rounding errors */
     double left, right;       /* at a kink, f's slopes on both sides */
 
     /* Unless it passed there: the p by which |f(x + t) - f(x) - a t| falls like t^p. 2 or more: a
@@ -106,9 +131,9 @@ typedef struct qkv_check_report {
     double taylor_rate;
 
     /* With directions: with confidence 1 - delta, the error of each input's gradient is at most
-     * certificate times its norm (times the largest norm, if its own is 0). The largest of all
-     * inputs; infinite if one failed. */
-    double certificate;
+     * error_norm, and at most certificate times its norm (times the largest norm, if its own is 0
+     * within its error). The largest of all inputs; infinite if one failed. */
+    double certificate, error_norm;
     bool weak; /* f was float */
 
     /* qkv_gradcheck_op: the gradient in float is off the one in double by at most float_error float
@@ -120,14 +145,15 @@ typedef struct qkv_check_report {
 /* Is each gradient that of f? report is overwritten; it may be NULL. options NULL: all zero.
  *
  *     QKV_OK          every element passed
- *     QKV_E_GRADIENT  one failed or was inconclusive; the check is vacuous or has no elements; f is
- *                     not finite, or no function of its inputs: two values for the same bits
+ *     QKV_E_GRADIENT  one failed or was inconclusive; an input is vacuous or there are no elements;
+ *                     f is not finite, or no function of its inputs: two values for the same bits,
+ *                     asked for twice a line and at both ends
  *     QKV_E_ARG       a NULL; an x that is not finite or outside its domain; no domain or scale
  *     QKV_E_OVERFLOW  too many elements
  *     QKV_E_NOMEM     it allocates a little
  *     and f's own status if f failed
  *
- * NaN on either side never passes. */
+ * NaN or infinity in a gradient never passes, tried or not. */
 QKV_API qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_check_input *inputs,
                                  size_t n_inputs, const qkv_check_options *options,
                                  qkv_check_report *report);
