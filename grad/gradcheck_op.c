@@ -8,8 +8,12 @@
 #include <string.h>
 
 #include "qkv/gradcheck.h"
+#include "src/random.h"
 
-enum { DIRECTIONS = 8 };
+enum { DIRECTIONS = 8, SHAKES = 16 };
+/* No number of the cases is the end of a chain of more than 64 roundings (the longest: a score, its
+ * exponential, a sum over 7 keys, a quotient, and all of it backward), each by half an epsilon. */
+static const double ROUNDING = 32;
 
 static qkv_status wrong(const char *format, int input, size_t i, double found, double expected)
 {
@@ -46,43 +50,105 @@ static qkv_status check_again(qkv_trial *c, double *const first[QKV_TRIAL_INPUTS
     return status;
 }
 
+typedef struct numbers {
+    double *of[QKV_TRIAL_INPUTS]; /* NULL where there is no gradient */
+} numbers;
+
+static void numbers_free(numbers *x)
+{
+    for (int i = 0; i < QKV_TRIAL_INPUTS; i++) free(x->of[i]);
+}
+
+/* A copy of the gradients. Ends in numbers_free whatever it returns. */
+static qkv_status numbers_copy(const qkv_trial *c, double *const from[QKV_TRIAL_INPUTS],
+                               numbers *to)
+{
+    *to = (numbers){0};
+    for (int i = 0; i < c->test->n_input; i++) {
+        if (!from[i]) continue;
+        size_t bytes = c->n[i] * sizeof *to->of[i];
+        to->of[i] = malloc(bytes + !bytes);
+        if (!to->of[i]) return qkv_fail(QKV_E_NOMEM, "no memory for %zu bytes", bytes);
+        memcpy(to->of[i], from[i], bytes);
+    }
+    return QKV_OK;
+}
+
 static qkv_status check_repeats(qkv_trial *c)
 {
-    double *first[QKV_TRIAL_INPUTS] = {0};
+    numbers first = {0};
     qkv_status status = qkv_trial_differentiate(c, 1, false);
-    for (int i = 0; i < c->test->n_input && !status; i++) {
-        if (!c->gradient[i]) continue;
-        size_t bytes = c->n[i] * sizeof *first[i];
-        first[i] = malloc(bytes + !bytes);
-        if (!first[i]) status = qkv_fail(QKV_E_NOMEM, "no memory for %zu bytes", bytes);
-        if (first[i]) memcpy(first[i], c->gradient[i], bytes);
-    }
-    if (!status) status = check_again(c, first, false);
-    if (!status) status = check_again(c, first, true);
-    for (int i = 0; i < QKV_TRIAL_INPUTS; i++) free(first[i]);
+    if (!status) status = numbers_copy(c, c->gradient, &first);
+    if (!status) status = check_again(c, first.of, false);
+    if (!status) status = check_again(c, first.of, true);
+    numbers_free(&first);
     return status;
 }
 
-/* The gradient in float against the one in double, in epsilons of the largest element of the case:
- * a small gradient may be the difference of large terms. The worst goes into report. */
+/* ---- Float ----------------------------------------------------------------------------------- */
+
+static void shake(double *x, const double *from, size_t n, uint64_t seed, uint64_t stream)
+{
+    for (size_t k = 0; k < n; k++)
+        x[k] = from[k] * (1 + FLT_EPSILON * qkv_random_normal(seed, stream, k));
+}
+
+/* The largest change, in the sense of root mean square over SHAKES, of an element of each gradient
+ * when every number of the case is off by a float epsilon. */
+static qkv_status measure_condition(qkv_trial *c, const numbers *x, const numbers *gradient,
+                                    double change[QKV_TRIAL_INPUTS])
+{
+    double *cotangent = c->cotangent;
+    numbers squares = {0};
+    c->cotangent = calloc(c->n_result + 1, sizeof *cotangent);
+    qkv_status status = c->cotangent ? numbers_copy(c, c->gradient, &squares) : QKV_E_NOMEM;
+    for (int i = 0; i < QKV_TRIAL_INPUTS; i++)
+        for (size_t k = 0; squares.of[i] && k < c->n[i]; k++) squares.of[i][k] = 0;
+    for (uint64_t s = 0; s < SHAKES && !status; s++) {
+        for (int i = 0; i < c->test->n_input; i++)
+            shake(c->x[i], x->of[i], c->n[i], c->seed + s, 100 + (uint64_t)i);
+        shake(c->cotangent, cotangent, c->n_result, c->seed + s, 99);
+        status = qkv_trial_differentiate(c, 1, false);
+        for (int i = 0; i < c->test->n_input; i++)
+            for (size_t k = 0; squares.of[i] && k < c->n[i]; k++)
+                squares.of[i][k] += pow(c->gradient[i][k] - gradient->of[i][k], 2) / SHAKES;
+    }
+    for (int i = 0; i < c->test->n_input; i++) {
+        change[i] = 0;
+        for (size_t k = 0; squares.of[i] && k < c->n[i]; k++)
+            change[i] = fmax(change[i], sqrt(squares.of[i][k]));
+        memcpy(c->x[i], x->of[i], c->n[i] * sizeof *c->x[i]);
+    }
+    numbers_free(&squares);
+    free(c->cotangent);
+    c->cotangent = cotangent;
+    return status;
+}
+
+/* The gradient in float against the one in double: it must be that of numbers which are off by a
+ * few float epsilons (its backward error), as rounding makes it, however much cancels. */
 static qkv_status check_float(qkv_trial *c, qkv_check_report *report)
 {
     if (c->test->rounding < 0) return QKV_OK;
+    report->float_bound = c->test->rounding > 0 ? c->test->rounding : ROUNDING;
+    numbers x = {0}, gradient = {0};
+    double change[QKV_TRIAL_INPUTS] = {0};
     qkv_status status = qkv_trial_differentiate_f32(c);
-    report->float_bound = c->test->rounding > 0 ? c->test->rounding : 64;
-    double largest = 0;
-    for (int i = 0; i < c->test->n_input; i++)
-        for (size_t k = 0; c->gradient[i] && k < c->n[i]; k++)
-            largest = fmax(largest, fabs(c->gradient[i][k]));
+    if (!status) status = numbers_copy(c, c->x, &x);
+    if (!status) status = numbers_copy(c, c->gradient, &gradient);
+    if (!status) status = measure_condition(c, &x, &gradient, change);
+    if (!status) status = qkv_trial_differentiate_f32(c);
     for (int i = 0; i < c->test->n_input && !status; i++)
-        for (size_t k = 0; c->gradient[i] && k < c->n[i]; k++) {
+        for (size_t k = 0; c->gradient[i] && k < c->n[i] && !status; k++) {
             double difference = fabs((double)c->gradient_f32[i][k] - c->gradient[i][k]);
-            double error = difference == 0 ? 0 : difference / (FLT_EPSILON * largest);
+            double error = difference == 0 ? 0 : difference / change[i];
             report->float_error = fmax(report->float_error, error);
             if (!(error <= report->float_bound))
-                return wrong("in float, the gradient by x%d[%zu] is %.9g, expected %.9g", i, k,
-                             (double)c->gradient_f32[i][k], c->gradient[i][k]);
+                status = wrong("in float, the gradient by x%d[%zu] is %.9g, expected %.9g", i, k,
+                               (double)c->gradient_f32[i][k], c->gradient[i][k]);
         }
+    numbers_free(&x);
+    numbers_free(&gradient);
     return status;
 }
 

@@ -1,5 +1,6 @@
 /* op_attend.c - attention as one node: the stateless calls of attention.h, what they save in the
  * arena. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "grad/op_attend.h"
@@ -313,7 +314,38 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     return QKV_OK;
 }
 
-const qkv_op FN(qkv_op_attend) = {.shape = shape, .forward = forward, .backward = backward};
+/* Do weights become exactly 0 somewhere, where o or its slope is not smooth? */
+static bool has_edges(const qkv_attention *a)
+{
+    bool kernel = a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_NONE_KERNEL;
+    return a->normalize == QKV_HARD || a->normalize == QKV_TOP_K ||
+           a->normalize == QKV_TOP_K_UNIFORM || a->normalize == QKV_SPARSEMAX ||
+           a->normalize == QKV_ENTMAX_15 || kernel;
+}
+
+/* Which keys have weight. For the gradient check, which has few: the whole matrix is computed. */
+static uint64_t branches(const qkv_tape *tape, const qkv_node *node)
+{
+    const attend_state *s = node->state;
+    size_t bytes, rows = (size_t)(s->a.batch * s->a.heads * s->a.n_q);
+    size_t n_weights = rows * (size_t)s->a.n_k, n_o = rows * (size_t)s->a.d_v;
+    uint64_t hash = 0xcbf29ce484222325; /* FNV-1a */
+    (void)tape;
+    if (!has_edges(&s->a) || s->ragged ||
+        qkv_attention_workspace(&s->a, QKV_FORWARD, REAL_DTYPE, &bytes))
+        return 0;
+    real *numbers = calloc(n_weights + n_o + 1, sizeof *numbers);
+    void *workspace = malloc(bytes + !bytes);
+    const FN(qkv_results) out = {.weights = {.data = numbers}, .o = {.data = numbers + n_weights}};
+    if (numbers && workspace && !FN(qkv_attention_forward)(&s->a, &s->in, &out, workspace, bytes))
+        for (size_t i = 0; i < n_weights; i++) hash = (hash ^ (numbers[i] != 0)) * 0x100000001b3;
+    free(numbers);
+    free(workspace);
+    return hash;
+}
+
+const qkv_op FN(qkv_op_attend) = {
+    .shape = shape, .forward = forward, .backward = backward, .branches = branches};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 /* A projection is [in, out] or, if it may be one a head, [heads, in, out]. */

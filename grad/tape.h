@@ -79,7 +79,8 @@ typedef struct qkv_op_case {
     double lower, upper;
     unsigned zero;     /* bit i: the gradient of input i is exactly 0, by design */
     unsigned constant; /* bit i: input i has no gradient */
-    /* Of a float gradient, in epsilons of the largest element; 0: 64; -1: not in float. */
+    /* By how many epsilons the numbers of the case may be off for which a float gradient is the
+     * exact one; 0: 32 (gradcheck_op.c has why); -1: not in float. */
     double rounding;
 } qkv_op_case;
 

@@ -136,8 +136,9 @@ typedef struct qkv_check_report {
     double certificate, error_norm;
     bool weak; /* f was float */
 
-    /* qkv_gradcheck_op: the gradient in float is off the one in double by at most float_error float
-     * epsilons times the largest element of the gradient; it may be by float_bound. */
+    /* qkv_gradcheck_op: the gradient in float is off the one in double by what inputs and cotangent
+     * do to it that are off by float_error epsilons (of float; root mean square over random ones,
+     * in the element that they change most); they may be by float_bound. */
     double float_error, float_bound;
     char message[400]; /* one sentence; also qkv_last_error() on failure */
 } qkv_check_report;
