@@ -6,18 +6,25 @@
 #include "grad/tape.h"
 
 /* FNV-1a over the bytes, eight at a time. */
-static uint64_t checksum_of(const qkv_tape *tape, const qkv_node *node)
+uint64_t qkv_debug_hash(uint64_t hash, const void *value, size_t bytes)
 {
-    size_t bytes = node->size * qkv_element(tape), at = 0;
-    const unsigned char *value = node->value;
-    uint64_t hash = 0xcbf29ce484222325, word;
+    const unsigned char *byte = value;
+    uint64_t word;
+    size_t at = 0;
     for (; at + sizeof word <= bytes; at += sizeof word) {
-        memcpy(&word, value + at, sizeof word);
+        memcpy(&word, byte + at, sizeof word);
         hash = (hash ^ word) * 0x100000001b3;
         hash ^= hash >> 32;
     }
-    for (; at < bytes; at++) hash = (hash ^ value[at]) * 0x100000001b3;
+    for (; at < bytes; at++) hash = (hash ^ byte[at]) * 0x100000001b3;
     return hash;
+}
+
+static uint64_t checksum_of(const qkv_tape *tape, const qkv_node *node)
+{
+    const qkv_op *op = qkv_op_of(tape, node);
+    uint64_t hash = op->borrowed ? op->borrowed(node) : 0xcbf29ce484222325;
+    return qkv_debug_hash(hash, node->value, node->size * qkv_element(tape));
 }
 
 /* The first NaN of size numbers; size if there is none. */
@@ -55,7 +62,8 @@ qkv_status qkv_debug_unchanged(qkv_tape *tape, uint32_t n_nodes)
         const qkv_node *node = &tape->nodes[n];
         if (node->checksum && node->checksum != checksum_of(tape, node))
             return qkv_node_fail(tape, node, QKV_E_STATE,
-                                 "its value has changed since it was recorded; gradients would be "
+                                 "its value, or an array it was given, has changed since it was "
+                                 "recorded; gradients would be "
                                  "of another function than the one computed");
     }
     return QKV_OK;

@@ -7,6 +7,7 @@ enum { MOST_ROWS = UINT16_MAX }; /* what qkv_concat takes */
 qkv_status qkv_carry_back(qkv_tape *tape, qkv_var y, qkv_var dy, const qkv_var *xs, int n,
                           qkv_var *dx)
 {
+    if (tape->debug && qkv_debug_unchanged(tape, y.node + 1)) return tape->status;
     qkv_reverse_through(tape, y, dy, xs, n, dx);
     for (int i = 0; i < n && !tape->status; i++)
         if (!dx[i].generation)

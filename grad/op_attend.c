@@ -344,8 +344,41 @@ static uint64_t branches(const qkv_tape *tape, const qkv_node *node)
     return hash;
 }
 
-const qkv_op FN(qkv_op_attend) = {
-    .shape = shape, .forward = forward, .backward = backward, .branches = branches};
+static uint64_t hash_mask(uint64_t hash, const attend_state *s)
+{
+    const qkv_slot_bool *m = &s->in.mask;
+    const ptrdiff_t n[4] = {s->a.batch, s->a.heads, s->a.n_q, s->a.n_k};
+    const ptrdiff_t packed[4] = {n[1] * n[2] * n[3], n[2] * n[3], n[3], 1};
+    const ptrdiff_t *step = m->strided ? m->stride : packed;
+    for (ptrdiff_t b = 0; b < n[0]; b++)
+        for (ptrdiff_t h = 0; h < n[1]; h++)
+            for (ptrdiff_t i = 0; i < n[2]; i++)
+                for (ptrdiff_t j = 0; j < n[3]; j++) {
+                    ptrdiff_t at = b * step[0] + h * step[1] + i * step[2] + j * step[3];
+                    hash = qkv_debug_hash(hash, m->data + at, 1);
+                }
+    return hash;
+}
+
+/* Lengths, offsets, starts and mask: whatever a rule or a score of the caller's reads is its own
+ * affair. */
+static uint64_t borrowed(const qkv_node *node)
+{
+    const attend_state *s = node->state;
+    const int64_t *const lists[] = {s->in.lengths, s->in.causal_offsets, s->starts_q, s->starts_k};
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < sizeof lists / sizeof *lists; i++) {
+        size_t n = (size_t)s->a.batch + (i >= 2);
+        if (lists[i]) hash = qkv_debug_hash(hash, lists[i], n * sizeof *lists[i]);
+    }
+    return s->in.mask.data ? hash_mask(hash, s) : hash;
+}
+
+const qkv_op FN(qkv_op_attend) = {.shape = shape,
+                                  .forward = forward,
+                                  .backward = backward,
+                                  .branches = branches,
+                                  .borrowed = borrowed};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 /* A projection is [in, out] or, if it may be one a head, [heads, in, out]. */

@@ -93,6 +93,8 @@ typedef struct qkv_op {
     qkv_status (*backward)(qkv_tape *tape, qkv_node *node); /* input gradients +=; NULL: none */
     /* What forward decided: another number if other inputs won, say. NULL: it is smooth. */
     uint64_t (*branches)(const qkv_tape *tape, const qkv_node *node);
+    /* A hash of the caller's arrays that the node reads and that are no leaves; NULL: none. */
+    uint64_t (*borrowed)(const qkv_node *node);
 } qkv_op;
 
 struct qkv_reverse;
@@ -168,6 +170,8 @@ void qkv_shape_describe(int rank, const ptrdiff_t *dim, char *text, size_t bytes
 qkv_status qkv_sweep_segment(qkv_tape *tape, qkv_var y, const void *cotangent, uint32_t n);
 
 /* ---- debug.c ---- */
+/* hash, and the bytes. */
+uint64_t qkv_debug_hash(uint64_t hash, const void *value, size_t bytes);
 /* The node has been computed: its checksum is taken, and a NaN of its own is an error. */
 qkv_status qkv_debug_recorded(qkv_tape *tape, qkv_node *node);
 /* The checksums of the first n_nodes still hold. */

@@ -27,11 +27,56 @@ static void a_leaf_that_changed_is_named(void **state)
                 x64[i] = nextafter(x64[i], 9);
             assert_status(qkv_backward(t, y), QKV_E_STATE);
             assert_message("%1 = leaf()");
-            assert_message("has changed since it was recorded");
+            assert_message("changed since it was recorded");
             if (bits == 32) assert_close((double)d32[i], 2 * (double)(i + 1), 0);
             if (bits == 64) assert_close(d64[i], 2 * (double)(i + 1), 0);
             qkv_tape_free(t);
         }
+}
+
+static void a_leaf_that_changed_is_named_by_qkv_grad_too(void **state)
+{
+    (void)state;
+    qkv_tape *t;
+    double x[2] = {1, 2};
+    assert_ok(qkv_tape_new(&t, QKV_F64));
+    qkv_tape_debug(t, true);
+    qkv_var leaf = qkv_leaf_f64(t, qkv_shape1(2), x, NULL), g, h;
+    qkv_var y = qkv_sum(t, qkv_exp(t, leaf), NULL, 0, false);
+    assert_ok(qkv_grad(t, y, &leaf, 1, &g));
+    x[1] = 3;
+    assert_status(qkv_grad(t, qkv_sum(t, g, NULL, 0, false), &leaf, 1, &h), QKV_E_STATE);
+    assert_message("%0 = leaf()");
+    qkv_tape_free(t);
+}
+
+/* Lengths, offsets and mask are the caller's, and no leaves. */
+static void what_attention_was_given_is_compared(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 4; which++) {
+        double x[2][6] = {{1, 2, 3, 4, 5, 6}, {1, 3, 2, 5, 4, 6}}, d[6];
+        int64_t lengths[1] = {2}, offsets[1] = {1};
+        uint8_t seen[9] = {1, 1, 1, 1, 1, 1, 1, 1, 1};
+        const qkv_slot_bool mask = {.data = seen};
+        qkv_tape *t;
+        assert_ok(qkv_tape_new(&t, QKV_F64));
+        qkv_tape_debug(t, true);
+        const qkv_attend_vars in = {.q = qkv_leaf_f64(t, qkv_shape2(3, 2), x[0], d),
+                                    .k = qkv_leaf_f64(t, qkv_shape2(3, 2), x[1], NULL),
+                                    .v = qkv_leaf_f64(t, qkv_shape2(3, 2), x[1], NULL),
+                                    .lengths = lengths,
+                                    .causal_offsets = offsets,
+                                    .mask = &mask};
+        const qkv_attention a = {.mask = {.causal = true}};
+        qkv_var y = qkv_sum(t, qkv_attend(t, &a, &in), NULL, 0, false);
+        if (which == 1) lengths[0] = 3;
+        if (which == 2) offsets[0] = 0;
+        if (which == 3) seen[7] = 0;
+        assert_status(qkv_backward(t, y), which ? QKV_E_STATE : QKV_OK);
+        if (which) assert_message("an array it was given, has changed");
+        qkv_tape_free(t);
+    }
 }
 
 static void what_was_recorded_without_it_is_not_compared(void **state)
@@ -89,6 +134,8 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_leaf_that_changed_is_named),
+        cmocka_unit_test(a_leaf_that_changed_is_named_by_qkv_grad_too),
+        cmocka_unit_test(what_attention_was_given_is_compared),
         cmocka_unit_test(what_was_recorded_without_it_is_not_compared),
         cmocka_unit_test(the_first_nan_is_named),
     };

@@ -74,8 +74,9 @@ QKV_API const char *qkv_tape_error(const qkv_tape *tape);
 /* For debugging: costs a pass or two over every value, gradient and node; off at first, kept over
  * resets. Then it is a sticky error, which names the node,
  *
- *     QKV_E_STATE     if at a backward the value of a leaf or of any other node is not what it was
- *                     when recorded: somebody wrote to the array behind a pointer
+ *     QKV_E_STATE     if at a backward or qkv_grad the value of a leaf or of any other node, or
+ *                     attention's mask, lengths, offsets or starts, are not what they were when
+ *                     recorded: somebody wrote to the array behind a pointer
  *     QKV_E_DOMAIN    if an operation gives a NaN though its inputs have none, or, backward, though
  *                     the gradient of its value has none; a leaf, if it has one
  *
