@@ -343,6 +343,23 @@ static void adjoints_agree_to_rounding_or_not_at_all(void **state)
     assert_status(qkv_gradcheck_adjoint(&map, 0, -3, 1, NULL), QKV_E_ARG);
 }
 
+static void large_maps_and_failing_ones_are_told(void **state)
+{
+    (void)state;
+    matrix m = {.a = {{1e160, -2e160, 3e155, 1e160, 0}, {1e160, 0, 0, 1e160, 1e160}}, .by = -2};
+    qkv_check_map map = {IN, OUT, forward, reverse, &m};
+    qkv_check_report report;
+    assert_status(qkv_gradcheck_adjoint(&map, 0, 0, 1, &report), QKV_E_GRADIENT);
+    assert_int_equal(report.failed, 10);
+    m.by = 0;
+    assert_ok(qkv_gradcheck_adjoint(&map, 0, 0, 1, &report));
+    assert_status(qkv_gradcheck_adjoint(&map, INFINITY, 0, 1, &report), QKV_E_ARG);
+    map.vjp = broken;
+    assert_status(qkv_gradcheck_adjoint(&map, 0, 0, 1, &report), QKV_E_STATE);
+    assert_message("vjp returned QKV_E_STATE at pair 0");
+    assert_string_equal(report.message, qkv_last_error());
+}
+
 static double dot(const double *x, const double *y, size_t n, double *sizes)
 {
     double sum = 0;
@@ -406,6 +423,7 @@ int main(void)
         cmocka_unit_test(a_kink_is_named_with_both_slopes),
         cmocka_unit_test(steps_do_not_cross_a_branch_that_is_told),
         cmocka_unit_test(adjoints_agree_to_rounding_or_not_at_all),
+        cmocka_unit_test(large_maps_and_failing_ones_are_told),
         cmocka_unit_test(an_adjoint_is_allowed_the_error_documented),
         cmocka_unit_test(the_worst_pair_is_the_one_reported),
     };

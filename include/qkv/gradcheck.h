@@ -177,7 +177,7 @@ typedef struct qkv_check_map {
  *
  *     64 eps (sum |v_i (Ju)_i| + sum |u_i (J'v)_i| + |v| |Ju| + |u| |J'v|)
  *
- * which is what both sums round by. epsilon: of what jvp and vjp compute in; 0: DBL_EPSILON. No
+ * which is what both sums round by. epsilon: of what jvp and vjp compute in, below 1; 0: DBL_EPSILON. No
  * differences are taken: it says that the two agree, to rounding, not that either is the
  * derivative. report: error and bound of the worst pair; vacuous if all products are 0. Errors as
  * qkv_gradcheck.
