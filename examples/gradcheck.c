@@ -38,6 +38,7 @@ typedef struct settings {
     long seeds;
     bool self_test;
     int corruption; /* -1: none */
+    bool given[REPLAY_TO + 1];
 } settings;
 
 static int find_corruption(const char *name)
@@ -50,10 +51,27 @@ static int find_corruption(const char *name)
     usage_error("--corrupt: '%s' is none of what --corrupt list lists", name);
 }
 
+/* What would be read past in silence. */
+static void refuse_what_does_not_go_together(const settings *s)
+{
+    static const bool for_self_test
+        [REPLAY_TO +
+         1] = {[SELF_TEST] = true, [SEED] = true, [SEEDS] = true, [REPLAY_TO] = true},
+         for_replay[REPLAY_TO + 1] = {[REPLAY] = true},
+         for_check[REPLAY_TO + 1] = {
+             [OP] = true, [SEED] = true, [JSON] = true, [CORRUPT] = true, [REPLAY_TO] = true};
+    const bool *goes = s->replay ? for_replay : s->self_test ? for_self_test : for_check;
+    const char *with = s->replay ? "with --replay" : s->self_test ? "with --self-test" : "alone";
+    for (int i = 0; i <= REPLAY_TO; i++)
+        if (s->given[i] && !goes[i])
+            usage_error("--%s does not go %s", gradcheck.options[i].name, with);
+}
+
 static settings read_settings(int argc, char **argv)
 {
     settings s = {.seed = 1, .seeds = 3, .corruption = -1, .replay_to = "."};
-    for (int option; (option = command_next(&gradcheck, argc, argv)) >= 0;) switch (option) {
+    for (int option; (option = command_next(&gradcheck, argc, argv)) >= 0; s.given[option] = true)
+        switch (option) {
         case OP:
             s.op = optarg;
             break;
@@ -79,6 +97,7 @@ static settings read_settings(int argc, char **argv)
             s.replay_to = text_argument("replay-to", optarg);
         }
     if (optind < argc) usage_error("'%s' is not expected", argv[optind]);
+    refuse_what_does_not_go_together(&s);
     for (int op = 0; s.op && op <= qkv_op_count(); op++) {
         if (op == qkv_op_count()) usage_error("--op: there is no operation '%s'", s.op);
         if (!strcmp(s.op, qkv_op_name(op))) break;
@@ -115,13 +134,8 @@ static bool check_cases(const settings *s, line *l)
         bool wrong = qkv_gradcheck_trial(&trial, s->corruption < 0 ? NULL : &corruption,
                                          &l->report) != QKV_OK;
         if (wrong) {
-            char *name = print_text("%s.replay", qkv_op_name(l->op));
-            char *path = join_path(s->replay_to, name);
-            save_replay(path, l->op, test, &trial, &l->report);
             say("%s: %s", qkv_case_name(l->op, test), l->report.message);
-            say("wrote %s", path);
-            free(path);
-            free(name);
+            save_replay(s->replay_to, l->op, test, &trial, &l->report);
         }
         qkv_trial_end(&trial);
         if (wrong) return false;
@@ -132,29 +146,39 @@ static bool check_cases(const settings *s, line *l)
 static void print_line(const line *l)
 {
     const qkv_check_report *r = &l->report;
-    printf("%-14s %8zu %10.1e %10.1e %12.1e %9.2f %9.1f\n", qkv_op_name(l->op), r->checked,
-           r->error, r->bound, r->certificate, r->float_error, l->seconds * 1e3);
+    printf("%-16s %8zu %10.1e %10.1e %10zu %11.1e %9.2f %9.1f\n", qkv_op_name(l->op), r->checked,
+           r->error, r->bound, r->directions, r->certificate, r->float_error, l->seconds * 1e3);
 }
 
-static void write_json(const char *path, const settings *s, const line *lines, int n)
+/* JSON has no other word for what is no number. */
+static void write_number(FILE *out, const char *name, double x)
 {
-    qkv_output out;
-    check(qkv_output_open(&out, path, "gradcheck"));
-    fprintf(out.stream, "{\"seed\": %llu, \"operations\": [", (unsigned long long)s->seed);
+    if (isfinite(x))
+        fprintf(out, ", \"%s\": %.9g", name, x);
+    else
+        fprintf(out, ", \"%s\": null", name);
+}
+
+static void write_json(FILE *out, const settings *s, const line *lines, int n)
+{
+    fprintf(out, "{\"seed\": %llu, \"delta\": %g, \"operations\": [", (unsigned long long)s->seed,
+            QKV_CHECK_DELTA);
     for (int i = 0; i < n; i++) {
         const qkv_check_report *r = &lines[i].report;
-        fprintf(out.stream,
+        fprintf(out,
                 "%s\n  {\"op\": \"%s\", \"passed\": %s, \"checked\": %zu, \"failed\": %zu, "
-                "\"inconclusive\": %zu, \"error\": %.9g, \"bound\": %.9g, \"certificate\": %.9g, "
-                "\"float_error\": %.9g, \"float_bound\": %.9g, \"seconds\": %.6f}",
+                "\"inconclusive\": %zu, \"directions\": %zu",
                 i ? "," : "", qkv_op_name(lines[i].op), r->passed ? "true" : "false", r->checked,
-                r->failed, r->inconclusive, r->error, r->bound,
-                isfinite(r->certificate) ? r->certificate : -1, r->float_error, r->float_bound,
-                lines[i].seconds);
+                r->failed, r->inconclusive, r->directions);
+        write_number(out, "error", r->error);
+        write_number(out, "bound", r->bound);
+        write_number(out, "certificate", r->directions ? r->certificate : NAN);
+        write_number(out, "error_norm", r->directions ? r->error_norm : NAN);
+        write_number(out, "float_error", r->float_error);
+        write_number(out, "float_bound", r->float_bound);
+        fprintf(out, ", \"seconds\": %.6f}", lines[i].seconds);
     }
-    fprintf(out.stream, "\n]}\n");
-    check(qkv_output_commit(&out, "gradcheck"));
-    say("wrote %s", path);
+    fprintf(out, "\n]}\n");
 }
 
 static bool check_all(const settings *s)
@@ -163,8 +187,10 @@ static bool check_all(const settings *s)
     int n = 0, wrong = 0;
     size_t elements = 0;
     double begin = seconds();
-    printf("%-14s %8s %10s %10s %12s %9s %9s\n", "operation", "elements", "worst", "bound",
-           "certificate", "float eps", "ms");
+    qkv_output out;
+    if (s->json) check(qkv_output_open(&out, s->json, "--json"));
+    printf("%-16s %8s %10s %10s %10s %11s %9s %9s\n", "operation", "elements", "worst", "bound",
+           "directions", "certificate", "float eps", "ms");
     for (int op = 0; op < qkv_op_count(); op++) {
         if (s->op && strcmp(s->op, qkv_op_name(op))) continue;
         line *l = &lines[n++];
@@ -182,7 +208,12 @@ static bool check_all(const settings *s)
         if (right) print_line(l);
     }
     say("%d operations, %zu elements: %d wrong; %.2f s", n, elements, wrong, seconds() - begin);
-    if (s->json) write_json(s->json, s, lines, n);
+    say("each certificate holds with a confidence of 1 - %g", QKV_CHECK_DELTA);
+    if (s->json) {
+        write_json(out.stream, s, lines, n);
+        check(qkv_output_commit(&out, "--json"));
+        say("wrote %s", s->json);
+    }
     free(lines);
     return !wrong;
 }
@@ -192,7 +223,7 @@ int main(int argc, char **argv)
     clean_up_on_signals();
     settings s = read_settings(argc, argv);
     bool right = s.replay      ? replay(s.replay)
-                 : s.self_test ? self_test(s.seed, s.seeds)
+                 : s.self_test ? self_test(s.seed, s.seeds, s.replay_to)
                                : check_all(&s);
     int status = finish();
     return right ? status : EXIT_FAILED;

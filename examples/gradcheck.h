@@ -13,13 +13,13 @@ bool corrupt(const qkv_trial *trial, int kind, uint64_t seed);
 int corruption_count(void);
 const char *corruption_name(int kind);
 /* All corruptions of all cases, over seeds and hostile inputs, through the check. Whether every one
- * was caught, and nothing else. */
-bool self_test(uint64_t seed, long seeds);
+ * was caught, and nothing else: what else was goes into a file in the directory replay_to. */
+bool self_test(uint64_t seed, long seeds, const char *replay_to);
 
 /* ---- gradcheck_replay.c: a failed case as a file ---- */
 
-/* Writes the case, as it was judged, to path. */
-void save_replay(const char *path, int op, const qkv_op_case *test, const qkv_trial *trial,
+/* Writes the case, as it was judged, to directory/OP.replay, and says so. */
+void save_replay(const char *directory, int op, const qkv_op_case *test, const qkv_trial *trial,
                  const qkv_check_report *report);
 /* Judges what the file claims, and what the library says of the same inputs now. Whether the second
  * is right. */

@@ -230,23 +230,32 @@ typedef struct score {
     long planted, caught, clean, alarms;
 } score;
 
-static void try_case(int op, const qkv_op_case *test, uint64_t seed, double factor, score *s)
+/* Of inputs: by the seed, so that one of many can be run again alone. */
+static double factor_of(uint64_t seed)
+{
+    static const double factors[] = {0.3, 1, 2};
+    return factors[seed % 3];
+}
+
+static void try_case(int op, const qkv_op_case *test, uint64_t seed, const char *replay_to,
+                     score *s)
 {
     for (int i = -1; i < corruption_count(); i++) {
         attempt a = {.kind = i, .seed = seed};
         const qkv_corruption corruption = {apply, &a};
         qkv_trial trial;
         qkv_check_report report;
-        qkv_status status = qkv_trial_begin(&trial, test, seed, factor);
+        qkv_status status = qkv_trial_begin(&trial, test, seed, factor_of(seed));
         if (!status) status = qkv_gradcheck_trial(&trial, &corruption, &report);
-        qkv_trial_end(&trial);
         if (status && status != QKV_E_GRADIENT) check(status);
         if (i < 0) {
             s->clean++;
             s->alarms += status != QKV_OK;
-            if (status)
+            if (status) {
                 say("false alarm: %s, seed %llu: %s", qkv_case_name(op, test),
                     (unsigned long long)seed, qkv_last_error());
+                save_replay(replay_to, op, test, &trial, &report);
+            }
         } else if (a.did) {
             s->planted++;
             s->caught += status != QKV_OK;
@@ -254,18 +263,18 @@ static void try_case(int op, const qkv_op_case *test, uint64_t seed, double fact
                 say("missed: %s, seed %llu: %s", qkv_case_name(op, test), (unsigned long long)seed,
                     corruption_name(i));
         }
+        qkv_trial_end(&trial);
     }
 }
 
-bool self_test(uint64_t seed, long seeds)
+bool self_test(uint64_t seed, long seeds, const char *replay_to)
 {
     score s = {0};
     progress p = {.label = "corrupting", .total = seeds * qkv_op_count()};
     for (long k = 0; k < seeds; k++)
         for (int op = 0; op < qkv_op_count(); op++) {
-            static const double factors[] = {1, 2, 0.3};
             for (const qkv_op_case *test = qkv_registry[op].cases; test->n_input; test++)
-                try_case(op, test, seed + (uint64_t)k, factors[k % 3], &s);
+                try_case(op, test, seed + (uint64_t)k, replay_to, &s);
             progress_show(&p, k * qkv_op_count() + op + 1, "%s", qkv_op_name(op));
         }
     say("%ld of %ld corrupted gradients caught, %ld of %ld true ones refused", s.caught, s.planted,

@@ -1,5 +1,6 @@
 /* gradcheck_replay.c - a failed case as a text file, with every number in it to the bit, so that it
  * can be sent to somebody and run again. */
+#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,7 +8,7 @@
 #include "gradcheck.h"
 #include "src/file.h"
 
-static const char magic[] = "qkv gradcheck replay 1";
+static const char magic[] = "qkv gradcheck replay 2";
 
 static void write_numbers(FILE *out, const char *what, int input, const double *x, size_t n)
 {
@@ -21,21 +22,25 @@ static int case_index(int op, const qkv_op_case *test)
     return (int)(test - qkv_registry[op].cases);
 }
 
-void save_replay(const char *path, int op, const qkv_op_case *test, const qkv_trial *trial,
+void save_replay(const char *directory, int op, const qkv_op_case *test, const qkv_trial *trial,
                  const qkv_check_report *report)
 {
+    char *name = print_text("%s.replay", qkv_op_name(op)), *path = join_path(directory, name);
     qkv_output out;
-    check(qkv_output_open(&out, path, "gradcheck"));
+    check(qkv_output_open(&out, path, "--replay-to"));
     fprintf(out.stream, "%s\n# %s: %s\n", magic, qkv_case_name(op, test), report->message);
-    fprintf(out.stream, "op %s\ncase %d\nseed %llu\n", qkv_op_name(op), case_index(op, test),
-            (unsigned long long)trial->seed);
+    fprintf(out.stream, "op %s\ncase %d\nlabel %s\nseed %llu\n", qkv_op_name(op),
+            case_index(op, test), qkv_case_name(op, test), (unsigned long long)trial->seed);
     for (int i = 0; i < test->n_input; i++) {
         write_numbers(out.stream, "x", i, trial->x[i], trial->n[i]);
         if (trial->gradient[i])
             write_numbers(out.stream, "gradient", i, trial->gradient[i], trial->n[i]);
     }
     write_numbers(out.stream, "cotangent", 0, trial->cotangent, trial->n_result);
-    check(qkv_output_commit(&out, "gradcheck"));
+    check(qkv_output_commit(&out, "--replay-to"));
+    say("wrote %s", path);
+    free(path);
+    free(name);
 }
 
 /* ---- Reading ---------------------------------------------------------------------------------
@@ -73,11 +78,13 @@ static const char *field(reader *r, const char *word)
     return r->line + n + 1;
 }
 
-static long integer(reader *r, const char *word, long least, long most)
+static unsigned long long integer(reader *r, const char *word, unsigned long long most)
 {
     char *end;
-    long x = strtol(field(r, word), &end, 10);
-    if (*end || x < least || x > most) bad(r, "an integer in range");
+    const char *text = field(r, word);
+    errno = 0;
+    unsigned long long x = strtoull(text, &end, 10);
+    if (*text < '0' || *text > '9' || *end || errno || x > most) bad(r, "an integer in range");
     return x;
 }
 
@@ -133,6 +140,7 @@ static void load_case(reader *r, qkv_trial *trial, claims *c)
         trial->cotangent_f32[k] = (float)cotangent[k];
     }
     free(cotangent);
+    if (next(r)) bad(r, "the end of the file");
 }
 
 bool replay(const char *path)
@@ -143,10 +151,12 @@ bool replay(const char *path)
     locale_t locale = qkv_c_locale_enter();
     int op = find_op(&r, field(&r, "op")), cases = 0;
     while (qkv_registry[op].cases[cases].n_input) cases++;
-    const qkv_op_case *test = &qkv_registry[op].cases[integer(&r, "case", 0, cases - 1)];
+    const qkv_op_case *test = &qkv_registry[op].cases[integer(&r, "case", (unsigned)cases - 1)];
+    if (strcmp(field(&r, "label"), qkv_case_name(op, test)))
+        bad(&r, qkv_case_name(op, test)); /* of another version */
     qkv_trial trial;
     claims c = {0};
-    check(qkv_trial_begin(&trial, test, (uint64_t)strtoull(field(&r, "seed"), NULL, 10), 1));
+    check(qkv_trial_begin(&trial, test, integer(&r, "seed", UINT64_MAX), 1));
     load_case(&r, &trial, &c);
     qkv_c_locale_leave(locale);
     qkv_check_report report;

@@ -303,7 +303,7 @@ static double tau_of(const check *c, size_t input)
 /* The largest bound of an input's error, and as a share of its gradient. */
 static void certify(const check *c, qkv_check_report *report)
 {
-    double delta = c->options.delta > 0 ? c->options.delta : 1e-6, longest = 0;
+    double delta = c->options.delta > 0 ? c->options.delta : QKV_CHECK_DELTA, longest = 0;
     double factor = sqrt(2 / 3.14159265358979324) * pow(delta, -1.0 / c->options.directions);
     for (size_t i = 0; i < c->d.n_inputs; i++) longest = fmax(longest, norm_of(c, i));
     for (size_t input = 0; input < c->d.n_inputs; input++) {

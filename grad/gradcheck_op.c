@@ -163,7 +163,9 @@ static qkv_status check_slopes(qkv_trial *c, qkv_check_report *report)
     if (status) return status;
     options.directions = DIRECTIONS;
     status = qkv_gradcheck(qkv_trial_value, c, inputs, n, &options, &along);
+    report->directions = along.directions;
     report->certificate = along.certificate;
+    report->error_norm = along.error_norm;
     if (status) *report = along;
     return status;
 }
@@ -205,7 +207,9 @@ static void merge(qkv_check_report *total, const qkv_check_report *one)
     bool worse = !one->passed || one->error * total->bound > total->error * one->bound;
     if (total->checked == 0 || worse) both = *one;
     both.checked = total->checked + one->checked;
+    both.directions = total->directions + one->directions;
     both.certificate = fmax(total->certificate, one->certificate);
+    both.error_norm = fmax(total->error_norm, one->error_norm);
     bool rounder = one->float_error * total->float_bound > total->float_error * one->float_bound;
     const qkv_check_report *in_float = total->checked && !rounder ? total : one;
     both.float_error = in_float->float_error;

@@ -64,14 +64,32 @@ static void a_failure_leaves_a_file_that_runs_again(void **state)
                 "the library's now:   qkv_gradcheck: the gradient is right everywhere");
 
     size_t bytes;
-    char *text = read_file(path, &bytes), *cut = strstr(text, "cotangent");
+    char *text = read_file(path, &bytes), *cut = strstr(text, "cotangent"), more[64];
     assert_non_null(cut);
+    char *longer = malloc(bytes + sizeof more);
+    memcpy(longer, text, bytes);
+    memcpy(longer + bytes, "more\n", 5);
+    write_file(path, longer, bytes + 5);
+    assert_says(ARGV("--replay", path), 1, "expected the end of the file");
+    static const char *const fields[] = {"\nlabel matmul", "\nseed 1"}, *const expected[] = {
+                                                                            "expected matmul",
+                                                                            "an integer in range"};
+    for (int i = 0; i < 2; i++) {
+        memcpy(longer, text, bytes);
+        char *at = strstr(longer, fields[i]);
+        assert_non_null(at);
+        at[7 - i] = 'x'; /* the word's first letter, the number's first digit */
+        if (i) at[6] = 'x';
+        write_file(path, longer, bytes);
+        assert_says(ARGV("--replay", path), 1, expected[i]);
+    }
+    free(longer);
     write_file(path, text, (size_t)(cut - text));
     assert_says(ARGV("--replay", path), 1, "expected cotangent");
-    write_file(path, "qkv gradcheck replay 1\nop none\n", 31);
+    write_file(path, "qkv gradcheck replay 2\nop none\n", 31);
     assert_says(ARGV("--replay", path), 1, ":2: there is no operation 'none'");
     write_file(path, "something else\n", 15);
-    assert_says(ARGV("--replay", path), 1, ":1: expected qkv gradcheck replay 1");
+    assert_says(ARGV("--replay", path), 1, ":1: expected qkv gradcheck replay 2");
     assert_says(ARGV("--replay", "/nowhere"), 1, "/nowhere: cannot be read");
     free(text);
     free(directory);
@@ -95,6 +113,29 @@ static void the_check_catches_all_that_is_planted_and_nothing_else(void **state)
     ran_free(&r);
 }
 
+static void a_record_of_failures_is_json(void **state)
+{
+    (void)state;
+    const char *json = scratch("failed.json"), *directory = scratch("");
+    ran r = assert_exits(
+        ARGV("--op", "tanh", "--corrupt", "nan", "--json", json, "--replay-to", directory), 1);
+    char *record = read_file(json, NULL);
+    assert_non_null(strstr(record, "\"passed\": false"));
+    assert_non_null(strstr(record, "\"error\": null"));
+    assert_non_null(strstr(record, "\"certificate\": null"));
+    assert_null(strstr(record, "nan"));
+    assert_null(strstr(record, "inf,"));
+    free(record);
+    ran_free(&r);
+    r = assert_exits(ARGV("--op", "tanh", "--json", json), 0);
+    record = read_file(json, NULL);
+    assert_non_null(strstr(record, "\"directions\": 8"));
+    assert_non_null(strstr(record, "\"error_norm\": "));
+    assert_non_null(strstr(record, "\"delta\": 1e-06"));
+    free(record);
+    ran_free(&r);
+}
+
 static void mistakes_on_the_command_line_are_named(void **state)
 {
     (void)state;
@@ -104,6 +145,11 @@ static void mistakes_on_the_command_line_are_named(void **state)
     assert_says(ARGV("--seeds", "0"), 2, "seeds");
     assert_says(ARGV("extra"), 2, "'extra'");
     assert_says(ARGV("--json", "/nowhere/x.json", "--op", "add"), 1, "/nowhere/x.json");
+    assert_says(ARGV("--json", "/nowhere/x.json", "--op", "add"), 1, "gradcheck: --json: cannot");
+    assert_says(ARGV("--self-test", "--op", "add"), 2, "--op does not go with --self-test");
+    assert_says(ARGV("--self-test", "--json", "x"), 2, "--json does not go with --self-test");
+    assert_says(ARGV("--replay", "x", "--op", "add"), 2, "--op does not go with --replay");
+    assert_says(ARGV("--seeds", "3"), 2, "--seeds does not go alone");
     assert_says(ARGV("--help"), 0, "--self-test");
 }
 
@@ -113,6 +159,7 @@ int main(void)
         cmocka_unit_test(every_operation_has_a_line_and_a_record),
         cmocka_unit_test(a_failure_leaves_a_file_that_runs_again),
         cmocka_unit_test(the_check_catches_all_that_is_planted_and_nothing_else),
+        cmocka_unit_test(a_record_of_failures_is_json),
         cmocka_unit_test(mistakes_on_the_command_line_are_named),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -93,10 +93,12 @@ typedef struct qkv_check_input_f32 {
     qkv_check_zero zero;
 } qkv_check_input_f32;
 
+static const double QKV_CHECK_DELTA = 1e-6;
+
 typedef struct qkv_check_options {
     size_t max_elements; /* elements tried per input, drawn at random beyond that; 0: all */
     int directions;      /* K > 0: every input along K random directions, not by its elements */
-    double delta;        /* of the certificate; 0: 1e-6 */
+    double delta;        /* of the certificate; 0: QKV_CHECK_DELTA */
     uint64_t seed;       /* for those draws */
 
     /* NULL, or what f decided when it was last called: a number that is the same as long as the
@@ -177,10 +179,10 @@ typedef struct qkv_check_map {
  *
  *     64 eps (sum |v_i (Ju)_i| + sum |u_i (J'v)_i| + |v| |Ju| + |u| |J'v|)
  *
- * which is what both sums round by. epsilon: of what jvp and vjp compute in, below 1; 0: DBL_EPSILON. No
- * differences are taken: it says that the two agree, to rounding, not that either is the
- * derivative. report: error and bound of the worst pair; vacuous if all products are 0. Errors as
- * qkv_gradcheck.
+ * which is what both sums round by. epsilon: of what jvp and vjp compute in, below 1; 0:
+ * DBL_EPSILON. No differences are taken: it says that the two agree, to rounding, not that either
+ * is the derivative. report: error and bound of the worst pair; vacuous if all products are 0.
+ * Errors as qkv_gradcheck.
  *
  * Second order needs nothing more: v'gradient is a function whose gradient is the Hessian-vector
  * product Hv, for qkv_gradcheck, and H its own adjoint. */
