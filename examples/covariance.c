@@ -1,12 +1,13 @@
-/* covariance.c - exercise 2 of the chapter, three ways. For a(q, k) = q'k, softmax weights p and
+/* covariance.c - exercise 2 of the chapter, four ways. For a(q, k) = q'k, softmax weights p and
  * values equal to the keys, the Jacobian of attention with respect to the query is the covariance
  * of the keys under p:
  *
- *     o = sum_j p_j k_j,   dp_j/dq = p_j (k_j - o)   =>   do/dq = sum_j p_j k_j (k_j - o)' =
- * Cov_p[k]
+ *     o = sum_j p_j k_j,   dp_j/dq = p_j (k_j - o)
+ *     do/dq = sum_j p_j k_j (k_j - o)' = Cov_p[k]
  *
  * The tape differentiates, finite differences measure, and the covariance is computed from its
- * definition. */
+ * definition. The second proof needs no attention at all: o is the gradient of log sum_j exp(q'k_j)
+ * with respect to q, so its Jacobian is the Hessian of that, by differentiating twice. */
 #include <getopt.h>
 #include <math.h>
 #include <stdio.h>
@@ -89,6 +90,39 @@ static void by_tape(exercise *e, double *jacobian)
     free(unit);
 }
 
+/* log sum_j exp(s_j), without overflow. */
+static qkv_var log_sum_exp(qkv_tape *t, qkv_var s)
+{
+    const double *score = qkv_value_f64(t, s);
+    double largest = -INFINITY;
+    ptrdiff_t n = qkv_shape_of(t, s).dim[0];
+    for (ptrdiff_t j = 0; score && j < n; j++) largest = fmax(largest, score[j]);
+    qkv_var top = qkv_constant(t, largest);
+    qkv_var sum = qkv_sum(t, qkv_exp(t, qkv_sub(t, s, top)), NULL, 0, false);
+    return qkv_add(t, qkv_log(t, sum), top);
+}
+
+/* Row r is the gradient of element r of the gradient o, by u = scale q, times scale. */
+static void by_two_gradients(exercise *e, double *output, double *jacobian)
+{
+    ptrdiff_t d = e->a.d_k;
+    double *u = allocate((size_t)d, sizeof *u);
+    qkv_tape *t;
+    check(qkv_tape_new(&t, QKV_F64));
+    for (ptrdiff_t c = 0; c < d; c++) u[c] = e->scale * e->q[c];
+    for (ptrdiff_t r = 0; r < d; r++, qkv_tape_reset(t)) {
+        qkv_var x = qkv_leaf_f64(t, qkv_shape2(d, 1), u, NULL), o, row;
+        qkv_var k = qkv_leaf_f64(t, qkv_shape2(e->a.n_k, d), e->k, NULL);
+        check(qkv_grad(t, log_sum_exp(t, qkv_matmul(t, k, x)), &x, 1, &o));
+        check(qkv_grad(t, qkv_slice(t, o, 0, r, r + 1, 1), &x, 1, &row));
+        memcpy(output, qkv_value_f64(t, o), (size_t)d * sizeof *output);
+        for (ptrdiff_t c = 0; c < d; c++)
+            jacobian[r * d + c] = e->scale * qkv_value_f64(t, row)[c] + 0.0;
+    }
+    qkv_tape_free(t);
+    free(u);
+}
+
 /* Central differences of fourth order: (8 (o(q + h) - o(q - h)) - (o(q + 2h) - o(q - 2h))) / 12 h.
  */
 static void by_differences(exercise *e, double *jacobian)
@@ -128,32 +162,40 @@ static double largest_difference(const double *x, const double *y, ptrdiff_t n)
     return largest;
 }
 
-/* The matrices side by side, at most 4 x 4 of each. */
-static void print_matrices(const double *const matrix[3], ptrdiff_t d)
+enum { TAPE, DIFFERENCES, TWICE, COVARIANCE, WAYS };
+
+/* The matrices, two side by side, at most 4 x 4 of each. */
+static void print_matrices(const double *const matrix[WAYS], ptrdiff_t d)
 {
-    static const char *const title[] = {"tape", "finite differences", "scale * Cov_p[k]"};
+    static const char *const title[] = {"tape", "finite differences", "log-sum-exp, twice",
+                                        "scale * Cov_p[k]"};
     ptrdiff_t shown = d < 4 ? d : 4;
-    for (int m = 0; m < 3; m++) printf("%-*s", m < 2 ? (int)(11 * shown + 3) : 0, title[m]);
-    putchar('\n');
-    for (ptrdiff_t r = 0; r < shown; r++) {
-        for (int m = 0; m < 3; m++) {
-            for (ptrdiff_t c = 0; c < shown; c++) printf("%11.7f", matrix[m][r * d + c]);
-            fputs(m < 2 ? "   " : "\n", stdout);
-        }
+    int width = (int)(11 * shown > 18 ? 11 * shown : 18);
+    for (int m = 0; m < WAYS; m += 2) {
+        printf("%s%-*s   %s\n", m ? "\n" : "", width, title[m], title[m + 1]);
+        for (ptrdiff_t r = 0; r < shown; r++)
+            for (int side = 0; side < 2; side++) {
+                for (ptrdiff_t c = 0; c < shown; c++) printf("%11.7f", matrix[m + side][r * d + c]);
+                printf("%*s", side ? 1 : width - (int)(11 * shown) + 3, side ? "\n" : "");
+            }
     }
     if (shown < d) printf("(the first %td rows and columns of %td)\n", shown, d);
 }
 
-static void print_result(exercise *e, const double *const matrix[3])
+static void print_result(exercise *e, const double *const matrix[WAYS], const double *gradient)
 {
     ptrdiff_t d = e->a.d_k, n = d * d;
     printf("a(q, k) = %g q'k, %td key%s in %td dimensions, values = keys\n\n", e->scale, e->a.n_k,
            e->a.n_k == 1 ? "" : "s", d);
     print_matrices(matrix, d);
     printf("\nlargest difference   tape and covariance         %.2e\n",
-           largest_difference(matrix[0], matrix[2], n));
+           largest_difference(matrix[TAPE], matrix[COVARIANCE], n));
     printf("                     differences and covariance  %.2e\n",
-           largest_difference(matrix[1], matrix[2], n));
+           largest_difference(matrix[DIFFERENCES], matrix[COVARIANCE], n));
+    printf("                     log-sum-exp and covariance  %.2e\n",
+           largest_difference(matrix[TWICE], matrix[COVARIANCE], n));
+    printf("                     its gradient and attention  %.2e\n",
+           largest_difference(gradient, e->output, d));
 }
 
 /* ---- The figure: the first two coordinates ------------------------------------------------------
@@ -231,7 +273,7 @@ static settings read_settings(int argc, char **argv)
     static const command c = {
         .usage = "",
         .summary =
-            "Computes three ways, and draws, what the Jacobian of attention with respect to its "
+            "Computes four ways, and draws, what the Jacobian of attention with respect to its "
             "query is: the covariance of the keys under the attention weights.",
         .options = options};
     settings s = {.keys = 12, .d = 2, .seed = 1, .scale = 1, .plot = "figures", .format = "svg"};
@@ -266,15 +308,17 @@ int main(int argc, char **argv)
     exercise e = make_exercise(&s);
     e.a.score = QKV_SCORE_DOT;
     size_t n = (size_t)(s.d * s.d);
-    double *matrix[3], *cov = allocate(n, sizeof *cov);
-    for (int m = 0; m < 3; m++) matrix[m] = allocate(n, sizeof(double));
-    by_tape(&e, matrix[0]);
-    by_differences(&e, matrix[1]);
+    double *matrix[WAYS], *cov = allocate(n, sizeof *cov);
+    double *gradient = allocate((size_t)s.d, sizeof *gradient);
+    for (int m = 0; m < WAYS; m++) matrix[m] = allocate(n, sizeof(double));
+    by_tape(&e, matrix[TAPE]);
+    by_differences(&e, matrix[DIFFERENCES]);
+    by_two_gradients(&e, gradient, matrix[TWICE]);
     covariance(&e, cov);
-    for (size_t x = 0; x < n; x++) matrix[2][x] = e.scale * cov[x] + 0.0; /* not -0 */
-    print_result(&e, (const double *const *)matrix);
+    for (size_t x = 0; x < n; x++) matrix[COVARIANCE][x] = e.scale * cov[x] + 0.0; /* not -0 */
+    print_result(&e, (const double *const *)matrix, gradient);
     if (s.plot) draw(&e, cov, &s);
-    for (int m = 0; m < 3; m++) free(matrix[m]);
-    free(cov), free(e.q), free(e.k), free(e.weights), free(e.output);
+    for (int m = 0; m < WAYS; m++) free(matrix[m]);
+    free(cov), free(gradient), free(e.q), free(e.k), free(e.weights), free(e.output);
     return finish();
 }

@@ -46,6 +46,35 @@ static void every_program_explains_itself(void **state)
     }
 }
 
+/* The last number of the line that says so. */
+static double number_after(const char *text, const char *what)
+{
+    const char *at = strstr(text, what);
+    assert_non_null(at);
+    return strtod(at + strlen(what), NULL);
+}
+
+static void the_jacobian_of_attention_is_the_same_four_ways(void **state)
+{
+    (void)state;
+    static const char *const sizes[][3] = {{"12", "2", "1"},
+                                           {"1", "3", "0.5"},
+                                           {"20", "5", "-0.7"},
+                                           {"7", "3", "0"},
+                                           {"9", "2", "40"}};
+    for (int i = 0; i < 5; i++) {
+        ran r = run(ARGV(QKV_BIN_DIR "/covariance", "--plot", "", "--keys", sizes[i][0], "--dim",
+                         sizes[i][1], "--scale", sizes[i][2]),
+                    NULL);
+        assert_int_equal(r.exit_code, 0);
+        assert_true(number_after(r.out, "tape and covariance ") < 1e-12);
+        assert_true(number_after(r.out, "log-sum-exp and covariance ") < 1e-12);
+        assert_true(number_after(r.out, "its gradient and attention ") < 1e-13);
+        assert_non_null(strstr(r.out, "log-sum-exp, twice"));
+        ran_free(&r);
+    }
+}
+
 static void heatmap_draws_the_identity_by_default(void **state)
 {
     (void)state;
@@ -228,6 +257,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_program_explains_itself),
+        cmocka_unit_test(the_jacobian_of_attention_is_the_same_four_ways),
         cmocka_unit_test(heatmap_draws_the_identity_by_default),
         cmocka_unit_test(heatmap_draws_any_npy_of_two_to_four_axes),
         cmocka_unit_test(heatmap_tells_wrong_usage_from_failure),
