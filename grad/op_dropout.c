@@ -92,11 +92,7 @@ static qkv_var all(qkv_tape *tape, qkv_var x)
 const qkv_op_case qkv_cases_dropout[] = {
     {.unary = some, .n_input = 1, .input = {{2, {3, 5}}}},
     {.label = "dropout of nothing", .unary = none, .n_input = 1, .input = {{2, {3, 5}}}},
-    {.label = "dropout of all",
-     .unary = all,
-     .n_input = 1,
-     .input = {{2, {3, 5}}},
-     .gradient_is_zero = true},
+    {.label = "dropout of all", .unary = all, .n_input = 1, .input = {{2, {3, 5}}}, .zero = 1},
     {0},
 };
 #endif
