@@ -556,7 +556,7 @@ static qkv_status its_input(void *x, double *value)
     return QKV_OK;
 }
 
-/* At 0 nothing is rounded. What remains of E is what f's last bit may hide. */
+/* At 0 nothing is rounded. What remains of E is what the last bit of an f of that size may hide. */
 static void the_error_of_an_exact_f_is_that_of_rounding(void **state)
 {
     (void)state;
@@ -566,7 +566,7 @@ static void the_error_of_an_exact_f_is_that_of_rounding(void **state)
         qkv_check_input in = {.x = &x, .gradient = &gradient, .n = 1, .scale = scales[i]};
         qkv_check_report report;
         assert_ok(qkv_gradcheck(its_input, &x, &in, 1, NULL, &report));
-        double bound = 4 * (DBL_EPSILON * h / (h / 4) + 4 * DBL_EPSILON * h / scales[i]);
+        double size = scales[i], bound = 4 * DBL_EPSILON * (size / (h / 4) + 4 * size / scales[i]);
         assert_close(report.bound, bound, 1e-9 * bound);
     }
 }
