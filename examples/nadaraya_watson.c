@@ -2,16 +2,8 @@
  * values. Options, data, search, predictions, report and figures are a file each,
  * nadaraya_watson_*.c; without arguments it is the chapter (nadaraya_watson_chapter.c). */
 #include <stdlib.h>
-#include <time.h>
 
 #include "nadaraya_watson.h"
-
-static double now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
 
 static void write_files(const settings *o, session *s, const account *a)
 {

@@ -86,6 +86,9 @@ typedef struct trial {
     double minima[MAX_MINIMA * (1 + MAX_COLUMNS)];
 } trial;
 
+/* Seconds since some moment. */
+double now(void);
+
 typedef struct search {
     bool every_kernel; /* trials of all, or just of the model's */
     trial trials[KERNELS];
@@ -137,23 +140,55 @@ typedef struct account {
 void measure(session *s, account *a);
 
 void print_account(const settings *o, const session *s, const account *a);
-/* What a person should know, on stderr. */
+
+/* What a person should know. */
+typedef struct warnings {
+    char *text[8 + 2 * MAX_COLUMNS]; /* owned */
+    int n;
+} warnings;
+
+warnings list_warnings(const session *s, const account *a);
+void free_warnings(warnings *w);
+/* The same, on stderr. */
 void warn(const session *s, const account *a);
+
+/* nadaraya_watson_json.c */
 void save_report(const settings *o, const session *s, const account *a);
 
-/* ---- Figures: nadaraya_watson_figures.c, nadaraya_watson_chapter.c --------------------------- */
+/* ---- Figures --------------------------------------------------------------------------------- */
+
+enum { MAX_PANELS = 12 }; /* columns of y, or of x, that have a panel */
 
 typedef struct sheet {
     const char *directory, *format;
 } sheet;
 
+/* nadaraya_watson_figures.c: all of them. */
+void draw_figures(const settings *o, const session *s, const search *found);
+/* DIRECTORY/NAME.FORMAT, to be freed. */
+char *figure_path(const sheet *to, const char *name);
+/* n columns, or as many as have a panel. */
+int panels_of(ptrdiff_t columns);
 void draw_panels(const sheet *to, const char *name, const qkv_panel *panels, int rows, int cols,
                  double width, double height);
-/* matrices [1, n, n_q, n_k], numbered by the keys from 0 and the queries from low to high. */
+/* n panels in as many columns as make them look like a page; the only one is so wide. */
+void draw_page(const sheet *to, const char *name, const qkv_panel *panels, int n, double width);
+
+/* nadaraya_watson_surface.c: rows predicted from the others, against what was observed; m over two
+ * columns, blank where it would be extrapolation. */
+void draw_predicted(const sheet *to, const session *s);
+void draw_surface(const settings *o, const sheet *to, const session *s);
+
+/* nadaraya_watson_criterion.c: a curve for each bandwidth, the chosen one marked. */
+void draw_criterion(const settings *o, const sheet *to, const session *s, const trial *t);
+
+/* nadaraya_watson_weights.c: n heatmaps beside each other, of a regression with its bandwidths,
+ * [d_x], and title each. Queries along the only column, or rows of the data, over keys in the order
+ * of the first column. */
 void draw_weights(const sheet *to, const char *name, const session *s, const qkv_regression *each,
                   const double *bandwidths, const char *const *titles, int n);
-void draw_figures(const settings *o, const session *s, const search *found);
-/* Four kernels and four widths: curves and weights. */
+
+/* nadaraya_watson_chapter.c: four kernels and four widths, curves and weights. */
 void draw_chapter(const sheet *to, const session *s);
 
 #endif

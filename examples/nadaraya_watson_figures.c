@@ -6,18 +6,14 @@
 #include "nadaraya_watson.h"
 
 enum {
-    CURVE = 200,       /* points of a curve, unless --grid says */
-    SURFACE = 60,      /* points of a surface each way */
-    MAX_POINTS = 2000, /* data shown: more would be one black area */
-    MAX_PANELS = 12,   /* columns of y, or of x, that have a panel */
-    MAX_QUERIES = 50,  /* rows of a heatmap of weights */
-    MAX_CELLS = 80     /* and its columns */
+    CURVE = 200,      /* points of a curve, unless --grid says */
+    MAX_POINTS = 2000 /* data shown: more would be one black area */
 };
 
 static const char data_colour[] = "#999999", fit_colour[] = "#d55e00", band_colour[] = "#d55e00",
                   truth_colour[] = "#000000";
 
-static char *figure_path(const sheet *to, const char *name)
+char *figure_path(const sheet *to, const char *name)
 {
     char *file = print_text("%s.%s", name, to->format), *path = join_path(to->directory, file);
     free(file);
@@ -35,8 +31,7 @@ void draw_panels(const sheet *to, const char *name, const qkv_panel *panels, int
 }
 
 /* n panels in as many columns as make them look like a page; the only one is so wide. */
-static void draw_page(const sheet *to, const char *name, const qkv_panel *panels, int n,
-                      double width)
+void draw_page(const sheet *to, const char *name, const qkv_panel *panels, int n, double width)
 {
     int cols = n == 1 ? 1 : n <= 4 ? 2 : 3, rows = (n + cols - 1) / cols;
     qkv_panel all[MAX_PANELS + 3] = {0};
@@ -47,7 +42,7 @@ static void draw_page(const sheet *to, const char *name, const qkv_panel *panels
         draw_panels(to, name, all, rows, cols, 4.6 * cols, 3.6 * rows);
 }
 
-static int panels_of(ptrdiff_t columns)
+int panels_of(ptrdiff_t columns)
 {
     return columns < MAX_PANELS ? (int)columns : MAX_PANELS;
 }
@@ -217,297 +212,6 @@ static void draw_probabilities(const sheet *to, const session *s, const curves *
                              .series = series,
                              .n_series = 2 * n};
     draw_panels(to, "fit", &panel, 1, 1, 7, 4.6);
-}
-
-/* ---- Several columns ------------------------------------------------------------------------- */
-
-/* What the other rows predict, against what was observed. */
-static void draw_predicted(const sheet *to, const session *s)
-{
-    const qkv_regression *r = &s->model.r;
-    ptrdiff_t d_y = columns_y(s), step = (r->n + MAX_POINTS - 1) / MAX_POINTS;
-    size_t n = (size_t)((r->n + step - 1) / step);
-    double *mean = allocate((size_t)(r->n * d_y), sizeof *mean);
-    check(qkv_regression_predict(r, s->model.bandwidth, NULL, 0,
-                                 &(qkv_regression_results){.mean = mean}));
-    qkv_panel panels[MAX_PANELS];
-    qkv_series series[MAX_PANELS][2];
-    double ends[MAX_PANELS][2], *pairs = allocate(2 * n * (size_t)d_y, sizeof *pairs);
-    char *labels[MAX_PANELS][2];
-    int shown = panels_of(d_y);
-    for (int k = 0; k < shown; k++) {
-        double *observed = pairs + 2 * n * (size_t)k, *predicted = observed + n;
-        ends[k][0] = INFINITY, ends[k][1] = -INFINITY;
-        for (size_t i = 0; i < n; i++) {
-            ptrdiff_t at = (ptrdiff_t)i * step * d_y + k;
-            observed[i] = r->y[at], predicted[i] = mean[at];
-            ends[k][0] = fmin(ends[k][0], observed[i]);
-            ends[k][1] = fmax(ends[k][1], observed[i]);
-        }
-        series[k][0] = (qkv_series){QKV_LINE, NULL, 2, ends[k], ends[k], .colour = data_colour};
-        series[k][1] =
-            (qkv_series){QKV_POINTS, NULL, n, observed, predicted, .size = 4, .colour = "#0072b2"};
-        labels[k][0] = print_text("%s, observed", s->model.y_names[k]);
-        labels[k][1] = print_text("%s, predicted", s->model.y_names[k]);
-        panels[k] = (qkv_panel){.title = "Each row predicted from all the others",
-                                .x_label = labels[k][0],
-                                .y_label = labels[k][1],
-                                .equal_aspect = true,
-                                .series = series[k],
-                                .n_series = 2};
-    }
-    draw_page(to, "fit", panels, shown, 5.2);
-    for (int k = 0; k < shown; k++) free(labels[k][0]), free(labels[k][1]);
-    free(mean), free(pairs);
-}
-
-/* values [n, d_y] at a lattice whose second column is the faster: maps of n columns of y from the
- * one at first on, the second column of x rising from bottom to top. */
-static void draw_map(const sheet *to, const char *name, const session *s, const double *values,
-                     ptrdiff_t first, ptrdiff_t n, bool probabilities)
-{
-    ptrdiff_t d_y = columns_y(s);
-    double *maps = allocate((size_t)(n * SURFACE * SURFACE), sizeof *maps);
-    for (ptrdiff_t k = 0; k < n; k++)
-        for (ptrdiff_t row = 0; row < SURFACE; row++)
-            for (ptrdiff_t col = 0; col < SURFACE; col++)
-                maps[(k * SURFACE + row) * SURFACE + col] =
-                    values[(col * SURFACE + SURFACE - 1 - row) * d_y + first + k];
-    double half[2];
-    for (int c = 0; c < 2; c++) half[c] = (s->high[c] - s->low[c]) / (SURFACE - 1) / 2;
-    char *path = figure_path(to, name), *titles[MAX_PANELS];
-    for (ptrdiff_t k = 0; k < n; k++)
-        titles[k] = print_text("%s%s", probabilities ? "p of " : "", s->model.y_names[first + k]);
-    const qkv_heatmap_options options = {.figure.path = path,
-                                         .x_label = s->model.x_names[0],
-                                         .y_label = s->model.x_names[1],
-                                         .x_range = {s->low[0] - half[0], s->high[0] + half[0]},
-                                         .y_range = {s->high[1] + half[1], s->low[1] - half[1]},
-                                         .titles = (const char *const *)titles,
-                                         .palette = QKV_VIRIDIS,
-                                         .lower = 0,
-                                         .upper = probabilities ? 1 : 0};
-    check(qkv_show_heatmaps(maps, (const ptrdiff_t[]){1, n, SURFACE, SURFACE}, &options));
-    say("wrote %s", path);
-    for (ptrdiff_t k = 0; k < n; k++) free(titles[k]);
-    free(path), free(maps);
-}
-
-static bool is_shown(const bool *beyond, ptrdiff_t row, ptrdiff_t col)
-{
-    bool inside = row >= 0 && row < SURFACE && col >= 0 && col < SURFACE;
-    return inside && !beyond[row * SURFACE + col];
-}
-
-/* A point half way between two far rows rests on two, wherever it is: on the lattice such points
- * are specks and threads, which go with what is around them. */
-static void blank_specks(bool *beyond)
-{
-    enum { AROUND = 9, ROUNDS = 2 };
-    bool next[SURFACE * SURFACE];
-    for (int round = 0; round < ROUNDS; round++) {
-        for (ptrdiff_t i = 0; i < SURFACE * SURFACE; i++) {
-            int shown = 0;
-            for (int k = 0; k < AROUND; k++)
-                shown += is_shown(beyond, i / SURFACE + k / 3 - 1, i % SURFACE + k % 3 - 1);
-            next[i] = beyond[i] || shown <= AROUND / 2;
-        }
-        memcpy(beyond, next, sizeof next);
-    }
-}
-
-/* m over two columns, blank where it would be extrapolation. */
-static void draw_surface(const settings *o, const sheet *to, const session *s)
-{
-    settings lattice = *o;
-    lattice.at = NULL;
-    lattice.grid = SURFACE;
-    lattice.samples = 0; /* the bands are not shown */
-    query_set q = find_queries(&lattice, s);
-    predictions p = predict_at(&lattice, s, q);
-    ptrdiff_t d_y = columns_y(s);
-    blank_specks(p.beyond);
-    for (ptrdiff_t i = 0; i < q.n * d_y; i++)
-        if (p.beyond[i / d_y]) p.mean[i] = NAN;
-    if (s->model.classes) draw_map(to, "surface", s, p.mean, 0, d_y < 4 ? d_y : 4, true);
-    for (int k = 0; !s->model.classes && k < panels_of(d_y); k++) {
-        char *name = d_y > 1 ? print_text("surface_%d", k + 1) : print_text("surface");
-        draw_map(to, name, s, p.mean, k, 1, false);
-        free(name);
-    }
-    free_predictions(&p);
-    free(q.x);
-}
-
-/* ---- The criterion --------------------------------------------------------------------------- */
-
-enum { CRITERION_POINTS = 80 };
-
-/* So many points of the curve that they take some seconds at most. */
-static int affordable_points(const session *s)
-{
-    const qkv_regression *r = &s->model.r;
-    double n = (double)r->n, rows = r->rows > 0 ? fmin((double)r->rows, n) : n;
-    double points = 4e9 / (n * rows * (double)columns_x(s));
-    return (int)fmin(CRITERION_POINTS, points);
-}
-
-/* One decade and a half around the reference bandwidth and the chosen one, column c's. */
-static void criterion_range(const session *s, ptrdiff_t c, double range[2])
-{
-    double reference[MAX_COLUMNS], h = s->model.bandwidth[c];
-    check(qkv_regression_silverman(&s->model.r, reference));
-    double ratio = reference[c] / h;
-    range[0] = h * fmin(1, ratio) / 20;
-    range[1] = h * fmax(1, ratio) * 20;
-    if (!(range[0] > 0)) range[0] = h;
-    if (!isfinite(range[1])) range[1] = h;
-}
-
-/* How the criterion depends on the bandwidth of one column, those of the others as they are; gone
- * where rows are undefined. */
-static void trace_criterion(const settings *o, const session *s, ptrdiff_t c, int points, double *h,
-                            double *value)
-{
-    double bandwidth[MAX_COLUMNS], range[2];
-    memcpy(bandwidth, s->model.bandwidth, (size_t)columns_x(s) * sizeof *bandwidth);
-    criterion_range(s, c, range);
-    for (int i = 0; i < points; i++) {
-        ptrdiff_t undefined = 0;
-        h[i] = bandwidth[c] = range[0] * pow(range[1] / range[0], i / (points - 1.0));
-        qkv_status status = qkv_regression_objective(&s->model.r, o->criterion, bandwidth,
-                                                     &value[i], &undefined, NULL);
-        if (status && status != QKV_E_DOMAIN) check(status);
-        if (status || undefined || !isfinite(value[i])) value[i] = NAN;
-    }
-}
-
-static void draw_criterion(const settings *o, const sheet *to, const session *s, const trial *t)
-{
-    static const char *const names[] = {"Leave-one-out mean squared error", "AICc", "GCV"};
-    int points = affordable_points(s), n = panels_of(columns_x(s));
-    if (points < 10 || s->model.r.bandwidths < columns_x(s)) return;
-    double h[MAX_PANELS][CRITERION_POINTS], value[MAX_PANELS][CRITERION_POINTS];
-    double line_x[MAX_PANELS][2], line_y[MAX_PANELS][2];
-    char *titles[MAX_PANELS], *labels[MAX_PANELS];
-    qkv_panel panels[MAX_PANELS];
-    qkv_series series[MAX_PANELS][3];
-    progress bar = {.label = "criterion", .total = n};
-    for (int c = 0; c < n; c++) {
-        trace_criterion(o, s, c, points, h[c], value[c]);
-        if (n > 1) progress_show(&bar, c + 1, "of %d columns", n);
-        double low = t->objective, high = t->objective, chosen = s->model.bandwidth[c];
-        for (int i = 0; i < points; i++)
-            low = fmin(low, value[c][i]), high = fmax(high, value[c][i]);
-        memcpy(line_x[c], (double[]){chosen, chosen}, sizeof *line_x);
-        memcpy(line_y[c], (double[]){low - 0.04 * (high - low), high}, sizeof *line_y);
-        titles[c] = n > 1 ? print_text("%s, by %s", names[o->criterion], s->model.x_names[c])
-                          : print_text("%s", names[o->criterion]);
-        labels[c] = print_text("bandwidth of %s", s->model.x_names[c]);
-        series[c][0] = (qkv_series){QKV_DASHES,           NULL, 2, line_x[c], line_y[c], .size = 1,
-                                    .colour = data_colour};
-        series[c][1] = (qkv_series){QKV_LINE, NULL,      (size_t)points,     h[c],
-                                    value[c], .size = 2, .colour = "#0072b2"};
-        char *label = print_text("chosen: %.3g", chosen);
-        series[c][2] = (qkv_series){
-            QKV_POINTS,          label, 1, &s->model.bandwidth[c], &t->objective, .size = 8,
-            .colour = fit_colour};
-        panels[c] = (qkv_panel){.title = titles[c],
-                                .x_label = labels[c],
-                                .log_x = true,
-                                .series = series[c],
-                                .n_series = 3};
-    }
-    draw_page(to, "criterion", panels, n, 7);
-    for (int c = 0; c < n; c++) free(titles[c]), free(labels[c]), free((char *)series[c][2].label);
-}
-
-/* ---- Weights --------------------------------------------------------------------------------- */
-
-typedef struct key {
-    double x;
-    ptrdiff_t row;
-} key;
-
-static int by_x(const void *a, const void *b)
-{
-    const key *x = a, *y = b;
-    if (x->x != y->x) return x->x < y->x ? -1 : 1;
-    return (x->row > y->row) - (x->row < y->row);
-}
-
-/* The rows of the data in the order of the first column. */
-static ptrdiff_t *sort_rows(const session *s)
-{
-    const qkv_regression *r = &s->model.r;
-    key *keys = allocate((size_t)r->n, sizeof *keys);
-    ptrdiff_t *order = allocate((size_t)r->n, sizeof *order);
-    for (ptrdiff_t i = 0; i < r->n; i++) keys[i] = (key){r->x[i * columns_x(s)], i};
-    qsort(keys, (size_t)r->n, sizeof *keys, by_x);
-    for (ptrdiff_t i = 0; i < r->n; i++) order[i] = keys[i].row;
-    free(keys);
-    return order;
-}
-
-/* Steps along the only column, or evenly chosen rows of the data in the order of the first. */
-static double *weight_queries(const session *s, const ptrdiff_t *order, ptrdiff_t rows)
-{
-    const qkv_regression *r = &s->model.r;
-    ptrdiff_t d = columns_x(s);
-    double *q = allocate((size_t)(rows * d), sizeof *q);
-    if (d == 1) fill_steps(q, rows, s->low[0], s->high[0]);
-    for (ptrdiff_t i = 0; d > 1 && i < rows; i++)
-        memcpy(q + i * d, r->x + order[rows > 1 ? i * (r->n - 1) / (rows - 1) : 0] * d,
-               (size_t)d * sizeof *q);
-    return q;
-}
-
-/* The weights of n queries, in the order of the keys, so many neighbours a cell added up: a row
- * still adds to 1. cells: [n, cols]. Not all at once: weights are as many as queries times keys. */
-static void add_weights(const qkv_regression *r, const double *bandwidth, const double *q,
-                        ptrdiff_t n, const ptrdiff_t *order, ptrdiff_t bin, double *cells)
-{
-    enum { AT_ONCE = 10000000 };
-    ptrdiff_t most = r->n < AT_ONCE ? AT_ONCE / r->n : 1, cols = (r->n + bin - 1) / bin;
-    double *weights = allocate((size_t)(r->n * (most < n ? most : n)), sizeof *weights);
-    for (ptrdiff_t i = 0, part; i < n; i += part) {
-        part = most < n - i ? most : n - i;
-        check(qkv_regression_predict(r, bandwidth, q + i * (r->d_x > 0 ? r->d_x : 1), part,
-                                     &(qkv_regression_results){.weights = weights}));
-        for (ptrdiff_t k = 0; k < part; k++)
-            for (ptrdiff_t j = 0; j < r->n; j++)
-                cells[(i + k) * cols + j / bin] += weights[k * r->n + order[j]];
-    }
-    free(weights);
-}
-
-void draw_weights(const sheet *to, const char *name, const session *s, const qkv_regression *each,
-                  const double *bandwidths, const char *const *titles, int n)
-{
-    ptrdiff_t d = columns_x(s), keys = s->model.r.n, bin = (keys + MAX_CELLS - 1) / MAX_CELLS,
-              cols = (keys + bin - 1) / bin;
-    ptrdiff_t rows = (ptrdiff_t)fmin(MAX_QUERIES, 2 * (double)keys); /* or it would be a strip */
-    ptrdiff_t *order = sort_rows(s);
-    double *q = weight_queries(s, order, rows);
-    double *cells = allocate((size_t)(n * rows * cols), sizeof *cells);
-    for (int k = 0; k < n; k++)
-        add_weights(&each[k], bandwidths + k * d, q, rows, order, bin, cells + k * rows * cols);
-    double first = d == 1 ? s->low[0] : 0, last = d == 1 ? s->high[0] : (double)(keys - 1);
-    double half = last > first ? (last - first) / (double)(rows - 1) / 2 : 0.5; /* of a cell */
-    char *path = figure_path(to, name);
-    char *below = bin > 1 ? print_text("Keys, by %s (%td a cell)", s->model.x_names[0], bin)
-                          : print_text("Keys, by %s", s->model.x_names[0]);
-    char *beside = d == 1 ? print_text("Queries, by %s", s->model.x_names[0])
-                          : print_text("Queries, by %s", s->model.x_names[0]);
-    const qkv_heatmap_options options = {.figure.path = path,
-                                         .x_label = below,
-                                         .y_label = beside,
-                                         .x_range = {-0.5, (double)(bin * cols) - 0.5},
-                                         .y_range = {first - half, last + half},
-                                         .titles = titles};
-    check(qkv_show_heatmaps(cells, (const ptrdiff_t[]){1, n, rows, cols}, &options));
-    say("wrote %s", path);
-    free(path), free(below), free(beside), free(q), free(cells), free(order);
 }
 
 /* ---- All ------------------------------------------------------------------------------------- */

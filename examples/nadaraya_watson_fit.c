@@ -1,5 +1,5 @@
 /* nadaraya_watson_fit.c - how the bandwidth, and the kernel if asked to, is found. */
-#include <float.h>
+
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -15,7 +15,7 @@ typedef struct watch {
     long before; /* percent of the kernels that are done */
 } watch;
 
-static double now(void)
+double now(void)
 {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
