@@ -192,7 +192,7 @@ static void an_empty_support_is_what_the_policy_says(void **state)
 {
     (void)state;
     const char *out = scratch("empty.csv"), *json = scratch("empty.json");
-    write_text("gap.csv", "x,y\n0,1\n1,2\n9,3\n10,4\n");
+    write_text("gap.csv", "x,y\n0,1\n1,2\n9,3\n"); /* the last row has no other in reach */
     write_text("gap_at.csv", "x\n1\n5\n6\n");
     const char *line[16] = {"--data",      scratch("gap.csv"),
                             "--kernel",    "boxcar",
@@ -218,6 +218,18 @@ static void an_empty_support_is_what_the_policy_says(void **state)
     assert_int_equal(scratch_count("empty.csv"), 0);
     write_text("gap_at.csv", "x\n1\n0\n9\n"); /* it is about the queries asked */
     succeed(line, NULL);
+
+    const char *model = scratch("gap.qkv"); /* and a saved model may be asked under another */
+    write_text("gap_at.csv", "x\n6\n");
+    succeed(ARGUMENTS("--data", scratch("gap.csv"), "--kernel", "boxcar", "--bandwidth", "1.5",
+                      "--save", model),
+            NULL);
+    succeed(ARGUMENTS("--load", model, "--at", scratch("gap_at.csv"), "--predict", out), NULL);
+    assert_column(out, "mean", (double[]){NAN}, 1, 1, 0);
+    succeed(ARGUMENTS("--load", model, "--at", scratch("gap_at.csv"), "--predict", out, "--empty",
+                      "nearest"),
+            NULL);
+    assert_column(out, "mean", (double[]){3}, 1, 1, 0);
 }
 
 static void case_weights_count_rows(void **state)
