@@ -587,11 +587,11 @@ static void the_ellipses_are_the_covariance_of_the_keys(void **state)
     }
     assert_non_null(strstr(figure, "title 'covariance, 1 \u03c3'"));
     assert_non_null(strstr(figure, "title 'covariance, 2 \u03c3'"));
-    double printed[2]; /* the covariance, scaled, is the last matrix of the first row */
+    double printed[2]; /* the covariance, scaled, is the second matrix of its row */
     const char *row = strstr(text, "Cov_p[k]");
     row = strchr(row, '\n');
     char *end = (char *)row;
-    for (int i = 0; i < 6; i++) printed[i % 2] = strtod(end, &end);
+    for (int i = 0; i < 4; i++) printed[i % 2] = strtod(end, &end);
     assert_close(printed[0], 1.5 * a, 1e-6);
     assert_close(printed[1], 1.5 * b, 1e-6);
     for (int i = 0; i < 5; i++) free(block[i]);
