@@ -165,9 +165,10 @@ static qkv_status deviation_from_cubic(const qkv_differences *d, const qkv_line 
     return QKV_OK;
 }
 
-/* An f that varies faster than its scale says is no cubic, and no branch of f may be crossed. Closer
- * together the points see less of either (16^4 times less of what is smooth, 16 of a kink), and of
- * noise the same: the smallest is noise. An exact 0 only says that f, as stored, did not move. */
+/* An f that varies faster than its scale says is no cubic, and no branch of f may be crossed.
+ * Closer together the points see less of either (16^4 times less of what is smooth, 16 of a kink),
+ * and of noise the same: the smallest is noise. An exact 0 only says that f, as stored, did not
+ * move. */
 qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line)
 {
     double spacing = line->step / 512, before = INFINITY, deviation;

@@ -22,8 +22,8 @@ typedef struct qkv_trial {
 } qkv_trial;
 
 /* Draws everything, again if by accident float would decide otherwise than double, or an input have
- * next to no gradient. factor: what inputs without a declared domain are times, 1 for -1 to 1. Ends in
- * qkv_trial_end whatever it returns. */
+ * next to no gradient. factor: what inputs without a declared domain are times, 1 for -1 to 1. Ends
+ * in qkv_trial_end whatever it returns. */
 qkv_status qkv_trial_begin(qkv_trial *c, const qkv_op_case *test, uint64_t seed, double factor);
 void qkv_trial_end(qkv_trial *c);
 

@@ -153,7 +153,7 @@ typedef struct qkv_check_report {
  *                     asked for twice a line and at both ends
  *     QKV_E_ARG       a NULL; an x that is not finite or outside its domain; no domain or scale
  *     QKV_E_OVERFLOW  too many elements
- *     QKV_E_NOMEM     it allocates a little
+ *     QKV_E_NOMEM     it copies the gradients, and allocates a little beside
  *     and f's own status if f failed
  *
  * NaN or infinity in a gradient never passes, tried or not. */
