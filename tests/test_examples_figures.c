@@ -340,6 +340,29 @@ static void the_weights_figures_are_queries_over_keys(void **state)
     assert_four("cars", "widths_weights", same, widths, titles, "speed");
 }
 
+/* Curves have gaps there, whatever queries would be told. */
+static void where_no_row_is_in_reach_there_is_no_curve(void **state)
+{
+    (void)state;
+    static const char csv[] = "x,y\n0,1\n1,2\n9,3\n";
+    write_file(scratch("gap.csv"), csv, sizeof csv - 1);
+    free(regress("gap", (const char *const[]){"--data", scratch("gap.csv"), "--kernel", "boxcar",
+                                              "--bandwidth", "1.5", "--empty", "error", NULL}));
+    char *figure = read_figure("gap", "kernels");
+    assert_non_null(strstr(figure, "Boxcar, 1.5"));
+    free(figure);
+    figure = read_figure("gap", "criterion"); /* only where every row has another in reach */
+    size_t n;
+    double *curve = read_block(figure, 1, &n, 4);
+    bool some = false;
+    for (size_t i = 0; i < n; i++) {
+        assert_true(isnan(curve[4 * i + 1]) || curve[4 * i] >= 8);
+        some = some || isfinite(curve[4 * i + 1]);
+    }
+    assert_true(some);
+    free(curve), free(figure);
+}
+
 /* ---- On several columns ----------------------------------------------------------------------
  */
 
@@ -672,6 +695,7 @@ int main(void)
         cmocka_unit_test(the_criterion_figure_marks_the_bandwidth),
         cmocka_unit_test(the_kernels_figure_smooths_alike),
         cmocka_unit_test(the_weights_figures_are_queries_over_keys),
+        cmocka_unit_test(where_no_row_is_in_reach_there_is_no_curve),
         cmocka_unit_test(two_columns_are_a_surface_blank_where_it_extrapolates),
         cmocka_unit_test(classes_are_curves_of_their_probabilities),
         cmocka_unit_test(the_toy_run_is_the_chapter),

@@ -348,6 +348,19 @@ static void the_bandwidth_is_the_librarys(void **state)
     free(text);
 }
 
+static void the_report_says_how_much_is_explained(void **state)
+{
+    (void)state;
+    qkv_regression r = cars();
+    double h = 2;
+    qkv_regression_statistics statistics;
+    assert_ok(qkv_regression_measure(&r, &h, &statistics, NULL));
+    char *text = report(ARGUMENTS("--bandwidth", "2"));
+    assert_close(number_after(text, "\"r2\": "), statistics.r_squared, 1e-14);
+    assert_close(number_after(text, "\"r2_loo\": "), statistics.r_squared_loo, 1e-14);
+    free(text);
+}
+
 static void the_report_has_the_references_numbers(void **state)
 {
     (void)state;
@@ -585,6 +598,12 @@ static void labels_have_probabilities(void **state)
             "x,k\n1,10\n2,9\n3,9\n4,10\n5,100\n6,100\n");
     text = read_file(json, NULL);
     assert_contains(text, "\"classes\": [\"9\", \"10\", \"100\"]"); /* in the order of numbers */
+    free(text);
+    succeed(ARGUMENTS("--data", "-", "--y", "k", "--classify", "--kernel", "boxcar", "--bandwidth",
+                      "1.5", "--report", json),
+            "x,k\n1,u\n2,u\n3,u\n9,v\n"); /* the last row has no other in reach */
+    text = read_file(json, NULL);
+    assert_close(number_after(text, "\"accuracy\": "), 1, 0);
     free(text);
 }
 
@@ -902,6 +921,7 @@ int main(void)
         cmocka_unit_test(several_columns_multiply_or_measure_a_distance),
         cmocka_unit_test(bands_are_of_resampled_rows_if_asked_for),
         cmocka_unit_test(the_bandwidth_is_the_librarys),
+        cmocka_unit_test(the_report_says_how_much_is_explained),
         cmocka_unit_test(the_report_has_the_references_numbers),
         cmocka_unit_test(criteria_come_from_so_many_rows),
         cmocka_unit_test(a_report_is_json_whatever_the_numbers),
