@@ -143,26 +143,26 @@ static bool has_steps(const qkv_regression *r)
     return r->kernel == QKV_REGRESSION_BOXCAR;
 }
 
-/* Rows i and j enter each other's support at this multiple of h. */
-static double entry(const search *s, ptrdiff_t i, ptrdiff_t j, const double *h)
+/* Rows i and j enter each other's support at this multiple of the sample's bandwidths. */
+static double entry(const search *s, ptrdiff_t i, ptrdiff_t j)
 {
     const qkv_sample *sample = s->d.s;
     double sum = 0;
     for (ptrdiff_t c = 0; c < sample->d; c++) {
         const double *x = sample->x + c * sample->stride;
-        double u = (x[i] - x[j]) / h[s->n == 1 ? 0 : c];
+        double u = (x[i] - x[j]) / sample->h[c];
         sum = sample->r->product ? fmax(sum, u * u) : sum + u * u;
     }
     return sqrt(sum);
 }
 
-/* The first step at or beyond each of STEPS_OF_BOXCAR multiples of h from 1/2 to 2. */
-static void find_steps(const search *s, const double *h, double *steps)
+/* The first step at or beyond each of STEPS_OF_BOXCAR multiples from 1/2 to 2. */
+static void find_steps(const search *s, double *steps)
 {
     for (int m = 0; m < STEPS_OF_BOXCAR; m++) steps[m] = INFINITY;
     for (ptrdiff_t i = 0; i < s->d.s->n; i++)
         for (ptrdiff_t j = 0; j < i; j++) {
-            double at = entry(s, i, j, h);
+            double at = entry(s, i, j);
             if (!(at >= 0.5 && at < 2)) continue;
             int m = (int)((log2(at) + 1) / 2 * STEPS_OF_BOXCAR);
             steps[m] = fmin(steps[m], at);
@@ -175,7 +175,7 @@ static qkv_status refine_boxcar(search *s, candidate *at)
     double steps[STEPS_OF_BOXCAR], best, factor = 1, *h = s->d.tried;
     qkv_status status = try(s, at->h, 0, STEPS_OF_BOXCAR, &best);
     if (status != QKV_OK) return status;
-    find_steps(s, at->h, steps);
+    find_steps(s, steps);
     for (int m = 0; m < STEPS_OF_BOXCAR && !s->stopped; m++) {
         if (isinf(steps[m])) continue;
         double loss, just_beyond = steps[m] * (1 + 0x1p-50);
@@ -323,7 +323,7 @@ static qkv_status take_memory(search *s)
             low = fmin(low, x[i]);
             high = fmax(high, x[i]);
         }
-        s->range[c] = high - low;
+        s->range[c] = ldexp(high - low, s->d.s->exponent[c]);
     }
     return QKV_OK;
 }

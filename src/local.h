@@ -15,12 +15,14 @@ typedef struct qkv_sample {
     ptrdiff_t every;  /* row, of so many, stands for the others in criteria and statistics */
     ptrdiff_t *row;   /* [n]: which row of r it is */
     ptrdiff_t *place; /* [r->n]: where a row of r is here; -1 if it is missing */
-    double *x, *y;    /* [d, n], [d_y, n] */
-    double *c;        /* [n] case weights, of mean 1; padded with 1. NULL: all 1 */
-    double spread;    /* log(largest c / least c) */
-    double *h;        /* [d] bandwidths */
-    double *ratio;    /* [d] (least / h)^2 */
-    double least;     /* h */
+    double *x, *y; /* [d, n], [d_y, n]; column c of x times 2^-exponent[c], which is exact and keeps
+                         squares of differences within double: h and q are so, too */
+    int *exponent; /* [d] */
+    double *c;     /* [n] case weights, of mean 1; padded with 1. NULL: all 1 */
+    double spread; /* log(largest c / least c) */
+    double *h;     /* [d] bandwidths */
+    double *ratio; /* [d] (least / h)^2 */
+    double least;  /* h */
 } qkv_sample;
 
 /* Checks r and takes its rows. To be freed, also after an error. */

@@ -64,8 +64,10 @@ static void write_fits(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
         if (!out->gradient) continue;
         if (s->r->degree == 0) sweep->kernels->differentiate(l, y, m, l->slope, by_q, NULL);
         double *to = out->gradient + (i * s->d_y + k) * s->d;
-        for (ptrdiff_t c = 0; c < s->d; c++)
-            to[c] = !(l->sum > 0) ? NAN : s->r->degree == 0 ? by_q[c] : l->slope[c];
+        for (ptrdiff_t c = 0; c < s->d; c++) {
+            double slope = s->r->degree == 0 ? by_q[c] : l->slope[c];
+            to[c] = l->sum > 0 ? ldexp(slope, -s->exponent[c]) : NAN;
+        }
     }
 }
 
@@ -76,7 +78,7 @@ static void write_norms(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
     double norm = sqrt(sweep->kernels->norms(l, gradient));
     if (out->norm) out->norm[i] = norm;
     for (ptrdiff_t c = 0; c < l->s->d && gradient; c++)
-        gradient[c] = l->sum > 0 ? sqrt(gradient[c]) : NAN;
+        gradient[c] = l->sum > 0 ? ldexp(sqrt(gradient[c]), -l->s->exponent[c]) : NAN;
 }
 
 static void write_all(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)

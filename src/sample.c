@@ -93,9 +93,10 @@ static qkv_status take_memory(const char *who, qkv_sample *s)
     qkv_status status = s->row && s->place
                             ? qkv_regression_allocate(who, &s->x, s->stride, s->d + s->d_y + 1)
                             : qkv_fail(QKV_E_NOMEM, "%s: no memory for %td rows", who, s->n);
-    if (status == QKV_OK) status = qkv_regression_allocate(who, &s->h, s->d, 2);
+    if (status == QKV_OK) status = qkv_regression_allocate(who, &s->h, s->d, 3);
     if (status != QKV_OK) return status;
     s->ratio = s->h + s->d;
+    s->exponent = (int *)(s->ratio + s->d);
     s->y = s->x + s->d * s->stride;
     s->c = s->r->weight ? s->y + s->d_y * s->stride : NULL;
     memset(s->x, 0, (size_t)(s->stride * (s->d + s->d_y)) * sizeof *s->x);
@@ -115,13 +116,27 @@ static void scale_weights(qkv_sample *s)
     for (ptrdiff_t i = 0; i < s->stride; i++) s->c[i] = i < s->n ? s->c[i] / mean : 1;
 }
 
+/* That of the range of column c, within what leaves room for far queries. */
+static int exponent_of(const qkv_sample *s, const key *keys, ptrdiff_t c)
+{
+    double low = INFINITY, high = -INFINITY;
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        double x = s->r->x[keys[i].row * s->d + c];
+        low = fmin(low, x / 2); /* half of it does not overflow */
+        high = fmax(high, x / 2);
+    }
+    return high > low ? (int)fmax(-900, fmin(900, ilogb(high - low) + 1)) : 0;
+}
+
 static void fill(qkv_sample *s, const key *keys)
 {
+    for (ptrdiff_t c = 0; c < s->d; c++) s->exponent[c] = exponent_of(s, keys, c);
     for (ptrdiff_t i = 0; i < s->r->n; i++) s->place[i] = -1;
     for (ptrdiff_t i = 0; i < s->n; i++) {
         ptrdiff_t row = s->row[i] = keys[i].row;
         s->place[row] = i;
-        for (ptrdiff_t c = 0; c < s->d; c++) s->x[c * s->stride + i] = s->r->x[row * s->d + c];
+        for (ptrdiff_t c = 0; c < s->d; c++)
+            s->x[c * s->stride + i] = ldexp(s->r->x[row * s->d + c], -s->exponent[c]);
         for (ptrdiff_t c = 0; c < s->d_y; c++) s->y[c * s->stride + i] = s->r->y[row * s->d_y + c];
     }
     if (s->c) scale_weights(s);
@@ -173,11 +188,13 @@ qkv_status qkv_sample_widen(const char *who, const double *bandwidth, qkv_sample
     bool one = qkv_one_if_zero(s->r->bandwidths) == 1;
     s->least = INFINITY;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        double h = s->h[c] = bandwidth[one ? 0 : c];
+        double h = bandwidth[one ? 0 : c];
         if (!(h >= DBL_MIN && isfinite(h)))
             return qkv_fail(QKV_E_ARG, "%s: bandwidth[%td] is %g, expected a finite number > 0",
                             who, one ? 0 : c, h);
-        s->least = fmin(s->least, h);
+        s->h[c] =
+            fmax(1e-300, fmin(1e300, ldexp(h, -s->exponent[c]))); /* the limits, long before */
+        s->least = fmin(s->least, s->h[c]);
     }
     for (ptrdiff_t c = 0; c < s->d; c++) s->ratio[c] = s->least / s->h[c] * (s->least / s->h[c]);
     return QKV_OK;
@@ -209,7 +226,8 @@ static void see(const qkv_sweep *sweep, qkv_local *l, ptrdiff_t i)
     const qkv_sample *s = l->s;
     bool complete = true;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        l->room[c] = sweep->q ? sweep->q[i * s->d + c] : s->x[c * s->stride + i];
+        l->room[c] =
+            sweep->q ? ldexp(sweep->q[i * s->d + c], -s->exponent[c]) : s->x[c * s->stride + i];
         complete &= !isnan(l->room[c]);
     }
     l->self = sweep->leave_out ? i : -1;

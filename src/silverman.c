@@ -65,7 +65,7 @@ static void choose(const qkv_sample *s, double *x, double *bandwidth)
                     pow(4 / (d + 2) / (double)s->n, 1 / (d + 4));
     for (ptrdiff_t c = 0; c < s->d; c++) {
         memcpy(x, s->x + c * s->stride, (size_t)s->n * sizeof *x);
-        double h = factor * spread(x, s->n);
+        double h = ldexp(factor * spread(x, s->n), s->exponent[c]);
         log_sum += log(h);
         if (s->r->bandwidths == s->d) bandwidth[c] = h;
     }

@@ -736,6 +736,50 @@ static void extremes_have_the_true_limit(void **state)
     assert_true(m[0] == 1);
 }
 
+/* x and h in other units: the same fit, to the last bits. */
+static void units_do_not_matter(void **state)
+{
+    (void)state;
+    static const double units[] = {1e-300, 1e-200, 1e-160, 1e154, 1e160, 1e300};
+    double x[] = {1, 2, 3, 5, 2.5}, y[] = {1, 4, 2, 5, 3}, h = 0.83, q[] = {2.2, 9}, xs[5], qs[2];
+    for (int k = 0; k < 2 * QKV_REGRESSION_CONSTANT; k++)
+        for (int u = 0; u < 6; u++) {
+            double unit = units[u], h_unit = h * unit, m[4], g[4], se[4], effective[4];
+            for (int i = 0; i < 5; i++) xs[i] = x[i] * unit;
+            for (int i = 0; i < 2; i++) qs[i] = q[i] * unit;
+            qkv_regression r = {.x = x,
+                                .y = y,
+                                .n = 5,
+                                .kernel = (qkv_regression_kernel)(k / 2),
+                                .degree = k % 2,
+                                .empty = QKV_EMPTY_NEAREST};
+            qkv_regression_results out = {
+                .mean = m, .gradient = g, .gradient_norm = se, .n_effective = effective};
+            qkv_regression_statistics here, there;
+            double reference, other;
+            assert_ok(qkv_regression_predict(&r, &h, q, 2, &out));
+            assert_ok(qkv_regression_measure(&r, &h, &here, NULL));
+            assert_ok(qkv_regression_silverman(&r, &reference));
+            r.x = xs;
+            out = (qkv_regression_results){.mean = m + 2,
+                                           .gradient = g + 2,
+                                           .gradient_norm = se + 2,
+                                           .n_effective = effective + 2};
+            assert_ok(qkv_regression_predict(&r, &h_unit, qs, 2, &out));
+            assert_ok(qkv_regression_measure(&r, &h_unit, &there, NULL));
+            assert_ok(qkv_regression_silverman(&r, &other));
+            assert_relative(there.trace, here.trace, 1e-12);
+            assert_relative(there.cv, here.cv, 1e-12);
+            assert_relative(other / unit, reference, 1e-12);
+            for (int i = 0; i < 2; i++) {
+                assert_relative(m[2 + i], m[i], 1e-12);
+                assert_relative(effective[2 + i], effective[i], 1e-12);
+                assert_close(g[2 + i] * unit, g[i], 1e-11 * (1 + fabs(g[i])));
+                assert_close(se[2 + i] * unit, se[i], 1e-11 * (1 + fabs(se[i])));
+            }
+        }
+}
+
 /* Rows beyond a narrow kernel's reach are not visited, and it makes no difference. */
 static void a_window_gives_what_all_rows_give(void **state)
 {
@@ -1000,6 +1044,7 @@ int main(void)
         cmocka_unit_test(weights_count_rows_and_missing_rows_do_not),
         cmocka_unit_test(a_local_line_is_exact_and_safe),
         cmocka_unit_test(extremes_have_the_true_limit),
+        cmocka_unit_test(units_do_not_matter),
         cmocka_unit_test(a_window_gives_what_all_rows_give),
         cmocka_unit_test(some_rows_stand_for_all),
         cmocka_unit_test(interpolation_does_not_win),
