@@ -223,7 +223,7 @@ static double extrapolate(const double d[3], double *r2)
 typedef struct rung {
     double slope, claim; /* of a direction, a is differenced, too: how far it says that steps go */
     double jump;         /* between the slopes on both sides */
-    double largest;      /* |f| */
+    double above, below; /* f */
 } rung;
 
 static qkv_status step_out(const qkv_differences *d, const qkv_line *line, double h, rung *r)
@@ -237,13 +237,32 @@ static qkv_status step_out(const qkv_differences *d, const qkv_line *line, doubl
     r->claim = line->is_direction ? (above - below) / width * line->norm
                                   : d->inputs[line->input].gradient[line->index];
     r->jump = fabs(f_above - d->value - (d->value - f_below)) / h;
-    r->largest = fmax(fabs(f_above), fabs(f_below));
+    r->above = f_above;
+    r->below = f_below;
     return QKV_OK;
 }
 
 double qkv_noise_of(const qkv_differences *d, const qkv_line *line)
 {
-    return fmax(line->noise, d->epsilon / 8 * d->size);
+    double grid = d->grid < INFINITY ? d->grid / 8 : 0;
+    return fmax(fmax(line->noise, grid), d->epsilon / 8 * d->size);
+}
+
+static double last_bit(double x)
+{
+    int exponent;
+    if (x == 0) return INFINITY; /* it has none */
+    uint64_t bits = (uint64_t)ldexp(fabs(frexp(x, &exponent)), DBL_MANT_DIG);
+    return ldexp((double)(bits & -bits), exponent - DBL_MANT_DIG);
+}
+
+/* What one step shows of f: how large it is, and of what it is a multiple. A sum whose large terms
+ * cancel keeps their last bit. */
+static void learn(qkv_differences *d, double f)
+{
+    if (!isfinite(f)) return;
+    d->size = fmax(d->size, fabs(f));
+    if (f != d->value) d->grid = fmin(d->grid, fmin(last_bit(f), last_bit(d->value)));
 }
 
 static double rounding_of(const qkv_differences *d, const qkv_line *line, double h)
@@ -279,7 +298,8 @@ qkv_status qkv_survey(qkv_differences *d, qkv_line *line)
     for (int k = 0; k < 3; k++) {
         qkv_status status = step_out(d, line, ldexp(line->step, -k), &r[k]);
         if (status) return status;
-        if (r[k].largest < INFINITY) d->size = fmax(d->size, r[k].largest);
+        learn(d, r[k].above);
+        learn(d, r[k].below);
     }
     line->at = estimate(d, line, line->step, r);
     /* The slope first: a product of both may be too large where this one is not. */

@@ -34,6 +34,7 @@ typedef struct qkv_differences {
     double epsilon, resolution;
     double value;    /* f at the inputs as given */
     double size;     /* of f, over a scale of each input */
+    double grid;     /* all values of f that were seen to differ are multiples; infinite: none */
     uint64_t branch; /* and what it decided there */
     double *u;       /* the present direction, of unit length */
     void *kept;      /* the input before the step */
@@ -76,9 +77,9 @@ qkv_status qkv_evaluate(const qkv_differences *d, double *value);
 /* Sets the first step. */
 void qkv_line_begin(const qkv_differences *d, qkv_line *line);
 qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line);
-/* What E takes for it: no less than f as large as d->size must have. */
+/* What E takes for it: no less than an f of that size and grid must have. */
 double qkv_noise_of(const qkv_differences *d, const qkv_line *line);
-/* The estimate at the first step. d->size grows with what f shows of itself. */
+/* The estimate at the first step. size and grid learn what f shows of itself. */
 qkv_status qkv_survey(qkv_differences *d, qkv_line *line);
 /* The best estimate of all steps, unless that of the first settles it: a within 4 E, and E small
  * enough to see an error of the resolution in it. */

@@ -250,6 +250,7 @@ static qkv_status examine(check *c)
     if (!isfinite(c->d.value))
         return qkv_fail(QKV_E_GRADIENT, "%s: f is %g at the inputs as given", c->d.who, c->d.value);
     c->d.size = fabs(c->d.value);
+    c->d.grid = INFINITY;
     if (c->d.branches) c->d.branch = c->d.branches(c->d.context);
     status = check_purity(c);
     if (!status) status = difference_all(c);

@@ -180,6 +180,27 @@ static void what_cancels_in_f_is_not_wrong(void **state)
     assert_ok(check_hard(&s, &directions, NULL));
 }
 
+/* Terms of size 1 whose sum is 4e-6: neither f nor its gradient shows them, but its last bit. */
+static double steps_up_and_down(const hard *h)
+{
+    return erf(h->x[0]) - erf(h->x[1]) + erf(h->x[2]) - erf(h->x[3]);
+}
+
+static void what_lies_below_the_last_bit_of_f_is_not_wrong(void **state)
+{
+    (void)state;
+    for (int k = 0; k < 60; k++) {
+        hard h = {.f = steps_up_and_down, .x = {5.4 + 0.01 * k, 3.3, 7, 5.8}, .n = N};
+        for (int i = 0; i < N; i++)
+            h.gradient[i] = (i % 2 ? -1 : 1) * 1.1283791670955126 * exp(-h.x[i] * h.x[i]);
+        qkv_check_report report;
+        assert_ok(check_hard(&h, &elements, &report));
+        h.gradient[0] += 1e-10;
+        assert_status(check_hard(&h, &elements, &report), QKV_E_GRADIENT);
+        assert_int_equal(report.failed, 1);
+    }
+}
+
 static double exponential(const hard *h)
 {
     return exp(h->x[0]);
@@ -346,6 +367,7 @@ int main(void)
         cmocka_unit_test(near_a_kink_the_right_slope_is_never_wrong),
         cmocka_unit_test(a_second_derivative_that_jumps_is_no_error),
         cmocka_unit_test(what_cancels_in_f_is_not_wrong),
+        cmocka_unit_test(what_lies_below_the_last_bit_of_f_is_not_wrong),
         cmocka_unit_test(squares_that_overflow_are_not_taken),
         cmocka_unit_test(where_noise_hides_the_gradient_the_message_says_so),
         cmocka_unit_test(a_function_that_computes_in_float_says_so),

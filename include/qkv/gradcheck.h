@@ -14,8 +14,8 @@
  * than the distance to the end of the domain. noise is the standard deviation of f's rounding
  * errors, measured around x about a cubic (as More & Wild 2011 do by differences), at least
  * eps F / 8: a large constant in f costs what it really costs. F is the size of f: the largest |f|
- * that was seen, or |R| scale, over all inputs. (An f that is 0 because large terms cancel is as
- * noisy as they are.)
+ * that was seen, or |R| scale, over all inputs. Nor is it less than an eighth of the last bit that
+ * values of f have: an f that is 0 because large terms cancel is as noisy as they are.
  *
  * The analytic a agrees if it and R are finite and |a - R| <= 4 E. If it does, and E <= 1e-6 / 8 of
  * the larger of |a| and |R|, that is all: an error of 1e-6 would have been seen. Nor does it help
