@@ -101,13 +101,13 @@ typedef struct storage {
 
 /* Where we are in the header text, and the file it came from. */
 typedef struct cursor {
-    const char *path, *text;
-    size_t at, length, offset; /* offset: of text in the file */
+    const char *caller, *path, *text; /* caller: the public function, for messages */
+    size_t at, length, offset;        /* offset: of text in the file */
 } cursor;
 
 static qkv_status malformed(const cursor *c, const char *problem)
 {
-    return qkv_fail(QKV_E_FORMAT, "qkv_npy_load: %s, byte %zu: %s", c->path, c->offset + c->at,
+    return qkv_fail(QKV_E_FORMAT, "%s: %s, byte %zu: %s", c->caller, c->path, c->offset + c->at,
                     problem);
 }
 
@@ -250,7 +250,7 @@ static qkv_status read_exactly(FILE *file, cursor *c, void *to, size_t n)
 {
     if (fread(to, 1, n, file) == n) return QKV_OK;
     if (!ferror(file)) return malformed(c, "the file ends too early");
-    return qkv_fail(QKV_E_IO, "qkv_npy_load: cannot read %s: %s", c->path, strerror(errno));
+    return qkv_fail(QKV_E_IO, "%s: cannot read %s: %s", c->caller, c->path, strerror(errno));
 }
 
 /* Leaves c at the start of the header text, with its length. */
@@ -286,7 +286,7 @@ static qkv_status read_header(FILE *file, size_t file_bytes, cursor *c, qkv_npy 
     qkv_status status = read_prefix(file, file_bytes, c);
     if (status) return status;
     char *text = malloc(c->length + 1);
-    if (!text) return qkv_fail(QKV_E_NOMEM, "qkv_npy_load: no memory for the header");
+    if (!text) return qkv_fail(QKV_E_NOMEM, "%s: no memory for the header", c->caller);
     c->text = text;
     status = read_exactly(file, c, text, c->length);
     if (!status) status = parse_header(c, array, stored);
@@ -334,42 +334,81 @@ static qkv_status transpose(qkv_npy *array)
     return QKV_OK;
 }
 
-static qkv_status load_from(FILE *file, size_t file_bytes, const char *path, qkv_npy *array)
+/* The header, and that the data are as long as it says. */
+static qkv_status read_sizes(FILE *file, size_t file_bytes, cursor *c, qkv_npy *array,
+                             storage *stored, size_t *data_bytes)
 {
-    cursor c = {.path = path};
-    storage stored = {0};
-    qkv_status status = read_header(file, file_bytes, &c, array, &stored);
+    qkv_status status = read_header(file, file_bytes, c, array, stored);
     if (status) return status;
-    size_t bytes = qkv_npy_item_bytes(array->type), left = file_bytes - c.offset - c.length;
+    size_t bytes = qkv_npy_item_bytes(array->type), left = file_bytes - c->offset - c->length;
     bool fits = true;
     for (int i = 0; i < array->rank; i++) fits = fits && qkv_size_mul(&bytes, array->dim[i]);
-    if (!fits || bytes != left)
-        return qkv_fail(QKV_E_FORMAT,
-                        "qkv_npy_load: %s, byte %zu: the shape needs %s%zu bytes of data, "
-                        "the file has %zu",
-                        path, c.offset + c.length, fits ? "" : "more than ",
-                        fits ? bytes : SIZE_MAX, left);
+    *data_bytes = bytes;
+    if (fits && bytes == left) return QKV_OK;
+    return qkv_fail(QKV_E_FORMAT,
+                    "%s: %s, byte %zu: the shape needs %s%zu bytes of data, the file has %zu",
+                    c->caller, c->path, c->offset + c->length, fits ? "" : "more than ",
+                    fits ? bytes : SIZE_MAX, left);
+}
+
+static qkv_status load_from(FILE *file, size_t file_bytes, cursor *c, qkv_npy *array)
+{
+    storage stored = {0};
+    size_t bytes;
+    qkv_status status = read_sizes(file, file_bytes, c, array, &stored, &bytes);
+    if (status) return status;
     array->data = malloc(bytes ? bytes : 1);
     if (!array->data) return qkv_fail(QKV_E_NOMEM, "qkv_npy_load: no memory for %zu bytes", bytes);
-    status = read_exactly(file, &c, array->data, bytes);
+    status = read_exactly(file, c, array->data, bytes);
     if (!status && stored.big_endian) swap_bytes(array);
     return status || !stored.fortran ? status : transpose(array);
 }
 
-qkv_status qkv_npy_load(qkv_npy *array, const char *path)
+/* Leaves the file's bytes where they are: they must be the array's. */
+static qkv_status look_at(FILE *file, size_t file_bytes, cursor *c, qkv_npy *array)
 {
-    if (!array || !path) return qkv_fail(QKV_E_ARG, "qkv_npy_load: array or path is NULL");
+    storage stored = {0};
+    size_t bytes;
+    qkv_status status = read_sizes(file, file_bytes, c, array, &stored, &bytes);
+    if (status) return status;
+    const char *problem = stored.fortran && array->rank > 1 ? "Fortran order"
+                          : stored.big_endian && qkv_npy_item_bytes(array->type) > 1
+                              ? "big-endian elements"
+                              : NULL;
+    return problem ? qkv_fail(QKV_E_FORMAT, "%s: %s has %s: load it", c->caller, c->path, problem)
+                   : QKV_OK;
+}
+
+typedef qkv_status reader(FILE *file, size_t file_bytes, cursor *c, qkv_npy *array);
+
+static qkv_status read_file(qkv_npy *array, cursor *c, reader *read)
+{
+    if (!array || !c->path) return qkv_fail(QKV_E_ARG, "%s: array or path is NULL", c->caller);
     *array = (qkv_npy){0};
-    FILE *file = fopen(path, "rbe");
+    FILE *file = fopen(c->path, "rbe");
     struct stat info;
     if (!file || fstat(fileno(file), &info) != 0 || !S_ISREG(info.st_mode)) {
         const char *reason = file ? "not a regular file" : strerror(errno);
         if (file) fclose(file);
-        return qkv_fail(QKV_E_IO, "qkv_npy_load: cannot read %s: %s", path, reason);
+        return qkv_fail(QKV_E_IO, "%s: cannot read %s: %s", c->caller, c->path, reason);
     }
-    qkv_status status = load_from(file, (size_t)info.st_size, path, array);
+    qkv_status status = read(file, (size_t)info.st_size, c, array);
     fclose(file);
     if (status) qkv_npy_free(array);
+    return status;
+}
+
+qkv_status qkv_npy_load(qkv_npy *array, const char *path)
+{
+    return read_file(array, &(cursor){.caller = "qkv_npy_load", .path = path}, load_from);
+}
+
+qkv_status qkv_npy_header(qkv_npy *array, const char *path, size_t *offset)
+{
+    cursor c = {.caller = "qkv_npy_header", .path = path};
+    if (!offset) return qkv_fail(QKV_E_ARG, "qkv_npy_header: offset is NULL");
+    qkv_status status = read_file(array, &c, look_at);
+    if (!status) *offset = c.offset + c.length;
     return status;
 }
 

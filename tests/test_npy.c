@@ -1,6 +1,7 @@
 #include "support.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -113,6 +114,27 @@ static const struct {
      {0, 1, 3, -2}},
 };
 
+/* The header alone says as much, of a file whose bytes can be used as they are. */
+static void assert_header_of(const char *path, qkv_npy_type type, bool usable, size_t offset)
+{
+    qkv_npy a = {.rank = 5};
+    size_t found = 7;
+    if (!usable) {
+        assert_status(qkv_npy_header(&a, path, &found), QKV_E_FORMAT);
+        assert_message(": load it");
+        assert_int_equal(a.rank, 0);
+        assert_int_equal(found, 7);
+        return;
+    }
+    assert_ok(qkv_npy_header(&a, path, &found));
+    assert_int_equal(a.type, type);
+    assert_int_equal(a.rank, 2);
+    assert_int_equal(a.dim[0], 2);
+    assert_int_equal(a.dim[1], 2);
+    assert_null(a.data);
+    assert_int_equal(found, offset);
+}
+
 static void every_type_in_either_byte_order_and_axis_order_loads(void **state)
 {
     (void)state;
@@ -139,6 +161,8 @@ static void every_type_in_either_byte_order_and_axis_order_loads(void **state)
             assert_close(qkv_npy_element(&a, (size_t)j),
                          elements[type].expected[fortran ? transposed[j] : j], 0);
         qkv_npy_free(&a);
+        assert_header_of(scratch("in.npy"), elements[type].type, !fortran && (!big || bytes == 1),
+                         10 + strlen(header));
     }
 }
 
@@ -235,6 +259,9 @@ static void malformed_headers_are_refused_with_their_offset(void **state)
         assert_message(cases[i].message);
         assert_message("in.npy, byte ");
         assert_null(a.data);
+        assert_status(qkv_npy_header(&a, scratch("in.npy"), &(size_t){0}), QKV_E_FORMAT);
+        assert_message("qkv_npy_header: ");
+        assert_message(cases[i].message);
     }
 }
 
@@ -327,6 +354,12 @@ static void what_is_no_file_is_refused(void **state)
     assert_message("not a regular file");
     assert_status(qkv_npy_load(&a, NULL), QKV_E_ARG);
     assert_status(qkv_npy_load(NULL, "x"), QKV_E_ARG);
+    size_t offset;
+    assert_status(qkv_npy_header(&a, scratch("absent.npy"), &offset), QKV_E_IO);
+    assert_message("qkv_npy_header: cannot read ");
+    assert_status(qkv_npy_header(&a, NULL, &offset), QKV_E_ARG);
+    assert_status(qkv_npy_header(NULL, "x", &offset), QKV_E_ARG);
+    assert_status(qkv_npy_header(&a, "x", NULL), QKV_E_ARG);
     qkv_npy_free(NULL);
 }
 

@@ -60,6 +60,13 @@ QKV_API double qkv_npy_element(const qkv_npy *array, size_t i);
  *     QKV_E_ARG     for a NULL; QKV_E_IO, QKV_E_NOMEM */
 QKV_API qkv_status qkv_npy_load(qkv_npy *array, const char *path);
 
+/* Reads and checks the header alone, of a file that is to be mapped or read piece by piece: array
+ * gets type, rank and sizes, no data, and *offset is the byte of the file where the first element
+ * begins. There is nothing to free. Errors as qkv_npy_load, and QKV_E_FORMAT where the bytes in the
+ * file are not those of an array in memory: big-endian elements, or several axes in Fortran order.
+ */
+QKV_API qkv_status qkv_npy_header(qkv_npy *array, const char *path, size_t *offset);
+
 /* Writes format 1.0 over any file at path. The file appears whole, under a temporary name first, or
  * not at all.
  *
