@@ -32,8 +32,11 @@ static void assert_run(const char *const *argv, int exit_code, const char *out, 
 static void every_program_explains_itself(void **state)
 {
     (void)state;
-    static const char *const programs[] = {HEATMAP, DATABASE, QKV_BIN_DIR "/attend",
+    static const char *const programs[] = {HEATMAP,
+                                           DATABASE,
+                                           QKV_BIN_DIR "/attend",
                                            QKV_BIN_DIR "/covariance",
+                                           QKV_BIN_DIR "/large_database",
                                            QKV_BIN_DIR "/nadaraya_watson"};
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         assert_run(ARGV(programs[i], "--help"), 0, "Usage: ", "");
