@@ -34,6 +34,7 @@ static void every_program_explains_itself(void **state)
     (void)state;
     static const char *const programs[] = {HEATMAP,
                                            DATABASE,
+                                           QKV_BIN_DIR "/approximate_match",
                                            QKV_BIN_DIR "/attend",
                                            QKV_BIN_DIR "/covariance",
                                            QKV_BIN_DIR "/large_database",
