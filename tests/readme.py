@@ -7,7 +7,8 @@ usage: readme.py SOURCE BUILD
 The scratch tree is links to SOURCE with `build` linked to a copy of BUILD's programs, so that commands find what
 ./examples/run would have built and nothing they write lands in the source. The two set-up commands themselves, which
 would run this test again, are only checked to be there; .ci/run runs them. Commands that measure are run in their quick
-form: what they print of speed here says nothing, and their peers need not be installed."""
+form: what they print of speed here says nothing, and their peers need not be installed. So are programs that train for
+a minute; tests of their own say what they learn."""
 import os
 import pathlib
 import re
@@ -17,7 +18,8 @@ import sys
 import tempfile
 
 SELF = {"./examples/run", "./tests/run"}
-QUICK = {"build/tests/bench/bench_attention": "--quick", "python3 tests/bench/peers.py": "--help"}
+QUICK = {"build/tests/bench/bench_attention": "--quick", "python3 tests/bench/peers.py": "--help",
+         "build/bin/transformer --plot build/transformer": "--steps 40 --ask 20"}
 FLAGS = os.environ.get("QKV_README_FLAGS", "")
 
 

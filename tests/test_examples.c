@@ -39,7 +39,8 @@ static void every_program_explains_itself(void **state)
                                            QKV_BIN_DIR "/covariance",
                                            QKV_BIN_DIR "/large_database",
                                            QKV_BIN_DIR "/nadaraya_watson",
-                                           QKV_BIN_DIR "/scoring"};
+                                           QKV_BIN_DIR "/scoring",
+                                           QKV_BIN_DIR "/transformer"};
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
         assert_run(ARGV(programs[i], "--help"), 0, "Usage: ", "");
         assert_run(ARGV(programs[i], "--help"), 0, "Exit status: 0 done", "");
