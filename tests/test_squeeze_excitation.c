@@ -1,0 +1,80 @@
+/* test_squeeze_excitation.c - networks with and without the blocks read digits they never saw. */
+#include "support.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "process.h"
+
+#define DIGITS QKV_TEST_DATA "/../../examples/data/digits.npy"
+#define ARGV(...) ((const char *const[]){QKV_BIN_DIR "/squeeze_excitation", __VA_ARGS__, NULL})
+
+static const char *after(const char *text, const char *label)
+{
+    const char *at = strstr(text, label);
+    if (!at) fail_msg("'%s' is not in: %s", label, text);
+    return at + strlen(label);
+}
+
+static void both_networks_read_digits_they_never_saw(void **state)
+{
+    (void)state;
+    ran r = run(
+        ARGV("--data", DIGITS, "--epochs", "12", "--seeds", "2", "--plot", scratch("drawn")), NULL);
+    if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
+    char *end;
+    const double without = strtod(after(r.out, "\nmean "), &end), with = strtod(end, &end);
+    assert_true(without > 93);
+    assert_true(with > 93);
+    assert_close(strtod(end, NULL), with - without, 0.011); /* of rounded numbers */
+    assert_true(strtod(after(r.out, "classical formula differ by at most "), NULL) < 1e-5);
+    assert_non_null(strstr(r.out, "on 599 images after 12 epochs of 1198 others"));
+    static const char *const figures[] = {"weights", "learning"};
+    for (int i = 0; i < 2; i++) {
+        char name[64];
+        size_t bytes;
+        snprintf(name, sizeof name, "drawn/squeeze_excitation_%s.svg", figures[i]);
+        free(read_file(scratch(name), &bytes));
+        assert_true(bytes > 1000);
+    }
+    ran_free(&r);
+}
+
+static void what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2(void **state)
+{
+    (void)state;
+    static const char seventeen[] = "\x93NUMPY\x01\0\x76\0"
+                                    "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 65), }";
+    char file[128 + 195];
+    memset(file, ' ', sizeof file);
+    memcpy(file, seventeen, sizeof seventeen - 1);
+    memset(file + 127, '\n', 1);
+    memset(file + 128, 0, 195);
+    file[128 + 65 + 7] = 17;
+    write_file(scratch("bad.npy"), file, sizeof file);
+    static const struct {
+        const char *option, *value, *message;
+        int exit_code;
+    } cases[] = {{"--data", "/no/such/file", "/no/such/file", 1},
+                 {"--data", NULL, "row 1, column 7 is 17, which is no pixel from 0 to 16", 1},
+                 {"--seeds", "21", "--seeds: 21 is not between 1 and 20", 2},
+                 {"--epochs", "0", "--epochs: 0 is not between", 2}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *value = cases[i].value ? cases[i].value : scratch("bad.npy");
+        ran r = run(ARGV(cases[i].option, value), NULL);
+        if (!strstr(r.err, cases[i].message)) fail_msg("no '%s' in: %s", cases[i].message, r.err);
+        assert_int_equal(r.exit_code, cases[i].exit_code);
+        assert_string_equal(r.out, "");
+        ran_free(&r);
+    }
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(both_networks_read_digits_they_never_saw),
+        cmocka_unit_test(what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
