@@ -575,6 +575,8 @@ static void draw_heads(learner all[SCORES][SIZES], const settings *s)
 static void draw_learning(learner all[SCORES][SIZES], const settings *s)
 {
     static const char *const labels[SIZES] = {"1 head", "2 heads", "4 heads"};
+    static const char *const titles[SCORES] = {"Mean squared error, additive",
+                                               "Mean squared error, scaled dot product"};
     size_t n = (size_t)(s->steps / WINDOW);
     double *steps = allocate(2 * n, sizeof *steps), *best = steps + n;
     for (size_t i = 0; i < n; i++) {
@@ -588,9 +590,8 @@ static void draw_learning(learner all[SCORES][SIZES], const settings *s)
             series[i][j] = (qkv_series){QKV_LINE, labels[j], n, steps, .y = all[i][j].loss};
         series[i][SIZES] =
             (qkv_series){QKV_DASHES, "best of 1 head", n, steps, best, .colour = "#999999"};
-        panels[i] = (qkv_panel){.title = score_names[i],
+        panels[i] = (qkv_panel){.title = titles[i],
                                 .x_label = "step",
-                                .y_label = i ? NULL : "mean squared error",
                                 .log_y = true,
                                 .series = series[i],
                                 .n_series = SIZES + 1};
