@@ -34,6 +34,7 @@ typedef struct settings {
     const char *directory, *output, *gradient, *plot, *format;
     long memory, shard, sweep; /* MiB, rows, queries */
     bool keep, check;
+    char *made[3]; /* paths */
 } settings;
 
 /* Rows of floats in a file. */
@@ -135,9 +136,9 @@ static void make_file(const settings *s, const char *path, long rows,
 static void make_database(settings *s)
 {
     make_directories(s->directory);
-    s->keys = join_path(s->directory, "keys.npy");
-    s->values = join_path(s->directory, "values.npy");
-    s->ask = join_path(s->directory, "queries.npy");
+    s->keys = s->made[0] = join_path(s->directory, "keys.npy");
+    s->values = s->made[1] = join_path(s->directory, "values.npy");
+    s->ask = s->made[2] = join_path(s->directory, "queries.npy");
     make_file(s, s->keys, s->records, key_element);
     make_file(s, s->values, s->records, value_element);
     make_file(s, s->ask, s->queries, query_element);
@@ -797,5 +798,6 @@ int main(int argc, char **argv)
     if (s.plot && s.sweep) draw_speeds(&r, &s);
     free_stream(&x);
     qkv_npy_free(&q);
+    for (int i = 0; i < 3; i++) free(s.made[i]);
     return finish();
 }
