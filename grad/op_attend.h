@@ -57,13 +57,23 @@ qkv_status FN(qkv_attend_double)(qkv_tape *tape, const qkv_node *node, const att
                                  void *dd_o);
 
 /* ---- op_attend_composed.c: attention of operations that have derivatives of every order ---- */
+typedef enum attend_row {
+    QKV_ROW_USUAL,
+    QKV_ROW_FLAT, /* what it sees is alike to the kernel: no slope */
+    QKV_ROW_EMPTY /* nothing lies within the kernel's support: NaN */
+} attend_row;
+
 /* What of a problem has no dtype, not ragged. */
 typedef struct attend_problem {
     qkv_attention a;
     int input[INPUTS];
     const int64_t *causal_offsets;
-    size_t n;          /* batch heads n_q n_k; 0: nothing to compose */
-    bool *seen, *kept; /* of all pairs; kept: by dropout too */
+    size_t n;         /* pairs: batch heads n_q n_k; 0: nothing to compose */
+    bool *seen;       /* [n]: has, by mask and normaliser, a weight other than 0 */
+    double *mark;     /* [n]: what dropout makes of weights, 0 where not seen; or fixed weights */
+    bool marked;      /* by them some weight changes */
+    attend_row *rows; /* [n / n_k], of kernels */
+    bool any_flat, any_empty;
 } attend_problem;
 
 qkv_status FN(qkv_attend_problem)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
@@ -71,20 +81,37 @@ qkv_status FN(qkv_attend_problem)(qkv_tape *tape, const qkv_node *node, const at
 /* o of attend's inputs; all of them finite, but for a bias. */
 qkv_var qkv_attend_composed(qkv_tape *tape, const attend_problem *p, const qkv_var *x);
 
+/* ---- op_attend_weights.c ---- */
+typedef struct attend_scores {
+    qkv_var s;    /* [batch, heads, n_q, n_k] */
+    qkv_var b;    /* broadcasts to that; {0}: absent */
+    qkv_var sink; /* [heads or 1, 1, 1]; {0}: absent */
+} attend_scores;
+
+bool qkv_attend_reads_scores(const attend_problem *p);
+qkv_var qkv_attend_weights(qkv_tape *tape, const attend_problem *p, const attend_scores *x);
+
 /* ---- op_attend_second.c ---- */
 typedef struct qkv_attend_second_call {
     const gradient_state *of;
     const bool *wanted; /* which inputs of the gradient's node */
 } qkv_attend_second_call;
 
-typedef struct second_problem {
+/* What the nodes of gradients are, composed. */
+typedef struct composed_problem {
     attend_problem of;
     const bool *first, *second; /* what is wanted of attend's inputs, of these and o's cotangent */
-} second_problem;
+    bool fused;                 /* the node has a fused backward, and the rest is left out */
+} composed_problem;
 
-qkv_status qkv_attend_second_problem_f32(qkv_tape *tape, const qkv_node *node, second_problem *p);
-qkv_status qkv_attend_second_problem_f64(qkv_tape *tape, const qkv_node *node, second_problem *p);
-/* The node's value, composed; problem: a second_problem. */
+qkv_status qkv_attend_gradient_problem_f32(qkv_tape *tape, const qkv_node *node,
+                                           composed_problem *p);
+qkv_status qkv_attend_gradient_problem_f64(qkv_tape *tape, const qkv_node *node,
+                                           composed_problem *p);
+qkv_status qkv_attend_second_problem_f32(qkv_tape *tape, const qkv_node *node, composed_problem *p);
+qkv_status qkv_attend_second_problem_f64(qkv_tape *tape, const qkv_node *node, composed_problem *p);
+/* The nodes' values, composed; problem: a composed_problem. */
+qkv_var qkv_attend_gradient_composed(qkv_tape *tape, void *problem, const qkv_var *x, int n);
 qkv_var qkv_attend_second_composed(qkv_tape *tape, void *problem, const qkv_var *x, int n);
 
 #endif

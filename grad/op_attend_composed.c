@@ -1,59 +1,11 @@
 /* op_attend_composed.c - attention composed of operations of the tape, which have derivatives of
- * every order: what op_attend_second.c, where the fused forms end, is differentiated as. All pairs
- * of queries and keys are kept. */
-#include <string.h>
-
+ * every order: what the nodes of its gradients, where the fused forms end, are differentiated as.
+ * Here scores and biases, in op_attend_weights.c what becomes of them. All pairs of queries and
+ * keys are kept. */
 #include "grad/op_attend.h"
 #include "grad/reverse.h"
 #include "src/inputs.h"
 #include "src/real.h"
-#include "src/size.h"
-
-/* Which keys a query sees, and dropout keeps: [batch, heads, n_q, n_k], asked of attention itself,
- * whose uniform weights of those are not 0. */
-static bool *seen_of(qkv_tape *tape, const qkv_node *node, const attend_state *s, size_t n,
-                     double dropout)
-{
-    attend_state uniform = {.a = s->a};
-    uniform.a.score = QKV_SCORE_DOT;
-    uniform.a.normalize = QKV_UNIFORM;
-    uniform.a.d_k = uniform.a.d_v = 0;
-    uniform.a.bandwidths = 0;
-    uniform.a.softcap = 0;
-    uniform.a.dropout = dropout;
-    const FN(qkv_operands) in = {.bias = s->in.bias,
-                                 .relative = s->in.relative,
-                                 .mask = s->in.mask,
-                                 .mask_rule = s->in.mask_rule,
-                                 .lengths = s->in.lengths,
-                                 .causal_offsets = s->in.causal_offsets};
-    bool *seen = qkv_node_take(tape, node, n, sizeof *seen);
-    real *weight = seen ? qkv_node_take(tape, node, n, sizeof *weight) : NULL;
-    size_t bytes;
-    void *memory =
-        weight ? FN(qkv_attend_workspace)(tape, node, &uniform, QKV_FORWARD, &bytes) : NULL;
-    if (!memory) return NULL;
-    const FN(qkv_results) out = {.weights.data = weight};
-    if (FN(qkv_attend_report)(tape, node,
-                              FN(qkv_attention_forward)(&uniform.a, &in, &out, memory, bytes)))
-        return NULL;
-    for (size_t i = 0; i < n; i++) seen[i] = weight[i] != 0;
-    return seen;
-}
-
-qkv_status FN(qkv_attend_problem)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
-                                  attend_problem *p)
-{
-    *p = (attend_problem){.a = s->a, .causal_offsets = s->in.causal_offsets};
-    memcpy(p->input, s->input, sizeof p->input);
-    p->n = 1;
-    if (!qkv_size_mul(&p->n, s->a.batch) || !qkv_size_mul(&p->n, s->a.heads) ||
-        !qkv_size_mul(&p->n, s->a.n_q) || !qkv_size_mul(&p->n, s->a.n_k))
-        return qkv_node_fail(tape, node, QKV_E_OVERFLOW, "the number of pairs overflows");
-    p->seen = seen_of(tape, node, s, p->n, 0);
-    p->kept = p->seen && s->a.dropout > 0 ? seen_of(tape, node, s, p->n, s->a.dropout) : p->seen;
-    return tape->status;
-}
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 /* ---- Shapes ---- */
@@ -127,6 +79,14 @@ static qkv_var dot(qkv_tape *t, qkv_var q, qkv_var k)
     return qkv_matmul(t, q, turned(t, k));
 }
 
+/* sum_c (q_c - k_c)^2, differences first: compact kernels are used with neighbours that are near
+ * each other and far from the mean. */
+static qkv_var near_distance(qkv_tape *t, qkv_var q, qkv_var k)
+{
+    qkv_var u = qkv_sub(t, with_axis(t, q, 3), with_axis(t, k, 2));
+    return qkv_sum(t, qkv_mul(t, u, u), (const int[]){4}, 1, false);
+}
+
 /* ||q||^2 + ||k||^2 - 2 q'k, all of them counted from the mean key. */
 static qkv_var square_distance(qkv_tape *t, qkv_var q, qkv_var k)
 {
@@ -172,7 +132,8 @@ static qkv_var distance_score(qkv_tape *t, const attend_problem *p, qkv_var h, q
         k = qkv_div(t, k, h);
     }
     if (p->a.score == QKV_SCORE_LAPLACE) return qkv_neg(t, absolute_distance(t, q, k));
-    qkv_var square = square_distance(t, q, k);
+    const bool compact = p->a.normalize == QKV_KERNEL_SUM || p->a.normalize == QKV_NONE_KERNEL;
+    qkv_var square = compact ? near_distance(t, q, k) : square_distance(t, q, k);
     if (p->a.score == QKV_SCORE_GAUSSIAN) return times(t, square, -0.5);
     return qkv_neg(t, qkv_log(t, qkv_add(t, qkv_constant(t, 1), square)));
 }
@@ -244,72 +205,62 @@ static qkv_var relative(qkv_tape *t, const attend_problem *p, qkv_var table)
     return qkv_transpose(t, all, (const int[]){1, 0, 2, 3});
 }
 
-static qkv_var biased(qkv_tape *t, const attend_problem *p, const qkv_var *x, qkv_var s)
+static qkv_var sum_of(qkv_tape *t, qkv_var a, qkv_var b)
 {
-    qkv_var bias = operand(p, x, BIAS), slopes = operand(p, x, SLOPES),
+    return a.generation ? qkv_add(t, a, b) : b;
+}
+
+/* Of all kinds; {0}: none. */
+static qkv_var biases(qkv_tape *t, const attend_problem *p, const qkv_var *x)
+{
+    qkv_var b = operand(p, x, BIAS), slopes = operand(p, x, SLOPES),
             table = operand(p, x, RELATIVE);
-    if (bias.generation) s = qkv_add(t, s, bias);
-    if (slopes.generation) s = qkv_add(t, s, qkv_mul(t, by_head(t, slopes), distances(t, p)));
-    if (table.generation) s = qkv_add(t, s, relative(t, p, table));
-    return s;
+    if (slopes.generation) b = sum_of(t, b, qkv_mul(t, by_head(t, slopes), distances(t, p)));
+    return table.generation ? sum_of(t, b, relative(t, p, table)) : b;
 }
 
-/* ---- Weights ---- */
+/* ---- All of it ---- */
 
-/* The exponents of hidden keys become -inf, whatever they were; 0 where all are (*blind), so that
- * the softmax is one: mark_kept has the last word. */
-static qkv_var hide(qkv_tape *t, const attend_problem *p, qkv_var s, bool *blind)
-{
-    const qkv_node *node = qkv_node_of(t, s, "qkv_grad");
-    ptrdiff_t *index = node ? qkv_node_take(t, node, p->n, sizeof *index) : NULL;
-    if (!index) return s;
-    const size_t n_k = (size_t)p->a.n_k;
-    for (size_t row = 0; row < p->n; row += n_k) {
-        bool any = memchr(p->seen + row, true, n_k);
-        *blind |= !any;
-        for (size_t i = row; i < row + n_k; i++)
-            index[i] = (ptrdiff_t)(p->seen[i] ? i : any ? p->n : p->n + 1);
-    }
-    const qkv_shape one = qkv_shape1(1), shape = qkv_shape_of(t, s);
-    qkv_var parts[] = {qkv_reshape(t, s, qkv_shape1((ptrdiff_t)p->n)),
-                       qkv_reshape(t, qkv_constant(t, (double)-INFINITY), one),
-                       qkv_reshape(t, qkv_constant(t, 0), one)};
-    qkv_var seen = qkv_gather(t, qkv_concat(t, parts, 3, 0), 0, index, (ptrdiff_t)p->n);
-    return qkv_reshape(t, seen, shape);
-}
-
-static void mark_kept(const void *problem, double *x)
+/* NaN for the rows whose kernel's support is empty. */
+static void mark_empty(const void *problem, double *x)
 {
     const attend_problem *p = problem;
-    for (size_t i = 0; i < p->n; i++) x[i] = p->kept[i] ? 1 / (1 - p->a.dropout) : 0;
+    for (size_t row = 0; row < p->n / (size_t)p->a.n_k; row++)
+        x[row] = p->rows[row] == QKV_ROW_EMPTY ? NAN : 0;
 }
 
-static qkv_var weights(qkv_tape *t, const attend_problem *p, qkv_var s, qkv_var sink)
+/* Added to o: such a row and the gradient of its query are NaN, and nothing else is. */
+static qkv_var spoiled(qkv_tape *t, const attend_problem *p, qkv_var q)
+{
+    q = qkv_reshape(t, q, qkv_shape4(p->a.batch, p->a.heads, p->a.n_q, p->a.d_k));
+    qkv_var square = sum_last(t, qkv_mul(t, q, q));
+    return qkv_mul(t, square, qkv_constant_marks(t, square, mark_empty, p));
+}
+
+static qkv_var weights(qkv_tape *t, const attend_problem *p, const qkv_var *x)
 {
     const qkv_attention *a = &p->a;
-    bool blind = false;
-    if (memchr(p->seen, false, p->n)) s = hide(t, p, s, &blind);
-    if (sink.generation) {
-        const qkv_shape column = qkv_shape4(a->batch, a->heads, a->n_q, 1);
-        sink = qkv_broadcast(t, by_head(t, sink), column);
-        s = qkv_concat(t, (qkv_var[]){s, sink}, 2, 3);
+    attend_scores of = {.s = {0}};
+    if (qkv_attend_reads_scores(p)) {
+        of =
+            (attend_scores){.s = score(t, p, x), .b = biases(t, p, x), .sink = operand(p, x, SINK)};
+        if (a->softcap > 0)
+            of.s = times(t, qkv_tanh(t, times(t, of.s, 1 / a->softcap)), a->softcap);
+        if (of.sink.generation) of.sink = by_head(t, of.sink);
     }
-    qkv_var w = qkv_softmax(t, s, 3);
-    if (sink.generation) w = qkv_slice(t, w, 3, 0, a->n_k, 1);
-    if (!blind && a->dropout == 0) return w;
-    return qkv_mul(t, w, qkv_constant_marks(t, w, mark_kept, p));
+    return qkv_attend_weights(t, p, &of);
 }
 
 qkv_var qkv_attend_composed(qkv_tape *t, const attend_problem *p, const qkv_var *x)
 {
     const qkv_attention *a = &p->a;
-    qkv_var s = score(t, p, x);
-    if (a->softcap > 0) s = times(t, qkv_tanh(t, times(t, s, 1 / a->softcap)), a->softcap);
-    qkv_var w = weights(t, p, biased(t, p, x, s), operand(p, x, SINK));
+    qkv_var w = weights(t, p, x);
     qkv_shape shape = qkv_shape_of(t, x[Q]);
     if (shape.rank < 1) return w; /* in error */
     shape.dim[shape.rank - 1] = a->d_v;
     qkv_var o = qkv_matmul(t, by_query(t, p, w, a->n_k), by_key(t, p, x[V], a->d_v));
+    o = qkv_reshape(t, o, qkv_shape4(a->batch, a->heads, a->n_q, a->d_v));
+    if (p->any_empty) o = qkv_add(t, o, spoiled(t, p, x[Q]));
     return qkv_reshape(t, o, shape);
 }
 #endif

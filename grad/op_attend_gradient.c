@@ -1,9 +1,10 @@
 /* op_attend_gradient.c - the gradients of attention as one node: those that are wanted, flat, one
- * after another. Its backward is attention's double backward: fused, and linear in memory. */
+ * after another. Its backward is attention's double backward, fused and linear in memory, where
+ * there is one: of the softmax. Elsewhere it is that of the same, composed. */
 #include <string.h>
 
 #include "grad/op_attend.h"
-#include "grad/reverse.h"
+#include "grad/segment.h"
 #include "qkv/second_order.h"
 #include "src/real.h"
 
@@ -50,8 +51,14 @@ qkv_status FN(qkv_attend_double)(qkv_tape *tape, const qkv_node *node, const att
                                  void *d_o, void *const u[INPUTS], void *const gradient[INPUTS],
                                  void *dd_o)
 {
+    if (s->a.score == QKV_SCORE_USER)
+        return qkv_node_fail(tape, node, QKV_E_ARG,
+                             "a user's score has no second order: its backward, which gives "
+                             "numbers, cannot be differentiated");
     if (s->ragged)
-        return qkv_node_fail(tape, node, QKV_E_ARG, "ragged batches have no second order");
+        return qkv_node_fail(tape, node, QKV_E_ARG,
+                             "ragged batches have no second order; attend to the items one by one, "
+                             "as slices");
     size_t bytes;
     void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_DOUBLE_BACKWARD, &bytes);
     if (!memory) return tape->status;
@@ -75,7 +82,17 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
     return FN(qkv_attend_backward)(tape, node, &s->of, qkv_input(tape, node, n)->value, part);
 }
 
-static qkv_status backward(qkv_tape *tape, qkv_node *node)
+qkv_status FN(qkv_attend_gradient_problem)(qkv_tape *tape, const qkv_node *node,
+                                           composed_problem *p)
+{
+    const gradient_state *s = node->state;
+    const qkv_attention *a = &s->of.a;
+    *p = (composed_problem){.first = s->wanted};
+    p->fused = a->normalize == QKV_SOFTMAX || a->score == QKV_SCORE_USER || s->of.ragged;
+    return p->fused ? QKV_OK : FN(qkv_attend_problem)(tape, node, &s->of, &p->of);
+}
+
+static qkv_status fused_backward(qkv_tape *tape, qkv_node *node)
 {
     const gradient_state *s = node->state;
     const qkv_node *d_o = qkv_input(tape, node, node->n_input - 1);
@@ -95,6 +112,15 @@ static qkv_status backward(qkv_tape *tape, qkv_node *node)
     FN(qkv_attend_join)(tape, node, &s->of, gradient);
     for (size_t i = 0; i < d_o->size && own; i++) own[i] += dd_o[i];
     return QKV_OK;
+}
+
+static qkv_status backward(qkv_tape *tape, qkv_node *node)
+{
+    composed_problem p;
+    if (FN(qkv_attend_gradient_problem)(tape, node, &p)) return tape->status;
+    if (p.fused) return fused_backward(tape, node);
+    if (p.of.n == 0) return QKV_OK;
+    return FN(qkv_segment_backward)(tape, node, qkv_attend_gradient_composed, &p);
 }
 
 const qkv_op FN(qkv_op_attend_gradient) = {
@@ -134,11 +160,25 @@ void qkv_differentiate_attend(qkv_tape *t, const qkv_reverse *r)
     if (in) take_parts(t, r, qkv_record(t, QKV_OP_attend_gradient, in, r->n + 1, &given));
 }
 
-void qkv_differentiate_attend_gradient(qkv_tape *t, const qkv_reverse *r)
+static void record_second(qkv_tape *t, const qkv_reverse *r)
 {
     qkv_attend_second_call given = {.of = qkv_state_of(t, r->y)};
     const qkv_var *in = inputs_of(t, r, &given.wanted);
     if (in) take_parts(t, r, qkv_record(t, QKV_OP_attend_second, in, r->n + 1, &given));
+}
+
+void qkv_differentiate_attend_gradient(qkv_tape *t, const qkv_reverse *r)
+{
+    const qkv_node *node = qkv_node_of(t, r->y, "qkv_grad");
+    composed_problem p;
+    if (!node || (t->dtype == QKV_F32 ? qkv_attend_gradient_problem_f32(t, node, &p)
+                                      : qkv_attend_gradient_problem_f64(t, node, &p)))
+        return;
+    if (p.fused) {
+        record_second(t, r);
+    } else if (p.of.n) {
+        qkv_segment_differentiate(t, r, qkv_attend_gradient_composed, &p);
+    }
 }
 
 static qkv_var apply(qkv_tape *t, const qkv_var *x)

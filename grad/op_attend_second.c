@@ -36,16 +36,16 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
     return FN(qkv_attend_double)(tape, node, of, d_o->value, tangent, gradient, dd_o);
 }
 
-qkv_status FN(qkv_attend_second_problem)(qkv_tape *tape, const qkv_node *node, second_problem *p)
+qkv_status FN(qkv_attend_second_problem)(qkv_tape *tape, const qkv_node *node, composed_problem *p)
 {
     const second_state *s = node->state;
-    *p = (second_problem){.first = s->of.wanted, .second = s->wanted};
+    *p = (composed_problem){.first = s->of.wanted, .second = s->wanted};
     return FN(qkv_attend_problem)(tape, node, &s->of.of, &p->of);
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
 {
-    second_problem p;
+    composed_problem p;
     if (FN(qkv_attend_second_problem)(tape, node, &p) || p.of.n == 0) return tape->status;
     return FN(qkv_segment_backward)(tape, node, qkv_attend_second_composed, &p);
 }
@@ -66,18 +66,24 @@ static qkv_var flat(qkv_tape *t, qkv_var x)
     return qkv_reshape(t, x, qkv_shape1((ptrdiff_t)qkv_size_of(t, x)));
 }
 
-/* The node's value of its inputs: of attention the gradients, of their product with u the
- * gradients. */
+qkv_var qkv_attend_gradient_composed(qkv_tape *t, void *problem, const qkv_var *x, int n_x)
+{
+    const composed_problem *p = problem;
+    const int n = n_x - 1; /* of attend */
+    qkv_var in[INPUTS], g[INPUTS];
+    int n_in = pick(x, p->first, n, in);
+    qkv_carry_back(t, qkv_attend_composed(t, &p->of, x), x[n], in, n_in, g);
+    for (int i = 0; i < n_in && !t->status; i++) g[i] = flat(t, g[i]);
+    return qkv_concat(t, g, n_in, 0);
+}
+
+/* Of attention the gradients, of their product with u the gradients. */
 qkv_var qkv_attend_second_composed(qkv_tape *t, void *problem, const qkv_var *x, int n_x)
 {
-    const second_problem *p = problem;
-    const int n = n_x - 2; /* of attend */
-    qkv_var in[INPUTS + 1], g[INPUTS + 1];
-    int n_in = pick(x, p->first, n, in);
-    if (qkv_carry_back(t, qkv_attend_composed(t, &p->of, x), x[n], in, n_in, g)) return g[0];
-    for (int i = 0; i < n_in; i++) g[i] = flat(t, g[i]);
-    qkv_var phi = qkv_matmul(t, qkv_concat(t, g, n_in, 0), x[n + 1]);
-    n_in = pick(x, p->second, n + 1, in);
+    const composed_problem *p = problem;
+    qkv_var in[INPUTS + 1], g[INPUTS + 1], u = x[n_x - 1];
+    qkv_var phi = qkv_matmul(t, qkv_attend_gradient_composed(t, problem, x, n_x - 1), u);
+    int n_in = pick(x, p->second, n_x - 1, in);
     qkv_carry_back(t, phi, qkv_constant(t, 1), in, n_in, g);
     for (int i = 0; i < n_in && !t->status; i++) g[i] = flat(t, g[i]);
     return qkv_concat(t, g, n_in, 0);
@@ -86,7 +92,7 @@ qkv_var qkv_attend_second_composed(qkv_tape *t, void *problem, const qkv_var *x,
 void qkv_differentiate_attend_second(qkv_tape *t, const qkv_reverse *r)
 {
     const qkv_node *node = qkv_node_of(t, r->y, "qkv_grad");
-    second_problem p;
+    composed_problem p;
     if (!node || (t->dtype == QKV_F32 ? qkv_attend_second_problem_f32(t, node, &p)
                                       : qkv_attend_second_problem_f64(t, node, &p)))
         return;

@@ -1,5 +1,6 @@
-/* test_third_order.c - third derivatives of attention, whose fused forms end with the second:
- * against central differences of these, in float, against attention composed by hand; symmetry. */
+/* test_third_order.c - derivatives of attention beyond its fused forms, which end with the second of
+ * the softmax and the first of all else: against central differences of those one order below, in
+ * float, against attention composed by hand; symmetry. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -17,6 +18,7 @@ typedef struct trial {
     double *dx[OPERANDS];
     qkv_tape *tape;
     qkv_dtype dtype;
+    int order; /* of what is differentiated once more */
 } trial;
 
 static void *allocate(size_t n, size_t size)
@@ -129,12 +131,12 @@ static qkv_var record(trial *c, qkv_var all[OPERANDS], int *n, int order)
     return y;
 }
 
-static qkv_status second_at(void *trial_, double *value)
+static qkv_status derivatives_at(void *trial_, double *value)
 {
     qkv_var all[OPERANDS];
     int n;
     trial *c = trial_;
-    *value = qkv_item(c->tape, record(c, all, &n, 2));
+    *value = qkv_item(c->tape, record(c, all, &n, c->order));
     return qkv_tape_status(c->tape);
 }
 
@@ -147,6 +149,11 @@ typedef struct kind {
 } kind;
 
 enum { HEADS = 4, SHARED = 2, N_Q = 5, N_K = 6, D_K = 3, D_V = 2 };
+
+/* Where no key is within the support the nearest ones share the weight. */
+#define KERNEL(how, which)                                                           \
+    .score = QKV_SCORE_GAUSSIAN, .normalize = QKV_##how, .empty = QKV_EMPTY_NEAREST, \
+    .kernel = QKV_KERNEL_##which
 
 static const kind kinds[] = {
     {"plain", {0}, 0},
@@ -170,6 +177,28 @@ static const kind kinds[] = {
     {"Laplace", {.score = QKV_SCORE_LAPLACE}, WITH_BANDWIDTH | WITH_BIAS},
     {"Cauchy", {.score = QKV_SCORE_CAUCHY, .softcap = 2}, WITH_BANDWIDTH | WITH_HEAD_SCALE},
     {"additive", {.batch = 2, .score = QKV_SCORE_ADDITIVE}, WITH_MASK},
+    /* Other normalisers, which have no fused second order. */
+    {"top-k", {.normalize = QKV_TOP_K, .top_k = 3, .softcap = 2}, WITH_MASK | WITH_BIAS},
+    {"hard", {.normalize = QKV_HARD, .dropout = 0.2}, WITH_MASK | WITH_BIAS},
+    {"uniform", {.normalize = QKV_UNIFORM, .dropout = 0.3}, WITH_MASK},
+    {"uniform top-k", {.normalize = QKV_TOP_K_UNIFORM, .top_k = 2}, WITH_RELATIVE},
+    {"sparsemax", {.normalize = QKV_SPARSEMAX, .batch = 2}, WITH_MASK | WITH_BIAS | WITH_SCALE},
+    {"entmax", {.normalize = QKV_ENTMAX_15, .softcap = 3}, WITH_MASK | WITH_SLOPES},
+    {"exp", {.normalize = QKV_NONE_EXP, .dropout = 0.3}, WITH_MASK | WITH_BIAS},
+    {"sigmoid, causal, from the second query on",
+     {.normalize = QKV_NONE_SIGMOID, .mask = {.causal = true, .causal_offset = -1}},
+     WITH_BIAS},
+    {"identity", {.normalize = QKV_NONE_IDENTITY, .softcap = 2}, WITH_MASK | WITH_KEY_BIAS},
+    {"boxcar", {KERNEL(KERNEL_SUM, BOXCAR)}, WITH_MASK | WITH_BIAS | WITH_BANDWIDTH},
+    {"triangle", {KERNEL(KERNEL_SUM, TRIANGULAR), .batch = 2}, WITH_MASK | WITH_BANDWIDTH},
+    {"Epanechnikov", {KERNEL(KERNEL_SUM, EPANECHNIKOV)}, WITH_BIAS | WITH_SLOPES | WITH_BANDWIDTH},
+    {"biweight", {KERNEL(KERNEL_SUM, BIWEIGHT), .mask.leave_one_out = true}, WITH_BANDWIDTH},
+    {"triweight", {KERNEL(KERNEL_SUM, TRIWEIGHT), .dropout = 0.2}, WITH_BANDWIDTH | WITH_MASK},
+    {"tricube",
+     {KERNEL(NONE_KERNEL, TRICUBE), .softcap = 0.4},
+     WITH_BANDWIDTH | WITH_MASK | WITH_BIAS},
+    {"cosine kernel", {KERNEL(KERNEL_SUM, COSINE), .bandwidths = D_K}, WITH_BANDWIDTH | WITH_BIAS},
+    {"constant kernel", {KERNEL(NONE_KERNEL, CONSTANT)}, WITH_BANDWIDTH | WITH_BIAS | WITH_MASK},
 };
 
 /* In an emulator every third: all would take minutes. */
@@ -188,45 +217,65 @@ static trial trial_of(const kind *k, qkv_dtype dtype)
     return trial_new(a, k->with, dtype, 7);
 }
 
-static void they_are_the_differences_of_the_second(void **state)
+static void assert_differences(trial *c, const char *name, int with, int order)
+{
+    c->order = order;
+    qkv_var all[OPERANDS];
+    int n_all;
+    for (operand i = Q; i < OPERANDS; i++)
+        if (c->p.in[i]) memset(c->dx[i], 0, operand_size(&c->p, i) * sizeof(double));
+    qkv_var y = record(c, all, &n_all, order);
+    if (qkv_backward(c->tape, y)) fail_msg("%s: %s", name, qkv_tape_error(c->tape));
+    qkv_check_input inputs[OPERANDS];
+    size_t n = 0;
+    for (operand i = Q; i < OPERANDS; i++) {
+        bool hides = i == BIAS && with & WITH_HIDING_BIAS;
+        if (!c->p.in[i] || hides) continue;
+        inputs[n++] = (qkv_check_input){.name = operand_name[i],
+                                        .x = c->p.in[i],
+                                        .gradient = c->dx[i],
+                                        .n = operand_size(&c->p, i)};
+    }
+    qkv_check_report report;
+    const qkv_check_options options = {.directions = 2};
+    if (qkv_gradcheck(derivatives_at, c, inputs, n, &options, &report))
+        fail_msg("%s, order %d: %s", name, order + 1, report.message);
+}
+
+/* Second derivatives are those of the first, third ones those of the second. */
+static void they_are_the_differences_of_those_below(void **state)
 {
     (void)state;
-    for (size_t k = 0; k < KINDS; k += KIND_STEP) {
-        trial c = trial_of(&kinds[k], QKV_F64);
-        qkv_var all[OPERANDS];
-        int n_all;
-        qkv_var y = record(&c, all, &n_all, 2);
-        if (qkv_backward(c.tape, y)) fail_msg("%s: %s", kinds[k].name, qkv_tape_error(c.tape));
-        qkv_check_input inputs[OPERANDS];
-        size_t n = 0;
-        for (operand i = Q; i < OPERANDS; i++) {
-            bool hides = i == BIAS && kinds[k].with & WITH_HIDING_BIAS;
-            if (!c.p.in[i] || hides) continue;
-            inputs[n++] = (qkv_check_input){.name = operand_name[i],
-                                            .x = c.p.in[i],
-                                            .gradient = c.dx[i],
-                                            .n = operand_size(&c.p, i)};
+    for (size_t k = 0; k < KINDS; k += KIND_STEP)
+        for (int order = 1; order < 3; order++) {
+            trial c = trial_of(&kinds[k], QKV_F64);
+            assert_differences(&c, kinds[k].name, kinds[k].with, order);
+            trial_free(&c);
         }
-        qkv_check_report report;
-        if (qkv_gradcheck(second_at, &c, inputs, n, &(qkv_check_options){.directions = 2}, &report))
-            fail_msg("%s: %s", kinds[k].name, report.message);
-        trial_free(&c);
-    }
 }
 
 /* An operand's: what backward gave in double and float, and what was recorded in both. */
-static void assert_the_same(const trial *c, const trial *f, operand x, const double *recorded,
-                            const float *recorded_f32)
+static void assert_the_same(const trial *c, const trial *f, operand x, bool other_than_0,
+                            const double *recorded, const float *recorded_f32)
 {
     const size_t n = operand_size(&c->p, x);
     double size = 0;
     for (size_t i = 0; i < n; i++) size = fmax(size, fabs(recorded[i]));
-    assert_true(size > 1e-6);
+    assert_true(size > 1e-6 || !other_than_0);
     for (size_t i = 0; i < n; i++) {
         assert_close(c->dx[x][i], recorded[i], 1e-12 * size);
         assert_close((double)f->dx_f32[x][i], recorded[i], 1e-4 * size);
         assert_close((double)recorded_f32[i], recorded[i], 1e-4 * size);
     }
+}
+
+/* Do the weights move with queries and keys? */
+static bool moves(const qkv_attention *a)
+{
+    const bool steps = a->kernel == QKV_KERNEL_BOXCAR || a->kernel == QKV_KERNEL_CONSTANT;
+    if (a->normalize == QKV_KERNEL_SUM || a->normalize == QKV_NONE_KERNEL) return !steps;
+    return a->normalize != QKV_HARD && a->normalize != QKV_UNIFORM &&
+           a->normalize != QKV_TOP_K_UNIFORM;
 }
 
 static void recorded_swept_and_in_float_they_are_the_same(void **state)
@@ -243,13 +292,98 @@ static void recorded_swept_and_in_float_they_are_the_same(void **state)
         assert_ok(qkv_backward(f.tape, y_f32));
         for (operand x = Q; x < OPERANDS; x++) {
             if (!c.p.in[x]) continue;
-            assert_the_same(&c, &f, x, qkv_value_f64(c.tape, g[at]),
+            assert_the_same(&c, &f, x, x == V || moves(&kinds[k].a), qkv_value_f64(c.tape, g[at]),
                             qkv_value_f32(f.tape, g_f32[at]));
             at++;
         }
         trial_free(&c);
         trial_free(&f);
     }
+}
+
+/* The n_k largest of n_k: a softmax, but to top-k there is no fused second order. */
+static void composed_the_softmax_has_the_second_order_of_the_fused(void **state)
+{
+    (void)state;
+    for (size_t k = 0; k < KINDS; k += KIND_STEP) {
+        kind other = kinds[k];
+        if (other.a.normalize != QKV_SOFTMAX || other.with & WITH_SINK) continue;
+        other.a.normalize = QKV_TOP_K;
+        other.a.top_k = N_K;
+        trial fused = trial_of(&kinds[k], QKV_F64), composed = trial_of(&other, QKV_F64);
+        qkv_var all[OPERANDS];
+        int n;
+        assert_ok(qkv_backward(fused.tape, record(&fused, all, &n, 1)));
+        assert_ok(qkv_backward(composed.tape, record(&composed, all, &n, 1)));
+        for (operand x = Q; x < OPERANDS; x++) {
+            const size_t size = fused.p.in[x] ? operand_size(&fused.p, x) : 0;
+            double norm = 0;
+            for (size_t i = 0; i < size; i++) norm = fmax(norm, fabs(fused.dx[x][i]));
+            assert_true(norm > 1e-6 || size == 0);
+            for (size_t i = 0; i < size; i++)
+                assert_close(composed.dx[x][i], fused.dx[x][i], 1e-12 * norm);
+        }
+        trial_free(&fused);
+        trial_free(&composed);
+    }
+}
+
+/* A query that is its key: the cosine is smooth there, the others have a gradient of 0. */
+static void kernels_at_their_centre_have_derivatives(void **state)
+{
+    (void)state;
+    static const kind compact[] = {{"cosine", {KERNEL(KERNEL_SUM, COSINE)}, WITH_BANDWIDTH},
+                                   {"tricube", {KERNEL(KERNEL_SUM, TRICUBE)}, WITH_BANDWIDTH},
+                                   {"triangle", {KERNEL(NONE_KERNEL, TRIANGULAR)}, WITH_BANDWIDTH}};
+    for (int i = 0; i < 3; i++) {
+        trial c = trial_of(&compact[i], QKV_F64);
+        memcpy(c.p.in[Q], c.p.in[K], D_K * sizeof(double));
+        qkv_var all[OPERANDS];
+        int n;
+        qkv_tape_debug(c.tape, true);
+        assert_ok(qkv_backward(c.tape, record(&c, all, &n, 1)));
+        assert_true(fabs(c.dx[Q][0]) > 1e-6);
+        if (i == 0) assert_differences(&c, compact[i].name, compact[i].with, 1);
+        trial_free(&c);
+    }
+}
+
+/* x k + x v, second derivatives of rows 0 and last of q, d: by q, k and v. */
+static void differentiate_twice(qkv_tape *t, const qkv_attention *a, const qkv_var x[3],
+                                qkv_var d[3])
+{
+    const ptrdiff_t last = qkv_shape_of(t, x[0]).dim[0] - 1, rows[] = {0, last};
+    qkv_var o = qkv_attend(t, a, &(qkv_attend_vars){.q = x[0], .k = x[1], .v = x[2]}), g[3];
+    qkv_var y = weighted(t, qkv_tanh(t, qkv_gather(t, o, 0, rows, 2)), 15.5);
+    assert_ok(qkv_grad(t, y, x, 3, g));
+    y = weighted(t, qkv_gather(t, g[0], 0, rows, 2), 0.5);
+    for (int i = 1; i < 3; i++) y = qkv_add(t, y, weighted(t, g[i], i + 0.5));
+    assert_ok(qkv_grad(t, y, x, 3, d));
+}
+
+/* Of the middle one of three queries, whose row is NaN. */
+static void an_empty_support_spoils_nothing_else(void **state)
+{
+    (void)state;
+    const qkv_attention a = {.score = QKV_SCORE_GAUSSIAN,
+                             .normalize = QKV_KERNEL_SUM,
+                             .kernel = QKV_KERNEL_EPANECHNIKOV};
+    const double q[] = {0.1, 50, -0.2}, few[] = {0.1, -0.2}, k[] = {0.3, -0.4, 0.7, 0.2},
+                 v[] = {1, 2, -1, 0.5};
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, QKV_F64));
+    qkv_var keys = qkv_leaf_f64(t, qkv_shape2(4, 1), k, NULL),
+            values = qkv_leaf_f64(t, qkv_shape2(4, 1), v, NULL), d[2][3];
+    const qkv_var x[2][3] = {{qkv_leaf_f64(t, qkv_shape2(3, 1), q, NULL), keys, values},
+                             {qkv_leaf_f64(t, qkv_shape2(2, 1), few, NULL), keys, values}};
+    for (int i = 0; i < 2; i++) differentiate_twice(t, &a, x[i], d[i]);
+    assert_true(isnan(qkv_value_f64(t, d[0][0])[1]));
+    for (int i = 0; i < 2; i++)
+        assert_close(qkv_value_f64(t, d[0][0])[2 * i], qkv_value_f64(t, d[1][0])[i], 1e-12);
+    for (int o = 1; o < 3; o++)
+        for (int i = 0; i < 4; i++)
+            assert_close(qkv_value_f64(t, d[0][o])[i], qkv_value_f64(t, d[1][o])[i], 1e-12);
+    qkv_tape_free(t);
 }
 
 /* The pairs of 3 queries and 4 keys that hide_by_bias hides. */
@@ -454,8 +588,11 @@ static void by_hand_they_are_the_same(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(they_are_the_differences_of_the_second),
+        cmocka_unit_test(they_are_the_differences_of_those_below),
         cmocka_unit_test(recorded_swept_and_in_float_they_are_the_same),
+        cmocka_unit_test(composed_the_softmax_has_the_second_order_of_the_fused),
+        cmocka_unit_test(kernels_at_their_centre_have_derivatives),
+        cmocka_unit_test(an_empty_support_spoils_nothing_else),
         cmocka_unit_test(what_is_hidden_has_no_gradient),
         cmocka_unit_test(a_row_of_zeros_has_no_direction),
         cmocka_unit_test(nothing_to_attend_to_has_derivatives_of_zero),

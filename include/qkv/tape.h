@@ -149,17 +149,25 @@ QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
  * xs[i]. It can be called again and again on one graph. xs are any nodes, leaves without a grad
  * among them.
  *
- * Every operation records operations; qkv_attend's is one node of the size of its gradients, whose
- * own backward is fused and takes memory linear in n_q + n_k (second_order.h says for which
- * attention). In third order, by this or by a backward, the same attention is composed of
- * qkv_matmul, qkv_softmax and the like, which have all orders. The tape then keeps 100 to 170
- * arrays of batch x heads x n_q x n_k numbers, 5 times as many for each order more, and, where the
- * score is additive or Laplace, d_k times that; and q, k and v must be finite even where they are
- * hidden. The status of the tape; gs are invalid if it is not QKV_OK:
+ * Every operation records operations, so that all orders exist; of qkv_attend,
+ *
+ *     first order    is one node of the size of its gradients, fused: memory linear in n_q + n_k
+ *     second order   of QKV_SOFTMAX is such a node too (second_order.h)
+ *     beyond         by this or by a backward, the same attention is composed of qkv_matmul,
+ *                    qkv_softmax and the like. Which keys a hard maximum, top-k, sparsemax, entmax
+ *                    or a kernel with an edge gives weight to is a constant, and at its corners a
+ *                    kernel has the slope 0. q, k and v must be finite even where they are hidden
+ *
+ * Composed, the tape keeps arrays of batch x heads x n_q x n_k numbers: 100 to 170 for the third
+ * order of the softmax; for the second of other normalisers 10 to 120, and of kernels 100 + 40 d_k
+ * (the cosine: 100 more); for each order more 4 to 5 times as many. Where the score is additive or
+ * Laplace, it is d_k times that. The status of the tape; gs are invalid if it is not QKV_OK:
  *
  *     QKV_E_SHAPE    y has not one element
  *     QKV_E_ARG      xs or gs is NULL, n is negative, or on the way from y stands an operation of
- *                    the user's, or attention that has no second order, differentiated twice
+ *                    the user's; or, differentiated twice, attention with a user's score, whose
+ *                    backward gives numbers alone, or of a ragged batch (attend to its items one by
+ *                    one, as slices)
  *     QKV_E_STATE    called from inside an operation */
 QKV_API qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs);
 
