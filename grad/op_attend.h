@@ -63,11 +63,12 @@ typedef enum attend_row {
     QKV_ROW_EMPTY /* nothing lies within the kernel's support: NaN */
 } attend_row;
 
-/* What of a problem has no dtype, not ragged. */
+/* What of a problem has no dtype. Of a ragged batch all items are made as long as the longest, by
+ * queries and keys that are not seen (op_attend_ragged.c). */
 typedef struct attend_problem {
     qkv_attention a;
     int input[INPUTS];
-    const int64_t *causal_offsets;
+    const int64_t *causal_offsets, *starts_q, *starts_k; /* starts NULL: not ragged */
     size_t n;         /* pairs: batch heads n_q n_k; 0: nothing to compose */
     bool *seen;       /* [n]: has, by mask and normaliser, a weight other than 0 */
     double *mark;     /* [n]: what dropout makes of weights, 0 where not seen; or fixed weights */
@@ -80,6 +81,13 @@ qkv_status FN(qkv_attend_problem)(qkv_tape *tape, const qkv_node *node, const at
                                   attend_problem *p);
 /* o of attend's inputs; all of them finite, but for a bias. */
 qkv_var qkv_attend_composed(qkv_tape *tape, const attend_problem *p, const qkv_var *x);
+
+/* ---- op_attend_ragged.c ---- */
+/* [total, heads, d] as [batch, heads, rows, d], a bias as one a pair, and the way back. */
+qkv_var qkv_attend_pad(qkv_tape *tape, const int64_t *starts, ptrdiff_t batch, ptrdiff_t rows,
+                       qkv_var x, ptrdiff_t heads, ptrdiff_t d);
+qkv_var qkv_attend_pad_bias(qkv_tape *tape, const attend_problem *p, qkv_var bias);
+qkv_var qkv_attend_unpad(qkv_tape *tape, const attend_problem *p, qkv_var o);
 
 /* ---- op_attend_weights.c ---- */
 typedef struct attend_scores {

@@ -251,16 +251,35 @@ static qkv_var weights(qkv_tape *t, const attend_problem *p, const qkv_var *x)
     return qkv_attend_weights(t, p, &of);
 }
 
-qkv_var qkv_attend_composed(qkv_tape *t, const attend_problem *p, const qkv_var *x)
+/* o [batch, heads, n_q, d_v] of q, k and v with these axes. */
+static qkv_var pooled(qkv_tape *t, const attend_problem *p, const qkv_var *x)
 {
     const qkv_attention *a = &p->a;
-    qkv_var w = weights(t, p, x);
-    qkv_shape shape = qkv_shape_of(t, x[Q]);
-    if (shape.rank < 1) return w; /* in error */
-    shape.dim[shape.rank - 1] = a->d_v;
-    qkv_var o = qkv_matmul(t, by_query(t, p, w, a->n_k), by_key(t, p, x[V], a->d_v));
+    qkv_var w = by_query(t, p, weights(t, p, x), a->n_k);
+    qkv_var o = qkv_matmul(t, w, by_key(t, p, x[V], a->d_v));
     o = qkv_reshape(t, o, qkv_shape4(a->batch, a->heads, a->n_q, a->d_v));
-    if (p->any_empty) o = qkv_add(t, o, spoiled(t, p, x[Q]));
+    return p->any_empty ? qkv_add(t, o, spoiled(t, p, x[Q])) : o;
+}
+
+static qkv_var pooled_ragged(qkv_tape *t, const attend_problem *p, const qkv_var *x)
+{
+    const qkv_attention *a = &p->a;
+    qkv_var in[INPUTS];
+    for (int i = 0; i < INPUTS; i++)
+        if (p->input[i] >= 0) in[p->input[i]] = x[p->input[i]];
+    in[Q] = qkv_attend_pad(t, p->starts_q, a->batch, a->n_q, x[Q], a->heads, a->d_k);
+    in[K] = qkv_attend_pad(t, p->starts_k, a->batch, a->n_k, x[K], a->kv_heads, a->d_k);
+    in[V] = qkv_attend_pad(t, p->starts_k, a->batch, a->n_k, x[V], a->kv_heads, a->d_v);
+    if (p->input[BIAS] >= 0) in[p->input[BIAS]] = qkv_attend_pad_bias(t, p, operand(p, x, BIAS));
+    return qkv_attend_unpad(t, p, pooled(t, p, in));
+}
+
+qkv_var qkv_attend_composed(qkv_tape *t, const attend_problem *p, const qkv_var *x)
+{
+    qkv_var o = p->starts_q ? pooled_ragged(t, p, x) : pooled(t, p, x);
+    qkv_shape shape = qkv_shape_of(t, x[Q]);
+    if (shape.rank < 1) return o; /* in error */
+    shape.dim[shape.rank - 1] = p->a.d_v;
     return qkv_reshape(t, o, shape);
 }
 #endif

@@ -1,6 +1,6 @@
 /* op_attend_gradient.c - the gradients of attention as one node: those that are wanted, flat, one
  * after another. Its backward is attention's double backward, fused and linear in memory, where
- * there is one: of the softmax. Elsewhere it is that of the same, composed. */
+ * there is one: of the softmax, not ragged. Elsewhere it is that of the same, composed. */
 #include <string.h>
 
 #include "grad/op_attend.h"
@@ -55,10 +55,6 @@ qkv_status FN(qkv_attend_double)(qkv_tape *tape, const qkv_node *node, const att
         return qkv_node_fail(tape, node, QKV_E_ARG,
                              "a user's score has no second order: its backward, which gives "
                              "numbers, cannot be differentiated");
-    if (s->ragged)
-        return qkv_node_fail(tape, node, QKV_E_ARG,
-                             "ragged batches have no second order; attend to the items one by one, "
-                             "as slices");
     size_t bytes;
     void *memory = FN(qkv_attend_workspace)(tape, node, s, QKV_DOUBLE_BACKWARD, &bytes);
     if (!memory) return tape->status;
@@ -88,7 +84,7 @@ qkv_status FN(qkv_attend_gradient_problem)(qkv_tape *tape, const qkv_node *node,
     const gradient_state *s = node->state;
     const qkv_attention *a = &s->of.a;
     *p = (composed_problem){.first = s->wanted};
-    p->fused = a->normalize == QKV_SOFTMAX || a->score == QKV_SCORE_USER || s->of.ragged;
+    p->fused = a->score == QKV_SCORE_USER || (a->normalize == QKV_SOFTMAX && !s->of.ragged);
     return p->fused ? QKV_OK : FN(qkv_attend_problem)(tape, node, &s->of, &p->of);
 }
 

@@ -26,7 +26,8 @@ static bool is_fixed(const qkv_attention *a)
 /* The same mask with uniform weights, which are 0 only where it hides. */
 static attend_state uniform_of(const attend_state *s)
 {
-    attend_state uniform = {.a = s->a};
+    attend_state uniform = {
+        .a = s->a, .ragged = s->ragged, .starts_q = s->starts_q, .starts_k = s->starts_k};
     uniform.a.score = QKV_SCORE_DOT;
     uniform.a.normalize = QKV_UNIFORM;
     uniform.a.d_k = uniform.a.bandwidths = uniform.a.top_k = 0;
@@ -40,16 +41,49 @@ static attend_state uniform_of(const attend_state *s)
     return uniform;
 }
 
+/* Ragged batches are not asked for weights: they pool values e_j, row j of their item being 1 at j
+ * and 0 elsewhere, and the answers [total_q, heads, n_k] go where the pairs of p are. */
+static qkv_status ragged_weights(qkv_tape *tape, const qkv_node *node, attend_state *s,
+                                 const attend_problem *p, real *weight)
+{
+    const size_t n_k = (size_t)p->a.n_k, heads = (size_t)p->a.heads;
+    s->a.d_v = p->a.n_k;
+    real *unit = qkv_node_take(tape, node, n_k * (size_t)s->a.n_k, sizeof *unit);
+    real *o = unit ? qkv_node_take(tape, node, n_k * heads * (size_t)s->a.n_q, sizeof *o) : NULL;
+    size_t bytes;
+    void *memory = o ? FN(qkv_attend_workspace)(tape, node, s, QKV_FORWARD, &bytes) : NULL;
+    if (!memory) return tape->status;
+    memset(unit, 0, n_k * (size_t)s->a.n_k * sizeof *unit);
+    for (ptrdiff_t b = 0; b < p->a.batch; b++)
+        for (int64_t j = p->starts_k[b]; j < p->starts_k[b + 1]; j++)
+            unit[(size_t)j * n_k + (size_t)(j - p->starts_k[b])] = 1;
+    s->in.v = (FN(qkv_slot)){.data = unit, .strided = true, .stride = {0, 0, p->a.n_k, 1}};
+    const FN(qkv_results) out = {.o = FN(qkv_attend_slot)(s, o, s->a.heads, s->a.d_v)};
+    qkv_status status =
+        FN(qkv_ragged_forward)(&s->a, s->starts_q, s->starts_k, &s->in, &out, memory, bytes);
+    if (FN(qkv_attend_report)(tape, node, status)) return tape->status;
+    memset(weight, 0, p->n * sizeof *weight);
+    for (size_t b = 0; b < (size_t)p->a.batch; b++)
+        for (int64_t i = p->starts_q[b]; i < p->starts_q[b + 1]; i++)
+            for (size_t h = 0; h < heads; h++) {
+                size_t row = (b * heads + h) * (size_t)p->a.n_q + (size_t)(i - p->starts_q[b]);
+                memcpy(weight + row * n_k, o + ((size_t)i * heads + h) * n_k, n_k * sizeof *o);
+            }
+    return QKV_OK;
+}
+
 /* [batch, heads, n_q, n_k] as attention weighs them, without values. */
-static real *weights_of(qkv_tape *tape, const qkv_node *node, attend_state s, size_t n,
-                        double dropout)
+static real *weights_of(qkv_tape *tape, const qkv_node *node, attend_state s,
+                        const attend_problem *p, double dropout)
 {
     s.a.dropout = dropout;
     s.a.d_v = 0;
     s.in.v = (FN(qkv_slot)){.data = NULL};
-    real *weight = qkv_node_take(tape, node, n, sizeof *weight);
+    real *weight = qkv_node_take(tape, node, p->n, sizeof *weight);
+    if (!weight) return NULL;
+    if (s.ragged) return ragged_weights(tape, node, &s, p, weight) ? NULL : weight;
     size_t bytes;
-    void *memory = weight ? FN(qkv_attend_workspace)(tape, node, &s, QKV_FORWARD, &bytes) : NULL;
+    void *memory = FN(qkv_attend_workspace)(tape, node, &s, QKV_FORWARD, &bytes);
     if (!memory) return NULL;
     const FN(qkv_results) out = {.weights.data = weight};
     qkv_status status = FN(qkv_attention_forward)(&s.a, &s.in, &out, memory, bytes);
@@ -61,12 +95,12 @@ static real *weights_of(qkv_tape *tape, const qkv_node *node, attend_state s, si
 static qkv_status find_support(qkv_tape *tape, const qkv_node *node, attend_state s,
                                attend_problem *p)
 {
-    const size_t n_k = (size_t)s.a.n_k;
+    const size_t n_k = (size_t)p->a.n_k;
     const bool nearest = s.a.empty == QKV_EMPTY_NEAREST;
     s.a.empty = QKV_EMPTY_NAN;
-    const real *weight = weights_of(tape, node, s, p->n, 0), *near = weight;
+    const real *weight = weights_of(tape, node, s, p, 0), *near = weight;
     s.a.empty = QKV_EMPTY_NEAREST;
-    if (weight && nearest) near = weights_of(tape, node, s, p->n, 0);
+    if (weight && nearest) near = weights_of(tape, node, s, p, 0);
     p->rows = near ? qkv_node_take(tape, node, p->n / n_k, sizeof *p->rows) : NULL;
     if (!p->rows) return tape->status;
     const bool step = s.a.kernel == QKV_KERNEL_BOXCAR || s.a.kernel == QKV_KERNEL_CONSTANT;
@@ -85,7 +119,7 @@ static qkv_status find_seen(qkv_tape *tape, const qkv_node *node, const attend_s
                             attend_problem *p)
 {
     if (is_kernel(&s->a)) return find_support(tape, node, *s, p);
-    const real *weight = weights_of(tape, node, qkv_selects(&s->a) ? *s : uniform_of(s), p->n, 0);
+    const real *weight = weights_of(tape, node, qkv_selects(&s->a) ? *s : uniform_of(s), p, 0);
     for (size_t i = 0; i < p->n && weight; i++) p->seen[i] = weight[i] != 0;
     return tape->status;
 }
@@ -107,9 +141,9 @@ static qkv_status find_marks(qkv_tape *tape, const qkv_node *node, const attend_
     const double dropout = s->a.dropout;
     const real *weight = NULL;
     if (is_fixed(&s->a))
-        weight = weights_of(tape, node, *s, p->n, dropout);
+        weight = weights_of(tape, node, *s, p, dropout);
     else if (dropout > 0)
-        weight = weights_of(tape, node, uniform_of(s), p->n, dropout);
+        weight = weights_of(tape, node, uniform_of(s), p, dropout);
     p->marked = weight || marks_matter(p);
     for (size_t i = 0; i < p->n && !tape->status; i++) {
         const bool kept = p->seen[i] && (!weight || weight[i] != 0);
@@ -118,14 +152,28 @@ static qkv_status find_marks(qkv_tape *tape, const qkv_node *node, const attend_
     return tape->status;
 }
 
+static ptrdiff_t longest_of(const int64_t *starts, ptrdiff_t n)
+{
+    int64_t longest = 0;
+    for (ptrdiff_t b = 0; b < n; b++)
+        if (starts[b + 1] - starts[b] > longest) longest = starts[b + 1] - starts[b];
+    return (ptrdiff_t)longest;
+}
+
 qkv_status FN(qkv_attend_problem)(qkv_tape *tape, const qkv_node *node, const attend_state *s,
                                   attend_problem *p)
 {
     *p = (attend_problem){.a = s->a, .causal_offsets = s->in.causal_offsets};
     memcpy(p->input, s->input, sizeof p->input);
+    if (s->ragged) {
+        p->starts_q = s->starts_q;
+        p->starts_k = s->starts_k;
+        p->a.n_q = longest_of(s->starts_q, s->a.batch);
+        p->a.n_k = s->columns;
+    }
     p->n = 1;
-    if (!qkv_size_mul(&p->n, s->a.batch) || !qkv_size_mul(&p->n, s->a.heads) ||
-        !qkv_size_mul(&p->n, s->a.n_q) || !qkv_size_mul(&p->n, s->a.n_k))
+    if (!qkv_size_mul(&p->n, p->a.batch) || !qkv_size_mul(&p->n, p->a.heads) ||
+        !qkv_size_mul(&p->n, p->a.n_q) || !qkv_size_mul(&p->n, p->a.n_k))
         return qkv_node_fail(tape, node, QKV_E_OVERFLOW, "the number of pairs overflows");
     if (p->n == 0) return QKV_OK;
     p->seen = qkv_node_take(tape, node, p->n, sizeof *p->seen);

@@ -386,6 +386,141 @@ static void an_empty_support_spoils_nothing_else(void **state)
     qkv_tape_free(t);
 }
 
+/* ---- Ragged batches ---- */
+
+enum { ITEMS = 3, LONGEST = 4 };
+
+static const int64_t starts_q[] = {0, 3, 3, 5}, starts_k[] = {0, 2, 3, 7}, offsets[] = {1, 0, 2};
+
+/* q [5, 2, 2], k and v [7, 1, 2], bias [5, 4]. */
+typedef struct ragged {
+    qkv_attention a;
+    double x[4][20], dx[4][20];
+    qkv_tape *tape;
+} ragged;
+
+static const int ragged_size[] = {20, 14, 14, 20};
+
+static void ragged_leaves(ragged *r, qkv_var x[4])
+{
+    const qkv_shape shape[] = {qkv_shape3(5, 2, 2), qkv_shape3(7, 1, 2), qkv_shape3(7, 1, 2),
+                               qkv_shape2(5, LONGEST)};
+    qkv_tape_reset(r->tape);
+    for (int i = 0; i < 4; i++) x[i] = qkv_leaf_f64(r->tape, shape[i], r->x[i], r->dx[i]);
+}
+
+static qkv_var ragged_at_once(const ragged *r, const qkv_var x[4])
+{
+    return qkv_attend(r->tape, &r->a,
+                      &(qkv_attend_vars){.q = x[0],
+                                         .k = x[1],
+                                         .v = x[2],
+                                         .bias = x[3],
+                                         .causal_offsets = offsets,
+                                         .starts_q = starts_q,
+                                         .starts_k = starts_k});
+}
+
+static qkv_var rows(qkv_tape *t, qkv_var x, const int64_t *starts, int item)
+{
+    x = qkv_slice(t, x, 0, (ptrdiff_t)starts[item], (ptrdiff_t)starts[item + 1], 1);
+    const qkv_shape s = qkv_shape_of(t, x);
+    x = qkv_transpose(t, x, (const int[]){1, 0, 2});
+    return qkv_reshape(t, x, qkv_shape4(1, s.dim[1], s.dim[0], s.dim[2]));
+}
+
+static qkv_var ragged_by_slices(const ragged *r, const qkv_var x[4])
+{
+    qkv_tape *t = r->tape;
+    qkv_var o[ITEMS];
+    for (int b = 0; b < ITEMS; b++) {
+        const ptrdiff_t n_k = (ptrdiff_t)(starts_k[b + 1] - starts_k[b]);
+        qkv_var bias = qkv_slice(t, x[3], 0, (ptrdiff_t)starts_q[b], (ptrdiff_t)starts_q[b + 1], 1);
+        const qkv_attend_vars in = {.q = rows(t, x[0], starts_q, b),
+                                    .k = rows(t, x[1], starts_k, b),
+                                    .v = rows(t, x[2], starts_k, b),
+                                    .bias = qkv_slice(t, bias, 1, 0, n_k, 1),
+                                    .causal_offsets = offsets + b};
+        o[b] = qkv_transpose(t, qkv_attend(t, &r->a, &in), (const int[]){0, 2, 1, 3});
+        o[b] = qkv_reshape(t, o[b], qkv_shape3((ptrdiff_t)(starts_q[b + 1] - starts_q[b]), 2, 2));
+    }
+    return qkv_concat(t, o, ITEMS, 0);
+}
+
+static ragged ragged_new(qkv_attention a)
+{
+    ragged r = {.a = a};
+    r.a.batch = ITEMS;
+    r.a.mask.causal = true;
+    for (int i = 0; i < 4; i++) fill_normal(r.x[i], 20, (uint64_t)i + 1);
+    assert_ok(qkv_tape_new(&r.tape, QKV_F64));
+    return r;
+}
+
+/* Of all normalisers, the softmax of the slices being the fused one. */
+static void a_ragged_batch_is_its_items(void **state)
+{
+    (void)state;
+    static const qkv_attention all[] = {{.normalize = QKV_SOFTMAX, .softcap = 2},
+                                        {.normalize = QKV_ENTMAX_15},
+                                        {.normalize = QKV_TOP_K_UNIFORM, .top_k = 2},
+                                        {.normalize = QKV_NONE_SIGMOID},
+                                        {KERNEL(KERNEL_SUM, BIWEIGHT)}};
+    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+        double d[2][4][20];
+        ragged r = ragged_new(all[i]);
+        for (int slices = 0; slices < 2; slices++) {
+            qkv_var x[4];
+            memset(r.dx, 0, sizeof r.dx);
+            ragged_leaves(&r, x);
+            qkv_var o = slices ? ragged_by_slices(&r, x) : ragged_at_once(&r, x);
+            qkv_var y = step(r.tape, weighted(r.tape, qkv_tanh(r.tape, o), 15.5), x, 4);
+            if (qkv_backward(r.tape, y)) fail_msg("%zu: %s", i, qkv_tape_error(r.tape));
+            memcpy(d[slices], r.dx, sizeof r.dx);
+        }
+        for (int o = 0; o < 4; o++)
+            for (int k = 0; k < ragged_size[o]; k++)
+                assert_close(d[0][o][k], d[1][o][k], 1e-12 * (1 + fabs(d[1][o][k])));
+        assert_true(fabs(d[0][2][0]) > 1e-6);
+        qkv_tape_free(r.tape);
+    }
+}
+
+static qkv_var ragged_first(ragged *r)
+{
+    qkv_var x[4];
+    ragged_leaves(r, x);
+    qkv_var o = ragged_at_once(r, x);
+    return step(r->tape, weighted(r->tape, qkv_tanh(r->tape, o), 15.5), x, 4);
+}
+
+static qkv_status ragged_first_at(void *ragged_, double *value)
+{
+    ragged *r = ragged_;
+    *value = qkv_item(r->tape, ragged_first(r));
+    return qkv_tape_status(r->tape);
+}
+
+/* Which, unlike slices, drops other pairs in each item. */
+static void a_ragged_batch_has_dropout(void **state)
+{
+    (void)state;
+    ragged r = ragged_new((qkv_attention){.dropout = 0.3, .dropout_seed = 3});
+    assert_ok(qkv_backward(r.tape, ragged_first(&r)));
+    static const char *const names[] = {"q", "k", "v", "bias"};
+    qkv_check_input inputs[4];
+    for (int i = 0; i < 4; i++)
+        inputs[i] = (qkv_check_input){
+            .name = names[i], .x = r.x[i], .gradient = r.dx[i], .n = (size_t)ragged_size[i]};
+    qkv_check_report report;
+    const qkv_check_options options = {.directions = 2};
+    if (qkv_gradcheck(ragged_first_at, &r, inputs, 4, &options, &report))
+        fail_msg("%s", report.message);
+    qkv_tape_free(r.tape);
+}
+
+/* ---- What is hidden, and corners ---- */
+
 /* The pairs of 3 queries and 4 keys that hide_by_bias hides. */
 static bool is_hidden(int pair)
 {
@@ -593,6 +728,8 @@ int main(void)
         cmocka_unit_test(composed_the_softmax_has_the_second_order_of_the_fused),
         cmocka_unit_test(kernels_at_their_centre_have_derivatives),
         cmocka_unit_test(an_empty_support_spoils_nothing_else),
+        cmocka_unit_test(a_ragged_batch_is_its_items),
+        cmocka_unit_test(a_ragged_batch_has_dropout),
         cmocka_unit_test(what_is_hidden_has_no_gradient),
         cmocka_unit_test(a_row_of_zeros_has_no_direction),
         cmocka_unit_test(nothing_to_attend_to_has_derivatives_of_zero),

@@ -152,7 +152,7 @@ QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
  * Every operation records operations, so that all orders exist; of qkv_attend,
  *
  *     first order    is one node of the size of its gradients, fused: memory linear in n_q + n_k
- *     second order   of QKV_SOFTMAX is such a node too (second_order.h)
+ *     second order   of QKV_SOFTMAX is such a node too, if not ragged (second_order.h)
  *     beyond         by this or by a backward, the same attention is composed of qkv_matmul,
  *                    qkv_softmax and the like. Which keys a hard maximum, top-k, sparsemax, entmax
  *                    or a kernel with an edge gives weight to is a constant, and at its corners a
@@ -161,13 +161,14 @@ QKV_API qkv_status qkv_backward_with(qkv_tape *tape, qkv_var y,
  * Composed, the tape keeps arrays of batch x heads x n_q x n_k numbers: 100 to 170 for the third
  * order of the softmax; for the second of other normalisers 10 to 120, and of kernels 100 + 40 d_k
  * (the cosine: 100 more); for each order more 4 to 5 times as many. Where the score is additive or
- * Laplace, it is d_k times that. The status of the tape; gs are invalid if it is not QKV_OK:
+ * Laplace, it is d_k times that; a ragged batch counts as if all items were as long as the longest
+ * (to save memory, attend to its items one by one, as slices). The status of the tape; gs are
+ * invalid if it is not QKV_OK:
  *
  *     QKV_E_SHAPE    y has not one element
  *     QKV_E_ARG      xs or gs is NULL, n is negative, or on the way from y stands an operation of
  *                    the user's; or, differentiated twice, attention with a user's score, whose
- *                    backward gives numbers alone, or of a ragged batch (attend to its items one by
- *                    one, as slices)
+ *                    backward gives numbers alone
  *     QKV_E_STATE    called from inside an operation */
 QKV_API qkv_status qkv_grad(qkv_tape *tape, qkv_var y, const qkv_var *xs, int n, qkv_var *gs);
 
