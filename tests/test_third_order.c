@@ -1,6 +1,6 @@
-/* test_third_order.c - derivatives of attention beyond its fused forms, which end with the second of
- * the softmax and the first of all else: against central differences of those one order below, in
- * float, against attention composed by hand; symmetry. */
+/* test_third_order.c - derivatives of attention beyond its fused forms, which end with the second
+ * of the softmax and the first of all else: against central differences of those one order below,
+ * in float, against attention composed by hand; symmetry. */
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
