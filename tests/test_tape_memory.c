@@ -68,6 +68,26 @@ static qkv_status third_order(qkv_tape *t)
     return qkv_backward(t, y);
 }
 
+/* Second derivatives of two items of a kernel sum: composed. */
+static qkv_status composed_order(qkv_tape *t)
+{
+    static const int64_t starts[] = {0, 1, D};
+    const qkv_attention a = {.batch = 2,
+                             .score = QKV_SCORE_GAUSSIAN,
+                             .normalize = QKV_KERNEL_SUM,
+                             .kernel = QKV_KERNEL_EPANECHNIKOV,
+                             .empty = QKV_EMPTY_NEAREST,
+                             .dropout = 0.3};
+    qkv_var w = qkv_leaf_f32(t, qkv_shape2(D, D), weight, d_weight), g;
+    g = qkv_attend(
+        t, &a, &(qkv_attend_vars){.q = w, .k = w, .v = w, .starts_q = starts, .starts_k = starts});
+    for (int order = 1; order <= 2; order++) {
+        qkv_var y = qkv_sum(t, qkv_mul(t, g, g), NULL, 0, false);
+        if (qkv_grad(t, y, &w, 1, &g)) return qkv_tape_status(t);
+    }
+    return qkv_backward(t, qkv_sum(t, g, NULL, 0, false));
+}
+
 /* ---- Tests ----------------------------------------------------------------------------------- */
 
 static void pieces_are_aligned_and_apart(void **state)
@@ -173,6 +193,7 @@ static void every_failing_allocation_is_reported_and_survived(void **state)
     (void)state;
     assert_failures_are_reported(step);
     assert_failures_are_reported(third_order);
+    assert_failures_are_reported(composed_order);
 }
 
 static void reset_survives_a_failing_allocation(void **state)

@@ -231,10 +231,14 @@ static void assert_differences(trial *c, const char *name, int with, int order)
     for (operand i = Q; i < OPERANDS; i++) {
         bool hides = i == BIAS && with & WITH_HIDING_BIAS;
         if (!c->p.in[i] || hides) continue;
-        inputs[n++] = (qkv_check_input){.name = operand_name[i],
-                                        .x = c->p.in[i],
-                                        .gradient = c->dx[i],
-                                        .n = operand_size(&c->p, i)};
+        size_t zeros = 0, size = operand_size(&c->p, i);
+        for (size_t k = 0; k < size; k++) zeros += c->dx[i][k] == 0;
+        inputs[n++] =
+            (qkv_check_input){.name = operand_name[i],
+                              .x = c->p.in[i],
+                              .gradient = c->dx[i],
+                              .n = size,
+                              .zero = zeros == size ? QKV_ZERO_EXACT : QKV_ZERO_UNDECLARED};
     }
     qkv_check_report report;
     const qkv_check_options options = {.directions = 2};
