@@ -37,6 +37,7 @@ static void every_program_explains_itself(void **state)
                                            QKV_BIN_DIR "/approximate_match",
                                            QKV_BIN_DIR "/attend",
                                            QKV_BIN_DIR "/covariance",
+                                           QKV_BIN_DIR "/hard_attention",
                                            QKV_BIN_DIR "/large_database",
                                            QKV_BIN_DIR "/nadaraya_watson",
                                            QKV_BIN_DIR "/scoring",
