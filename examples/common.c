@@ -1,5 +1,6 @@
 #include "common.h"
 
+#include <cblas.h>
 #include <errno.h>
 #include <getopt.h>
 #include <limits.h>
@@ -12,6 +13,10 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
+
+#ifdef _OPENMP
+#include <omp.h>
+#endif
 
 #include "src/label.h"
 
@@ -88,6 +93,14 @@ void clean_up_on_signals(void)
         action = (struct sigaction){.sa_handler = clean_up, .sa_flags = (int)SA_RESETHAND};
         sigaction(signals[i], &action, NULL);
     }
+}
+
+void use_one_thread(void)
+{
+    openblas_set_num_threads(1);
+#ifdef _OPENMP
+    omp_set_num_threads(1);
+#endif
 }
 
 int command_next(const command *c, int argc, char **argv)

@@ -29,6 +29,11 @@ typedef struct command {
  */
 void clean_up_on_signals(void);
 
+/* For programs that train on arrays so small that threads would spend their time waiting for each
+ * other, in loops that take the cores from everybody: all is computed by one, and its bits do not
+ * depend on how many cores there are. */
+void use_one_thread(void);
+
 /* The index in the table of the next option of argv, its argument in getopt's optarg; -1 when there
  * are no more (what is left begins at argv[optind]). Prints and exits for --help and --version, and
  * exits with EXIT_USAGE for what the table does not have. */

@@ -437,6 +437,7 @@ static settings read_settings(int argc, char **argv)
 int main(int argc, char **argv)
 {
     clean_up_on_signals();
+    use_one_thread();
     const settings s = read_settings(argc, argv);
     digits d = load_digits(s.data);
     if (s.plot) make_directories(s.plot);

@@ -558,6 +558,7 @@ static model new_model(const settings *s)
 int main(int argc, char **argv)
 {
     clean_up_on_signals();
+    use_one_thread();
     const settings s = read_settings(argc, argv);
     if (s.plot) make_directories(s.plot);
     model m = new_model(&s);
