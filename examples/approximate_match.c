@@ -40,17 +40,21 @@ static const struct {
     const char *name, *attention;
     qkv_score score;
     qkv_normalize normalize;
-    qkv_kernel kernel;
+    qkv_kernel kernel; /* of those that have one */
 } matches[MATCHES] = {
-    [EXACT] = {"exact", "boxcar, all but 0 wide", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM},
-    [NEAREST] = {"nearest", "hard", QKV_SCORE_GAUSSIAN, QKV_HARD},
-    [K_NEAREST] = {"k nearest", "top-k, uniform", QKV_SCORE_GAUSSIAN, QKV_TOP_K_UNIFORM},
-    [K_WEIGHTED] = {"k nearest, weighted", "top-k, softmax", QKV_SCORE_GAUSSIAN, QKV_TOP_K},
-    [RANGE] = {"range", "boxcar", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM},
-    [COUNT] = {"count in range", "boxcar, no sum", QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL},
+    [EXACT] = {"exact", "boxcar, all but 0 wide", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM,
+               QKV_KERNEL_BOXCAR},
+    [NEAREST] = {"nearest", "hard", QKV_SCORE_GAUSSIAN, QKV_HARD, QKV_KERNEL_BOXCAR},
+    [K_NEAREST] = {"k nearest", "top-k, uniform", QKV_SCORE_GAUSSIAN, QKV_TOP_K_UNIFORM,
+                   QKV_KERNEL_BOXCAR},
+    [K_WEIGHTED] = {"k nearest, weighted", "top-k, softmax", QKV_SCORE_GAUSSIAN, QKV_TOP_K,
+                    QKV_KERNEL_BOXCAR},
+    [RANGE] = {"range", "boxcar", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
+    [COUNT] = {"count in range", "boxcar, no sum", QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL,
+               QKV_KERNEL_BOXCAR},
     [FADING] = {"fading range", "Epanechnikov", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM,
                 QKV_KERNEL_EPANECHNIKOV},
-    [SOFT] = {"nearest, nearly", "softmax", QKV_SCORE_GAUSSIAN, QKV_SOFTMAX}};
+    [SOFT] = {"nearest, nearly", "softmax", QKV_SCORE_GAUSSIAN, QKV_SOFTMAX, QKV_KERNEL_BOXCAR}};
 
 /* What a distance is divided by. */
 static double width_of(int match, const settings *s)

@@ -519,12 +519,12 @@ static uint64_t read_all(const database *d)
 /* GB/s of a pass over the files: the best of a few, or from the disk. */
 static double measure(stream *x, int what, bool from_disk)
 {
-    static volatile uint64_t sum;
+    static volatile uint64_t sum; /* or nothing need be read */
     double best = INFINITY;
     for (int run = 0; run < (from_disk ? 1 : 3); run++) {
         if (from_disk) forget(x->d);
         double start = seconds();
-        if (what == ALONE) sum += read_all(x->d);
+        if (what == ALONE) sum = sum + read_all(x->d);
         if (what != ALONE) forward(x);
         if (what == BOTH) backward(x);
         best = fmin(best, seconds() - start);

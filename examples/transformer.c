@@ -132,7 +132,7 @@ static qkv_var matrix(model *m, const char *block, const char *name, ptrdiff_t i
 
 static qkv_var bias(model *m, const char *block, const char *name, ptrdiff_t n)
 {
-    return parameter(m, block, name, qkv_shape1(n), (qkv_initializer){QKV_INIT_ZEROS});
+    return parameter(m, block, name, qkv_shape1(n), (qkv_initializer){.rule = QKV_INIT_ZEROS});
 }
 
 static qkv_var normalized(model *m, const char *block, qkv_var x)
