@@ -139,10 +139,11 @@ static double bent(const hard *h)
     return (x > 0 ? x * x : -x * x / 2) + h->x[1];
 }
 
+/* Nearer than 1e-8 the slopes on both sides differ by what the noise of f leaves of them. */
 static void a_second_derivative_that_jumps_is_no_error(void **state)
 {
     (void)state;
-    for (double x = 1e-2; x > 1e-9; x /= 3)
+    for (double x = 1e-2; x > 1e-8; x /= 3)
         for (int sign = -1; sign <= 1; sign++) {
             hard h = {.f = bent, .x = {sign * x, 1}, .n = 2};
             h.gradient[0] = sign > 0 ? 2 * x : sign < 0 ? x : 0;
