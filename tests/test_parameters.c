@@ -552,8 +552,8 @@ static void a_file_with_a_damaged_byte_is_read_in_bounds(void **state)
     assert_non_null(file);
     for (size_t at = 0; at < bytes; at++)
         for (size_t k = 0; k < sizeof likely + 8; k++) {
-            char byte =
-                k < sizeof likely ? likely[k] : (char)(whole[at] ^ 1 << (k - sizeof likely));
+            char byte = (char)((unsigned char)whole[at] ^ 1U << (k + 8 - sizeof likely) % 8);
+            if (k < sizeof likely) byte = likely[k];
             put(file, at, byte);
             qkv_status status = qkv_parameters_load(set, path);
             assert_true(status == QKV_OK || (status == QKV_E_FORMAT && byte != whole[at]));

@@ -80,13 +80,16 @@ typedef struct qkv_regression {
 
 /* What is wanted of n_q queries: each is overwritten unless NULL. */
 typedef struct qkv_regression_results {
-    double *mean;          /* [n_q, d_y] = m(q) */
-    double *gradient;      /* [n_q, d_y, d_x] = d m / d q; for degree 1 the slope of the line */
-    double *weights;       /* [n_q, n]: m(q) = sum_j weights_j y_j; they add to 1 */
-    double *norm;          /* [n_q] = ||weights||: the standard error of m(q) is sigma norm */
+    double *mean;     /* [n_q, d_y] = m(q) */
+    double *gradient; /* [n_q, d_y, d_x] = d m / d q; for degree 1 the slope of the line */
+    double *weights;  /* [n_q, n]: m(q) = sum_j weights_j y_j; they add to 1 */
+    double *norm;     /* [n_q] = ||weights / sqrt(c)||, c of mean 1 (all 1 without case weights):
+                              the standard error of m(q) is sigma norm */
     double *gradient_norm; /* [n_q, d_x]: that of the gradient by q_c is sigma gradient_norm */
-    double *n_effective;   /* [n_q] = (sum_j w_j)^2 / sum_j w_j^2: how many rows m(q) rests on */
-    ptrdiff_t empty;       /* queries with no row in the support; their results are r->empty's */
+    double
+        *n_effective; /* [n_q] = (sum_j w_j)^2 / sum_j (w_j^2 / c_j): how many rows m(q) rests on,
+                              one of weight 2 being two */
+    ptrdiff_t empty;  /* queries with no row in the support; their results are r->empty's */
 } qkv_regression_results;
 
 /* q [n_q, d_x]; NULL: the rows of x, each left out of its own prediction (n_q is then ignored: n).
