@@ -2,6 +2,7 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "nadaraya_watson.h"
 
@@ -204,6 +205,27 @@ static void refuse(int option, bool when, const char *why)
 }
 
 /* An option that would have no effect is a mistake of somebody. */
+/* Do both name one file that is there, or the same that is not? */
+static bool same_file(const char *a, const char *b)
+{
+    struct stat s, t;
+    if (!strcmp(a, b)) return true;
+    if (stat(a, &s) || stat(b, &t) || !S_ISREG(s.st_mode)) return false;
+    return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
+/* What is written must not replace what is read, nor what is written besides. */
+static void check_files(void)
+{
+    static const int files[] = {DATA, AT, LOAD, PREDICT, REPORT, WEIGHTS, SAVE};
+    enum { READ = 3, FILES = sizeof files / sizeof *files };
+    for (int i = READ; i < FILES; i++)
+        for (int j = 0; j < i && given[files[i]]; j++)
+            if (given[files[j]] && same_file(given[files[j]], given[files[i]]))
+                usage_error("--%s and --%s are the same file, '%s'", options[files[j]].name,
+                            options[files[i]].name, given[files[i]]);
+}
+
 static void check_options(const settings *o)
 {
     static const int of_data[] = {X, Y, CLASSIFY, CASE_WEIGHT};
@@ -230,6 +252,7 @@ static void check_options(const settings *o)
     refuse(GRID, !asked && !o->plot, "goes with --predict, --weights, --report or --plot");
     if (o->load && !asked && !o->plot)
         usage_error("--load goes with --predict, --weights, --report or --plot");
+    check_files();
     if (o->data && o->at && !strcmp(o->data, "-") && !strcmp(o->at, "-"))
         usage_error("--data and --at cannot both be the standard input");
 }

@@ -813,7 +813,9 @@ static void a_wrong_command_line_is_exit_2(void **state)
                                     {"--at", "q.csv", "--grid", "3", "--predict", "p.csv"},
                                     {"--data", "-", "--at", "-", "--predict", "p.csv"},
                                     {"--data", CARS, "--y", "speed,dist", "--classify"},
-                                    {"--load", "m.qkv", "--data", CARS, "--predict", "p.csv"}};
+                                    {"--load", "m.qkv", "--data", CARS, "--predict", "p.csv"},
+                                    {"--data", "missing.csv", "--predict", "missing.csv"},
+                                    {"--data", CARS, "--predict", "p", "--report", "p"}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         ran r = regress(lines[i], NULL);
         if (r.exit_code != 2) fail_msg("line %zu, %s: exit %d", i, lines[i][0], r.exit_code);
