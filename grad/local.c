@@ -55,7 +55,7 @@ INLINE vec lambda_of(const qkv_local *l, ptrdiff_t j)
     vec lambda = splat(1 / l->sum);
     for (ptrdiff_t c = 0; c < s->d && s->r->degree; c++) {
         const double *x = s->x + c * s->stride;
-        lambda += l->lean[c] * ((load_any(x + j) - x[l->near]) - l->mean[c]);
+        lambda += l->lean[c] * ((load_any(x + j) - x[l->base]) - l->mean[c]);
     }
     return lambda;
 }
@@ -67,7 +67,7 @@ INLINE vec residual_of(const qkv_local *l, const double *y, double mean, const d
     vec r = (y ? load_any(y + j) : splat(0)) - mean;
     for (ptrdiff_t c = 0; c < s->d && s->r->degree; c++) {
         const double *x = s->x + c * s->stride;
-        r -= slope[c] * ((load_any(x + j) - x[l->near]) - l->mean[c]);
+        r -= slope[c] * ((load_any(x + j) - x[l->base]) - l->mean[c]);
     }
     return r;
 }
@@ -85,7 +85,7 @@ void IN(qkv_local_differentiate)(const qkv_local *l, const double *y, double m, 
     const qkv_sample *s = l->s;
     double mean = m; /* of the line at the mean of x */
     for (ptrdiff_t c = 0; c < s->d && s->r->degree; c++)
-        mean -= slope[c] * (l->q[c] - s->x[c * s->stride + l->near] - l->mean[c]);
+        mean -= slope[c] * (l->q[c] - s->x[c * s->stride + l->base] - l->mean[c]);
     for (ptrdiff_t c = 0; c < s->d; c++) {
         const column a = column_of(l, c);
         vec q = splat(0), h = splat(0);
@@ -125,7 +125,7 @@ static double slope_norm(const qkv_local *l, ptrdiff_t c)
         vec g = splat(0);
         for (ptrdiff_t b = 0; b < s->d; b++) {
             const double *x = s->x + b * s->stride;
-            g += l->inverse[c * s->d + b] * ((load_any(x + j) - x[l->near]) - l->mean[b]);
+            g += l->inverse[c * s->d + b] * ((load_any(x + j) - x[l->base]) - l->mean[b]);
         }
         g *= load_any(l->w + j);
         squares += s->c ? g * g / load_any(s->c + j) : g * g;

@@ -235,6 +235,31 @@ static qkv_status descend_from(search *s, const double *h)
     return QKV_OK;
 }
 
+/* The criterion of a compact kernel has corners and steps wherever rows come into reach: the
+ * descent begins at the best of some bandwidths about the candidate. */
+static qkv_status look_about(search *s, candidate *at)
+{
+    enum { POINTS = 48 };
+    double best = INFINITY, factor = 1, *h = s->d.tried;
+    for (int m = 0; m <= POINTS && !s->stopped; m++) {
+        double loss, multiple = exp2((double)m / POINTS - 0.5);
+        for (ptrdiff_t c = 0; c < s->n; c++) h[c] = at->h[c] * multiple;
+        qkv_status status = try(s, h, m, POINTS, &loss);
+        if (status != QKV_OK) return status;
+        if (loss < best) {
+            best = loss;
+            factor = multiple;
+        }
+    }
+    for (ptrdiff_t c = 0; c < s->n; c++) at->h[c] *= factor;
+    return QKV_OK;
+}
+
+static bool is_compact(const qkv_regression *r)
+{
+    return r->kernel >= QKV_REGRESSION_BOXCAR && r->kernel <= QKV_REGRESSION_COSINE;
+}
+
 static qkv_status refine(search *s, candidate *at)
 {
     qkv_regression_fit_report *report = s->report;
@@ -267,8 +292,11 @@ static qkv_status search_all(search *s)
                         "few rows?");
     sort(s->grid, s->n_grid);
     s->every = s->d.s->every;
-    for (ptrdiff_t i = 0; i < s->n_grid && i < starts && status == QKV_OK && !s->stopped; i++)
-        status = smooth ? descend_from(s, s->grid[i].h) : refine(s, &s->grid[i]);
+    for (ptrdiff_t i = 0; i < s->n_grid && i < starts && status == QKV_OK && !s->stopped; i++) {
+        if (smooth && is_compact(s->d.s->r)) status = look_about(s, &s->grid[i]);
+        if (status == QKV_OK)
+            status = smooth ? descend_from(s, s->grid[i].h) : refine(s, &s->grid[i]);
+    }
     if (status == QKV_OK && s->n_found == 0) add_minimum(s, s->grid[0].h, s->grid[0].loss);
     return status;
 }

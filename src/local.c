@@ -441,6 +441,9 @@ static void gaussian_column(qkv_local *l)
 
 /* ---- The line -------------------------------------------------------------------------------- */
 
+static const double SINGULAR =
+    1e-12; /* of a matrix whose diagonal is 1, a pivot that is rounding */
+
 /* Turns rows and columns i and k of the symmetric a so that a_ik becomes 0 (Jacobi 1846), and the
  * columns of v along. */
 static void rotate(double *a, double *v, ptrdiff_t d, ptrdiff_t i, ptrdiff_t k)
@@ -464,26 +467,62 @@ static void rotate(double *a, double *v, ptrdiff_t d, ptrdiff_t i, ptrdiff_t k)
     }
 }
 
-/* The covariance matrix a [d, d] becomes its pseudo-inverse: directions in which, in units of each
- * column's spread, the rows do not differ but for rounding stay 0. v [d + 1, d] and scale [d] are
- * room. */
-static void pseudo_invert(double *a, ptrdiff_t d, double *v, double *scale)
+/* a [d, d], with a diagonal of 1, becomes its inverse by Gauss and Jordan's sweeps, the largest
+ * pivot first: elements of all sizes keep their digits. False, and a is spoilt, if it has none. */
+static bool invert(double *a, ptrdiff_t d, double *done)
 {
-    for (ptrdiff_t i = 0; i < d; i++) scale[i] = a[i * d + i] > 0 ? 1 / sqrt(a[i * d + i]) : 0;
-    for (ptrdiff_t i = 0; i < d * d; i++) {
-        a[i] *= scale[i / d] * scale[i % d];
-        v[i] = i / d == i % d;
+    for (ptrdiff_t i = 0; i < d; i++) done[i] = 0;
+    for (ptrdiff_t step = 0; step < d; step++) {
+        ptrdiff_t p = -1;
+        for (ptrdiff_t i = 0; i < d; i++)
+            if (!(done[i] > 0) && (p < 0 || a[i * d + i] > a[p * d + p])) p = i;
+        if (!(a[p * d + p] > SINGULAR)) return false;
+        double pivot = 1 / a[p * d + p];
+        for (ptrdiff_t i = 0; i < d; i++)
+            for (ptrdiff_t k = 0; k < d; k++)
+                if (i != p && k != p) a[i * d + k] -= a[i * d + p] * a[p * d + k] * pivot;
+        for (ptrdiff_t i = 0; i < d; i++) {
+            a[p * d + i] *= pivot;
+            if (i != p) a[i * d + p] *= -pivot;
+        }
+        a[p * d + p] = pivot;
+        done[p] = 1;
     }
-    for (int sweep = 0; sweep < 10 && d > 1; sweep++)
+    return true;
+}
+
+/* a [d, d] becomes its pseudo-inverse, by its eigenvectors v [d, d] and values [d]. */
+static void pseudo_invert(double *a, ptrdiff_t d, double *v, double *value)
+{
+    for (ptrdiff_t i = 0; i < d * d; i++) v[i] = i / d == i % d;
+    for (int sweep = 0; sweep < 10; sweep++)
         for (ptrdiff_t i = 0; i < d; i++)
             for (ptrdiff_t k = i + 1; k < d; k++) rotate(a, v, d, i, k);
-    double *value = v + d * d;
-    for (ptrdiff_t i = 0; i < d; i++) value[i] = a[i * d + i] > 1e-12 ? 1 / a[i * d + i] : 0;
+    for (ptrdiff_t i = 0; i < d; i++) value[i] = a[i * d + i] > SINGULAR ? 1 / a[i * d + i] : 0;
     for (ptrdiff_t i = 0; i < d * d; i++) {
-        double sum = 0;
-        for (ptrdiff_t m = 0; m < d; m++) sum += v[i / d * d + m] * value[m] * v[i % d * d + m];
-        a[i] = sum * scale[i / d] * scale[i % d];
+        a[i] = 0;
+        for (ptrdiff_t m = 0; m < d; m++) a[i] += v[i / d * d + m] * value[m] * v[i % d * d + m];
     }
+}
+
+/* The covariance matrix becomes its inverse; directions in which, in units of each column's spread,
+ * the rows do not differ but for rounding are 0 in it. */
+static void invert_covariance(qkv_local *l)
+{
+    ptrdiff_t d = l->s->d;
+    double *a = l->inverse, *v = l->line, *value = v + d * d, *scale = value + d, *done = scale + d;
+    bool flat = false;
+    for (ptrdiff_t i = 0; i < d; i++) {
+        scale[i] = a[i * d + i] > 0 ? 1 / sqrt(a[i * d + i]) : 0;
+        flat |= scale[i] == 0;
+    }
+    for (ptrdiff_t i = 0; i < d * d; i++) v[i] = a[i] = a[i] * scale[i / d] * scale[i % d];
+    for (ptrdiff_t i = 0; i < d; i++) v[i * d + i] = a[i * d + i] = scale[i] > 0;
+    if (flat || !invert(a, d, done)) {
+        for (ptrdiff_t i = 0; i < d * d; i++) a[i] = v[i];
+        pseudo_invert(a, d, v, value);
+    }
+    for (ptrdiff_t i = 0; i < d * d; i++) a[i] *= scale[i / d] * scale[i % d];
 }
 
 static double weighted_mean(const qkv_local *l, const double *y)
@@ -494,25 +533,35 @@ static double weighted_mean(const qkv_local *l, const double *y)
     return sum_of_lanes(sum) / l->sum;
 }
 
-/* sum w (x_b - mean_b) y over the window, y less its mean; y NULL: x_c. x is relative to near's. */
+/* sum w (x_b - mean_b) y over the window, y less its mean; y NULL: x_c. x is relative to base's. */
 static double moment(const qkv_local *l, ptrdiff_t b, ptrdiff_t c, const double *y, double mean)
 {
     const double *x = l->s->x + b * l->s->stride, *z = l->s->x + c * l->s->stride;
-    vec x_near = splat(x[l->near]), z_near = splat(z[l->near]), sum = splat(0);
+    vec x_base = splat(x[l->base]), z_base = splat(z[l->base]), sum = splat(0);
     for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
-        vec other = y ? load_any(y + j) : load_any(z + j) - z_near;
-        sum += load_any(l->w + j) * (((load_any(x + j) - x_near) - l->mean[b]) * (other - mean));
+        vec other = y ? load_any(y + j) : load_any(z + j) - z_base;
+        sum += load_any(l->w + j) * (((load_any(x + j) - x_base) - l->mean[b]) * (other - mean));
     }
     return sum_of_lanes(sum);
+}
+
+/* The line counts x from the heaviest row, and is 0 in all that equal it: from another row their
+ * mean would be off by a rounding, which looks like a spread. */
+static void count_from_heaviest(qkv_local *l)
+{
+    l->base = l->from;
+    for (ptrdiff_t j = l->from + 1; j < l->to; j++)
+        if (l->w[j] > l->w[l->base]) l->base = j;
 }
 
 static void find_line(qkv_local *l)
 {
     const qkv_sample *s = l->s;
     ptrdiff_t d = s->d;
+    count_from_heaviest(l);
     for (ptrdiff_t c = 0; c < d; c++) {
         const double *x = s->x + c * s->stride;
-        vec near = splat(x[l->near]), sum = splat(0);
+        vec near = splat(x[l->base]), sum = splat(0);
         for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC)
             sum += load_any(l->w + j) * (load_any(x + j) - near);
         l->mean[c] = sum_of_lanes(sum) / l->sum;
@@ -520,12 +569,12 @@ static void find_line(qkv_local *l)
     for (ptrdiff_t b = 0; b < d; b++)
         for (ptrdiff_t c = 0; c <= b; c++)
             l->inverse[b * d + c] = l->inverse[c * d + b] = moment(l, b, c, NULL, l->mean[c]);
-    pseudo_invert(l->inverse, d, l->line + 3 * d, l->line);
+    invert_covariance(l);
     for (ptrdiff_t c = 0; c < d; c++) {
         l->lean[c] = 0;
         for (ptrdiff_t b = 0; b < d; b++)
             l->lean[c] +=
-                l->inverse[c * d + b] * (l->q[b] - s->x[b * s->stride + l->near] - l->mean[b]);
+                l->inverse[c * d + b] * (l->q[b] - s->x[b * s->stride + l->base] - l->mean[b]);
     }
 }
 
@@ -571,7 +620,7 @@ double IN(qkv_local_predict)(const qkv_local *l, const double *y, double *slope)
     for (ptrdiff_t c = 0; c < s->d; c++) l->line[c] = moment(l, c, c, y, mean);
     for (ptrdiff_t c = 0; c < s->d; c++) {
         for (ptrdiff_t b = 0; b < s->d; b++) slope[c] += l->inverse[c * s->d + b] * l->line[b];
-        m += slope[c] * (l->q[c] - s->x[c * s->stride + l->near] - l->mean[c]);
+        m += slope[c] * (l->q[c] - s->x[c * s->stride + l->base] - l->mean[c]);
     }
     return m;
 }

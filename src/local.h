@@ -44,21 +44,22 @@ typedef struct qkv_local {
     ptrdiff_t self;     /* the row that is left out, -1: none */
     ptrdiff_t from, to; /* the rows within reach */
     ptrdiff_t near;     /* one of those closest to q, or not much farther */
+    ptrdiff_t base;     /* the heaviest row, which a line counts x from */
     bool empty;         /* no row in the support, whatever the policy made of it */
     double *w, *t, *part;
     double sum, squares; /* of w, and of w^2 / c */
     /* Of a line: the mean of x and the pseudo-inverse of sum w (x - mean)(x - mean)', both of x
-     * relative to near's; and what makes the weights of the line: they are w_j times
+     * relative to base's; and what makes the weights of the line: they are w_j times
      * 1 / sum + lean'(x_j - mean). All zero for degree 0. */
     double *mean, *inverse, *lean;
     double *line, *slope, *room; /* [5 + d, d], [3, d], [d] */
 } qkv_local;
 
-/* x of row j in column c, relative to near's: exact for close rows, whatever their offset. */
+/* x of row j in column c, relative to base's: exact for close rows, whatever their offset. */
 static inline double qkv_local_offset(const qkv_local *l, ptrdiff_t j, ptrdiff_t c)
 {
     const double *x = l->s->x + c * l->s->stride;
-    return x[j] - x[l->near];
+    return x[j] - x[l->base];
 }
 
 /* The weight of row j in the prediction, over w_j. */

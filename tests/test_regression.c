@@ -692,6 +692,17 @@ static void a_local_line_is_exact_and_safe(void **state)
     assert_relative(m[0], 85 - 8.75 * 175, 1e-12);
     assert_relative(gradient[0], -8.75, 1e-12);
     free_data(&far);
+    /* A column of two values, one of which weighs next to nothing at q: the plane all the same. */
+    double two_x[] = {0.1, 0.1, 0.4, 0.1, 0.9, 0.1, 0.2, 1.1, 0.5, 1.1, 0.8, 1.1}, two_y[6];
+    double two_h[] = {0.2, 0.05}, two_q[] = {0.7, 0.15, 0.3, 0.1, 0.5, 1.4};
+    for (int i = 0; i < 6; i++) two_y[i] = 1 + 2 * two_x[2 * i] - 3 * two_x[2 * i + 1];
+    qkv_regression two = {.x = two_x, .y = two_y, .n = 6, .d_x = 2, .bandwidths = 2, .degree = 1};
+    for (int i = 0; i < 3; i++) {
+        assert_ok(qkv_regression_predict(&two, two_h, two_q + 2 * i, 1, &out));
+        assert_close(m[0], 1 + 2 * two_q[2 * i] - 3 * two_q[2 * i + 1], 1e-9);
+        assert_close(gradient[0], 2, 1e-9);
+        assert_close(gradient[1], -3, 1e-9);
+    }
     double one_x[] = {2, 2, 2}, one_y[] = {1, 2, 6};
     r = (qkv_regression){.x = one_x, .y = one_y, .n = 3, .degree = 1};
     assert_ok(qkv_regression_predict(&r, h, q, 1, &out));
