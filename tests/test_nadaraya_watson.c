@@ -411,7 +411,10 @@ static void a_report_is_json_whatever_the_numbers(void **state)
     assert_contains(text, "\"x\": [\"a\\\"\\\\\\u0001\\ufffd\"]");
     assert_true(number_after(text, "\"seconds\": ") > 0);
     free(text);
-    if (run(ARGUMENTS("python3", "-c", ""), NULL).exit_code) skip();
+    r = run(ARGUMENTS("python3", "-c", ""), NULL);
+    int missing = r.exit_code;
+    ran_free(&r);
+    if (missing) skip();
     r = run(ARGUMENTS("python3", "-c", "import json, sys; json.load(open(sys.argv[1]))",
                       scratch("r.json")),
             NULL);
