@@ -52,8 +52,9 @@ typedef struct qkv_regression {
     const double *x; /* [n, d_x] */
     const double *y; /* [n, d_y] */
     const double
-        *weight;        /* [n], c_j >= 0; NULL: 1 each. In all sums over rows, too: a row of weight
-                             2 counts as two, but is left out as one */
+        *weight;        /* [n], c_j >= 0; NULL: 1 each. Only their ratios count: they are scaled to
+                             mean 1 (precisions, not repetitions: n is the number of rows). In all
+                             sums over rows, too; leave-one-out leaves out the whole row */
     ptrdiff_t n;        /* rows; at least 1, and 2 where rows are left out */
     ptrdiff_t d_x, d_y; /* columns; 0 means 1 */
     ptrdiff_t bandwidths; /* 0 or 1: one h for all columns of x; d_x: one for each */
