@@ -1,5 +1,6 @@
 #include "csv.h"
 
+#include <ctype.h>
 #include <csv.h>
 #include <errno.h>
 #include <math.h>
@@ -77,6 +78,14 @@ static bool parse_number(const char *cell, double *x)
     char *end;
     *x = strtod(cell, &end);
     return end != cell && *end == '\0' && strspn(cell, "0123456789+-.eE") == strlen(cell);
+}
+
+/* Does it begin as a number does, and is no date or time? 12a and 1,5 are numbers with a mistake in
+ * them rather than labels. */
+static bool is_meant_as_number(const char *cell)
+{
+    size_t sign = *cell == '+' || *cell == '-';
+    return isdigit((unsigned char)cell[sign]) && !strpbrk(cell + 1, "-/:");
 }
 
 static const char *field(const record *r, size_t i)
@@ -200,7 +209,8 @@ static bool is_chosen(const reader *d, size_t i)
     return false;
 }
 
-/* Of the first row with data: all columns of numbers that are not chosen yet. */
+/* Of the first row with data: all columns of numbers that are not chosen yet; what is wrong with
+ * one is told when it is taken. */
 static qkv_status choose_others(reader *d)
 {
     qkv_table *t = d->table;
@@ -221,7 +231,8 @@ static qkv_status choose_others(reader *d)
         const char *cell = field(&d->record, i);
         bool nameless = d->header && !*d->header[i]; /* R numbers its rows in such a column */
         if (nameless || is_chosen(d, i)) continue;
-        if (!is_missing(cell) && !parse_number(cell, &ignored)) continue;
+        if (!is_missing(cell) && !parse_number(cell, &ignored) && !is_meant_as_number(cell))
+            continue;
         d->index[t->columns] = i;
         t->names[t->columns] = NULL;
         qkv_status status = name_column(d, d->header ? d->header[i] : NULL, t->columns++);

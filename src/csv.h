@@ -26,9 +26,9 @@ typedef struct qkv_table {
 typedef struct qkv_csv_options {
     const char *const *columns; /* n names, or numbers from "1" on */
     size_t n;
-    const bool *text;  /* [n]: data has the number of each label in levels, from 0; NULL: none */
-    bool others;       /* after those, all other columns with a number or nothing in the first row,
-                          and a name if there is a header */
+    const bool *text; /* [n]: data has the number of each label in levels, from 0; NULL: none */
+    bool others; /* after those, all other columns with a number, what is meant as one (12a), or
+                          nothing in the first row, and a name if there is a header */
     bool keep_missing; /* a missing cell is NaN; its row is kept, and counted in dropped */
 } qkv_csv_options;
 

@@ -737,6 +737,15 @@ static void good_files_of_every_kind_just_work(void **state)
     r = regress(ARGUMENTS("--data", "-", "--x", "a", "--bandwidth", "1"), "a,b,c\n1,2,3\n2,1,4\n");
     assert_contains(r.out, "c by a, of ");
     ran_free(&r);
+    /* A mistake in a number is told in the first row, too; a date is no number. */
+    r = regress(ARGUMENTS("--data", "-", "--bandwidth", "1"), "a,b,c\n1,12a,3\n2,1,4\n3,1,2\n");
+    assert_int_equal(r.exit_code, 1);
+    assert_contains(r.err, "line 2, column 2 (b): '12a' is not a number");
+    ran_free(&r);
+    r = regress(ARGUMENTS("--data", "-", "--bandwidth", "1"),
+                "a,b,c\n2026-11-26,1,3\n2026-11-27,2,4\n");
+    assert_contains(r.out, "c by b, of ");
+    ran_free(&r);
 }
 
 static void bad_files_are_exit_1_with_line_and_column_and_write_nothing(void **state)
