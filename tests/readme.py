@@ -20,6 +20,7 @@ import tempfile
 SELF = {"./examples/run", "./tests/run"}
 QUICK = {"build/tests/bench/bench_attention": "--quick", "python3 tests/bench/peers.py": "--help",
          "python3 tests/bench/regression_peers.py": "--help",
+         "build/bin/gradcheck --self-test": "--seeds 1",
          "build/bin/transformer --plot build/transformer": "--steps 40 --ask 20",
          "build/bin/squeeze_excitation --plot build/squeeze_excitation": "--epochs 2 --seeds 2",
          "build/bin/hard_attention --plot build/hard_attention": "--epochs 2 --seeds 1 --measure 2 --draws 2"}
