@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "src/fail.h"
+#include "src/regression.h"
 
 qkv_status qkv_descent_evaluate(qkv_descent *d, const double *h, ptrdiff_t every, double *loss,
                                 double *gradient, bool *admissible)
@@ -129,11 +130,9 @@ static qkv_status lbfgs_descent(qkv_descent *d)
 {
     lbfgs_parameter_t p;
     lbfgs_parameter_init(&p);
-    p.epsilon = 1e-300;                             /* after_step says when it is enough */
-    qkv_regression_kernel kernel = d->s->r->kernel; /* those with a support have corners */
-    p.linesearch = kernel >= QKV_REGRESSION_BOXCAR && kernel <= QKV_REGRESSION_COSINE
-                       ? LBFGS_LINESEARCH_BACKTRACKING_ARMIJO
-                       : LBFGS_LINESEARCH_BACKTRACKING_WOLFE;
+    p.epsilon = 1e-300; /* after_step says when it is enough */
+    p.linesearch = qkv_is_compact(d->s->r->kernel) ? LBFGS_LINESEARCH_BACKTRACKING_ARMIJO
+                                                   : LBFGS_LINESEARCH_BACKTRACKING_WOLFE;
     if (!watch(d, 0)) return QKV_OK;
     lbfgsfloatval_t *theta = lbfgs_malloc((int)d->n), value;
     if (!theta) return qkv_fail(QKV_E_NOMEM, "qkv_regression_fit: no memory for L-BFGS");

@@ -255,11 +255,6 @@ static qkv_status look_about(search *s, candidate *at)
     return QKV_OK;
 }
 
-static bool is_compact(const qkv_regression *r)
-{
-    return r->kernel >= QKV_REGRESSION_BOXCAR && r->kernel <= QKV_REGRESSION_COSINE;
-}
-
 static qkv_status refine(search *s, candidate *at)
 {
     qkv_regression_fit_report *report = s->report;
@@ -293,7 +288,7 @@ static qkv_status search_all(search *s)
     sort(s->grid, s->n_grid);
     s->every = s->d.s->every;
     for (ptrdiff_t i = 0; i < s->n_grid && i < starts && status == QKV_OK && !s->stopped; i++) {
-        if (smooth && is_compact(s->d.s->r)) status = look_about(s, &s->grid[i]);
+        if (smooth && qkv_is_compact(s->d.s->r->kernel)) status = look_about(s, &s->grid[i]);
         if (status == QKV_OK)
             status = smooth ? descend_from(s, s->grid[i].h) : refine(s, &s->grid[i]);
     }
