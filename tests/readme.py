@@ -23,7 +23,9 @@ QUICK = {"build/tests/bench/bench_attention": "--quick", "python3 tests/bench/pe
          "build/bin/gradcheck --self-test": "--seeds 1",
          "build/bin/transformer --plot build/transformer": "--steps 40 --ask 20",
          "build/bin/squeeze_excitation --plot build/squeeze_excitation": "--epochs 2 --seeds 2",
-         "build/bin/hard_attention --plot build/hard_attention": "--epochs 2 --seeds 1 --measure 2 --draws 2"}
+         "build/bin/hard_attention --plot build/hard_attention": "--epochs 2 --seeds 1 --measure 2 --draws 2",
+         "build/bin/search_engine --plot build/search --save build/search.safetensors": "--pairs 500 --epochs 1",
+         "build/bin/search_engine --plot '' --bias": "--pairs 500 --epochs 1"}
 FLAGS = os.environ.get("QKV_README_FLAGS", "")
 
 

@@ -41,6 +41,7 @@ static void every_program_explains_itself(void **state)
                                            QKV_BIN_DIR "/large_database",
                                            QKV_BIN_DIR "/nadaraya_watson",
                                            QKV_BIN_DIR "/scoring",
+                                           QKV_BIN_DIR "/search_engine",
                                            QKV_BIN_DIR "/squeeze_excitation",
                                            QKV_BIN_DIR "/transformer"};
     for (size_t i = 0; i < sizeof programs / sizeof *programs; i++) {
