@@ -99,7 +99,7 @@ static void check(const ptrdiff_t *cut, int n, bool backwards)
 {
     arrays x;
     random_numbers((real *)&x, sizeof x / sizeof(real), 1);
-    arrays *dx = calloc(2, sizeof *dx);
+    arrays *dx = calloc(3, sizeof *dx);
     shard *s = calloc((size_t)n + 2, sizeof *s), *whole = s + n, *merged = s + n + 1;
     whole->n = N_K;
     random_numbers(whole->d_o, ROWS * D_V, 2);
@@ -121,12 +121,19 @@ static void check(const ptrdiff_t *cut, int n, bool backwards)
     }
     assert_near(merged->o, whole->o, ROWS * D_V, 16);
     assert_near(merged->lse, whole->lse, ROWS, 16);
+    backward(&x, whole, true, &dx[0]);
+    for (int i = 0; i < n; i++) { /* what the whole saved serves its shards */
+        *merged = *whole;
+        merged->first = cut[i];
+        merged->n = cut[i + 1] - cut[i];
+        backward(&x, merged, i == n - 1, &dx[2]);
+    }
+    assert_near((real *)&dx[2], (real *)&dx[0], sizeof *dx / sizeof(real), 256);
     if (n == 2) {
         const FN(qkv_partial) a = partial(&s[0]), b = partial(&s[1]);
         const FN(qkv_partial) d_out = {whole->d_o, whole->d_lse};
         const FN(qkv_partial) d_a = {s[0].d_o, s[0].d_lse}, d_b = {s[1].d_o, s[1].d_lse};
         assert_ok(FN(qkv_attention_merge_backward)(ROWS, D_V, &a, &b, &d_out, &d_a, &d_b));
-        backward(&x, whole, true, &dx[0]);
         for (int i = 0; i < n; i++) backward(&x, &s[i], i == n - 1, &dx[1]);
         assert_near((real *)&dx[1], (real *)&dx[0], sizeof *dx / sizeof(real), 256);
     }

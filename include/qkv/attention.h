@@ -358,8 +358,10 @@ QKV_API qkv_status qkv_attention_forward_f64(const qkv_attention *a, const qkv_o
 
 /* The vector-Jacobian product d_in += (d forward / d in)' d_out, for the slots of d_in that have
  * data. saved: the o, row_max and row_log_sum that forward wrote for these inputs; a normaliser
- * without a sum (all but softmax, kernel sum and top-k) needs none of them. The scores are
- * recomputed tile by tile; for the softmax
+ * without a sum (all but softmax, kernel sum and top-k) needs none of them. Of the softmax over all
+ * keys, o, row_max and row_log_sum serve for a shard of the keys too, which then adds its part of
+ * the gradients; from lse = log(2) row_max + row_log_sum of merged shards, any such two numbers do.
+ * The scores are recomputed tile by tile; for the softmax
  *
  *     dV_j  += sum_i alpha_ij dO_i
  *     dS_ij  = alpha_ij (dO_i'v_j - dO_i'o_i + dlse_i)
