@@ -247,6 +247,14 @@ const char *format_argument(const char *option, const char *text)
     usage_error("--%s: '%s' is none of svg, png, pdf", option, text);
 }
 
+bool same_file(const char *a, const char *b)
+{
+    struct stat s, t;
+    if (!strcmp(a, b)) return true;
+    if (stat(a, &s) || stat(b, &t) || !S_ISREG(s.st_mode)) return false;
+    return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+}
+
 void make_directories(const char *path)
 {
     char *part = strdup(path);

@@ -6,6 +6,7 @@
 #ifndef QKV_EXAMPLES_COMMON_H
 #define QKV_EXAMPLES_COMMON_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "qkv/status.h"
@@ -71,6 +72,9 @@ const char *text_argument(const char *option, const char *text);
 
 /* "svg", "png" or "pdf", whichever text is; a usage_error naming --option otherwise. */
 const char *format_argument(const char *option, const char *text);
+
+/* Do both name one file that is there, or the same that is not? */
+bool same_file(const char *a, const char *b);
 
 /* Makes the directory and its parents (mkdir -p); exits with a message if it cannot. */
 void make_directories(const char *path);

@@ -5,7 +5,8 @@
  *
  *     lse = log(e^lse_a + e^lse_b),   o = e^(lse_a - lse) o_a + e^(lse_b - lse) o_b
  *
- * and merges backward too, so that queries get their gradients from a second pass over the files.
+ * From o and lse a second pass over the files has the gradients of the queries, shard by shard, so
+ * all that memory holds beside a shard is of the size of the answer, however large the files are.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -25,6 +26,7 @@
 #include "qkv/attention.h"
 #include "qkv/npy.h"
 #include "qkv/plot.h"
+#include "qkv/tape.h"
 #include "src/file.h"
 #include "src/random.h"
 
@@ -34,12 +36,10 @@ typedef struct settings {
     const char *directory, *output, *gradient, *plot, *format;
     long memory, shard, sweep; /* MiB, rows, queries */
     bool keep, check;
-    char *made[3]; /* paths */
 } settings;
 
 /* Rows of floats in a file. */
 typedef struct rows_file {
-    const char *path;
     int file;
     size_t offset; /* of the first row, in bytes */
     ptrdiff_t rows, columns;
@@ -62,6 +62,20 @@ static double mebibytes(const database *d)
     return (double)(d->keys.rows * (d->keys.columns + d->values.columns)) * sizeof(float) / 0x1p20;
 }
 
+static rows_file open_rows(const char *path)
+{
+    qkv_npy header;
+    rows_file f;
+    check(qkv_npy_header(&header, path, &f.offset));
+    if (header.type != QKV_NPY_F32 || header.rank != 2 || qkv_npy_size(&header) == 0)
+        fail_with("%s: expected a matrix of 32-bit floats with a row and a column at least", path);
+    f.rows = header.dim[0];
+    f.columns = header.dim[1];
+    f.file = open(path, O_RDONLY | O_CLOEXEC);
+    if (f.file < 0) fail_with("cannot open %s: %s", path, strerror(errno));
+    return f;
+}
+
 /* ---- Making a database -------------------------------------------------------------------------
  */
 
@@ -70,6 +84,8 @@ enum { KEYS, VALUES, PLACES, NOISE, SWEEP }; /* streams of random numbers */
 /* Keys this large make the score of a key with itself stand out from a million of others, and leave
  * these a part of the attention all the same. */
 static const double key_size = 1.55;
+
+typedef float (*element_of)(const settings *s, uint64_t index);
 
 static float key_element(const settings *s, uint64_t index)
 {
@@ -96,6 +112,16 @@ static float query_element(const settings *s, uint64_t index)
            (float)(0.3 * key_size * noise);
 }
 
+/* Of a file in the directory, where nothing is written over. */
+static char *new_path(const settings *s, const char *name)
+{
+    char *path = join_path(s->directory, name);
+    if (access(path, F_OK) == 0)
+        fail_with("%s is there already: name another --directory, or attend to it with --keys",
+                  path);
+    return path;
+}
+
 /* The header that NumPy writes: text padded to 128 bytes, so that the rows can be mapped. */
 static void write_header(FILE *to, long rows, long columns)
 {
@@ -109,23 +135,22 @@ static void write_header(FILE *to, long rows, long columns)
 }
 
 /* Piece by piece: no file is ever in memory as a whole. */
-static void make_file(const settings *s, const char *path, long rows,
-                      float (*element)(const settings *, uint64_t))
+static void write_rows(const settings *s, const char *path, element_of element)
 {
     enum { PIECE = 1 << 18 };
     char *label = print_text("making %s", path);
-    progress p = {.label = label, .total = rows * s->dim};
+    progress p = {.label = label, .total = s->records * s->dim};
     float *piece = allocate(PIECE, sizeof *piece);
     qkv_output out;
     check(qkv_output_open(&out, path, "qkv_npy_save"));
-    write_header(out.stream, rows, s->dim);
+    write_header(out.stream, s->records, s->dim);
     for (long at = 0; at < p.total; at += PIECE) {
         long n = p.total - at < PIECE ? p.total - at : PIECE;
 #ifdef _OPENMP
 #pragma omp parallel for
 #endif
         for (long i = 0; i < n; i++) piece[i] = element(s, (uint64_t)(at + i));
-        fwrite(piece, sizeof *piece, (size_t)n, out.stream);
+        if (fwrite(piece, sizeof *piece, (size_t)n, out.stream) < (size_t)n) break; /* disk full */
         progress_show(&p, at + n, "%.0f MiB", (double)(at + n) * sizeof *piece / 0x1p20);
     }
     check(qkv_output_commit(&out, "qkv_npy_save"));
@@ -133,46 +158,40 @@ static void make_file(const settings *s, const char *path, long rows,
     free(label);
 }
 
-static void make_database(settings *s)
+/* A file that is not to be kept loses its name at once: what is open stays readable, and goes with
+ * the program, however that ends. */
+static rows_file make_rows(const settings *s, const char *name, element_of element)
 {
-    make_directories(s->directory);
-    s->keys = s->made[0] = join_path(s->directory, "keys.npy");
-    s->values = s->made[1] = join_path(s->directory, "values.npy");
-    s->ask = s->made[2] = join_path(s->directory, "queries.npy");
-    make_file(s, s->keys, s->records, key_element);
-    make_file(s, s->values, s->records, value_element);
-    make_file(s, s->ask, s->queries, query_element);
+    char *path = new_path(s, name);
+    write_rows(s, path, element);
+    rows_file f = open_rows(path);
+    if (!s->keep) unlink(path);
+    free(path);
+    return f;
 }
 
-/* What is open stays readable, and goes with the program, however that ends. */
-static void remove_database(const settings *s)
+static qkv_npy make_queries(const settings *s)
 {
-    unlink(s->keys);
-    unlink(s->values);
-    unlink(s->ask);
-    rmdir(s->directory); /* unless it has something else */
+    qkv_npy q = {.type = QKV_NPY_F32, .rank = 2, .dim = {s->queries, s->dim}};
+    float *x = q.data = allocate((size_t)(s->queries * s->dim), sizeof *x);
+    for (long i = 0; i < s->queries * s->dim; i++) x[i] = query_element(s, (uint64_t)i);
+    if (!s->keep) return q;
+    char *path = new_path(s, "queries.npy");
+    check(qkv_npy_save(&q, path));
+    free(path);
+    return q;
 }
 
 /* ---- Files as memory ---------------------------------------------------------------------------
  */
 
-static rows_file open_rows(const char *path)
-{
-    qkv_npy header;
-    rows_file f = {.path = path};
-    check(qkv_npy_header(&header, path, &f.offset));
-    if (header.type != QKV_NPY_F32 || header.rank != 2 || qkv_npy_size(&header) == 0)
-        fail_with("%s: expected a matrix of 32-bit floats with a row and a column at least", path);
-    f.rows = header.dim[0];
-    f.columns = header.dim[1];
-    f.file = open(path, O_RDONLY | O_CLOEXEC);
-    if (f.file < 0) fail_with("cannot open %s: %s", path, strerror(errno));
-    return f;
-}
-
 static database open_database(const settings *s)
 {
-    database d = {.keys = open_rows(s->keys), .values = open_rows(s->values), .shard = s->shard};
+    database d = {.shard = s->shard};
+    bool made = !s->keys;
+    if (made) make_directories(s->directory);
+    d.keys = made ? make_rows(s, "keys.npy", key_element) : open_rows(s->keys);
+    d.values = made ? make_rows(s, "values.npy", value_element) : open_rows(s->values);
     if (d.keys.rows != d.values.rows)
         fail_with("%s has %td rows, %s %td", s->keys, d.keys.rows, s->values, d.values.rows);
     fsync(d.keys.file); /* or forget() below has no effect */
@@ -238,11 +257,17 @@ static void unmap_shard(mapped_shard m)
     unmap(m.v);
 }
 
-/* Drops the files from the memory that the system keeps of them: the disk has to be read again. */
-static void forget(const database *d)
+/* Drops the files from the memory that the system keeps of them, so that the disk has to be read
+ * again; false if they are still there, as in a file system that has no disk. */
+static bool forget(const database *d)
 {
     posix_fadvise(d->keys.file, 0, 0, POSIX_FADV_DONTNEED);
     posix_fadvise(d->values.file, 0, 0, POSIX_FADV_DONTNEED);
+    mapping m = map_rows(&d->values, 0, 1); /* nobody asks for them ahead */
+    unsigned char there[2] = {0};
+    if (!m.data || mincore(m.page, 1, there) != 0) fail_with("mincore: %s", strerror(errno));
+    unmap(m);
+    return !(there[0] & 1);
 }
 
 /* ---- The limit ---------------------------------------------------------------------------------
@@ -279,31 +304,17 @@ static void wake_threads(void)
 /* ---- Attention over all shards -----------------------------------------------------------------
  */
 
-/* What a pass over the database leaves. Arrays of [shards] have an entry of [n_q] or [n_q, d_v] for
- * each shard; total [shards + 1], of the shards before it: the last is the answer. */
 typedef struct stream {
     const database *d;
     qkv_attention a;
-    float *q;                                  /* [n_q, d_k] */
-    float *o, *lse, *row_max, *row_log_sum;    /* [shards] */
-    float *total_o, *total_lse;                /* [shards + 1] */
-    qkv_partial_f32 d_whole, d_before, d_part; /* of one merge */
-    float *gradient;                           /* [n_q, d_k] */
+    float *q;                    /* [n_q, d_k] */
+    qkv_partial_f64 total, part; /* what all shards so far answer, and one */
+    double *lse;                 /* [shards, n_q] of each shard, for the figure; NULL: unwanted */
+    float *o, *row_max, *row_log_sum; /* what one answers; after a pass what all do */
+    float *gradient;                  /* [n_q, d_k] */
     void *workspace;
     size_t bytes;
 } stream;
-
-static qkv_partial_f32 make_partial(ptrdiff_t rows, ptrdiff_t d_v)
-{
-    return (qkv_partial_f32){allocate((size_t)(rows * d_v), sizeof(float)),
-                             allocate((size_t)rows, sizeof(float))};
-}
-
-static void zero(const stream *x, qkv_partial_f32 p)
-{
-    memset(p.o, 0, (size_t)(x->a.n_q * x->a.d_v) * sizeof *p.o);
-    memset(p.lse, 0, (size_t)x->a.n_q * sizeof *p.lse);
-}
 
 static stream make_stream(const database *d, float *q, ptrdiff_t n_q)
 {
@@ -314,16 +325,15 @@ static stream make_stream(const database *d, float *q, ptrdiff_t n_q)
                           .n_k = d->shard,
                           .d_k = d->keys.columns,
                           .d_v = d->values.columns};
-    size_t n = (size_t)n_q, all = n * (size_t)d->shards, width = (size_t)x.a.d_v, backward;
-    float **const rows[] = {&x.lse, &x.row_max, &x.row_log_sum};
-    for (int i = 0; i < 3; i++) *rows[i] = allocate(all, sizeof(float));
-    x.o = allocate(all * width, sizeof(float));
-    x.total_o = allocate((all + n) * width, sizeof(float));
-    x.total_lse = allocate(all + n, sizeof(float));
-    x.d_whole = make_partial(n_q, x.a.d_v);
-    x.d_before = make_partial(n_q, x.a.d_v);
-    x.d_part = make_partial(n_q, x.a.d_v);
-    x.gradient = allocate(n * (size_t)x.a.d_k, sizeof(float));
+    size_t n = (size_t)n_q, width = (size_t)x.a.d_v, backward;
+    qkv_partial_f64 *const partials[] = {&x.total, &x.part};
+    for (int i = 0; i < 2; i++)
+        *partials[i] =
+            (qkv_partial_f64){allocate(n * width, sizeof(double)), allocate(n, sizeof(double))};
+    x.o = allocate(n * width, sizeof *x.o);
+    x.row_max = allocate(n, sizeof *x.row_max);
+    x.row_log_sum = allocate(n, sizeof *x.row_log_sum);
+    x.gradient = allocate(n * (size_t)x.a.d_k, sizeof *x.gradient);
     check(qkv_attention_workspace(&x.a, QKV_FORWARD, QKV_F32, &x.bytes));
     check(qkv_attention_workspace(&x.a, QKV_BACKWARD, QKV_F32, &backward));
     if (backward > x.bytes) x.bytes = backward;
@@ -333,89 +343,69 @@ static stream make_stream(const database *d, float *q, ptrdiff_t n_q)
 
 static void free_stream(stream *x)
 {
-    float *const all[] = {x->o,          x->lse,          x->row_max,   x->row_log_sum,
-                          x->total_o,    x->total_lse,    x->d_whole.o, x->d_whole.lse,
-                          x->d_before.o, x->d_before.lse, x->d_part.o,  x->d_part.lse,
-                          x->gradient};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) free(all[i]);
-    free(x->workspace);
+    free(x->total.o), free(x->total.lse), free(x->part.o), free(x->part.lse), free(x->lse);
+    free(x->o), free(x->row_max), free(x->row_log_sum), free(x->gradient), free(x->workspace);
 }
 
-static qkv_partial_f32 part(const stream *x, ptrdiff_t shard)
+static qkv_results_f32 results_of(const stream *x)
 {
-    ptrdiff_t at = shard * x->a.n_q;
-    return (qkv_partial_f32){x->o + at * x->a.d_v, x->lse + at};
+    return (qkv_results_f32){
+        .o.data = x->o, .row_max.data = x->row_max, .row_log_sum.data = x->row_log_sum};
 }
 
-static qkv_partial_f32 total(const stream *x, ptrdiff_t shards)
+/* In double, lest the roundings of many shards add up. row_max counts in powers of two. */
+static void merge(stream *x, ptrdiff_t shard)
 {
-    ptrdiff_t at = shards * x->a.n_q;
-    return (qkv_partial_f32){x->total_o + at * x->a.d_v, x->total_lse + at};
-}
-
-static qkv_results_f32 results_of(const stream *x, ptrdiff_t shard)
-{
-    qkv_partial_f32 p = part(x, shard);
-    ptrdiff_t at = shard * x->a.n_q;
-    return (qkv_results_f32){.o.data = p.o,
-                             .lse.data = p.lse,
-                             .row_max.data = x->row_max + at,
-                             .row_log_sum.data = x->row_log_sum + at};
+    ptrdiff_t n = x->a.n_q, d_v = x->a.d_v;
+    for (ptrdiff_t i = 0; i < n * d_v; i++) x->part.o[i] = (double)x->o[i];
+    for (ptrdiff_t i = 0; i < n; i++)
+        x->part.lse[i] = M_LN2 * (double)x->row_max[i] + (double)x->row_log_sum[i];
+    if (x->lse) memcpy(x->lse + shard * n, x->part.lse, (size_t)n * sizeof *x->lse);
+    check(qkv_attention_merge_f64(n, d_v, &x->total, &x->part, &x->total));
 }
 
 static void forward(stream *x)
 {
-    for (ptrdiff_t i = 0; i < x->a.n_q; i++) x->total_lse[i] = -INFINITY; /* of no shard */
+    ptrdiff_t n = x->a.n_q;
+    const qkv_results_f32 out = results_of(x);
+    for (ptrdiff_t i = 0; i < n; i++) x->total.lse[i] = -INFINITY; /* of no shard */
     for (ptrdiff_t s = 0; s < x->d->shards; s++) {
         mapped_shard m = map_shard(x->d, s, 1);
         x->a.n_k = m.rows;
-        qkv_operands_f32 in = {.q.data = x->q, .k.data = m.k.data, .v.data = m.v.data};
-        qkv_results_f32 out = results_of(x, s);
+        const qkv_operands_f32 in = {.q.data = x->q, .k.data = m.k.data, .v.data = m.v.data};
         check(qkv_attention_forward_f32(&x->a, &in, &out, x->workspace, x->bytes));
         unmap_shard(m);
-        qkv_partial_f32 before = total(x, s), here = part(x, s), with = total(x, s + 1);
-        check(qkv_attention_merge_f32(x->a.n_q, x->a.d_v, &before, &here, &with));
+        merge(x, s);
+    }
+    for (ptrdiff_t i = 0; i < n * x->a.d_v; i++) x->o[i] = (float)x->total.o[i];
+    for (ptrdiff_t i = 0; i < n; i++) { /* two floats tell more of lse than one */
+        x->row_max[i] = (float)(x->total.lse[i] / M_LN2);
+        x->row_log_sum[i] = (float)(x->total.lse[i] - M_LN2 * (double)x->row_max[i]);
     }
 }
 
 /* Of half the squared norm of the answer, whose cotangent is the answer itself: from the last shard
- * to the first, which the system may still have in memory. */
+ * to the first, which the system may still have in memory. With the answer of all shards for its
+ * own, each one's backward pass adds its part of the whole's gradient. */
 static void backward(stream *x)
 {
-    ptrdiff_t n = x->a.n_q, d_v = x->a.d_v;
-    zero(x, x->d_whole);
-    memcpy(x->d_whole.o, total(x, x->d->shards).o, (size_t)(n * d_v) * sizeof(float));
-    memset(x->gradient, 0, (size_t)(n * x->a.d_k) * sizeof(float));
+    const qkv_results_f32 saved = results_of(x), d_out = {.o.data = x->o};
+    const qkv_operands_f32 d_in = {.q.data = x->gradient};
+    memset(x->gradient, 0, (size_t)(x->a.n_q * x->a.d_k) * sizeof *x->gradient);
     for (ptrdiff_t s = x->d->shards - 1; s >= 0; s--) {
-        qkv_partial_f32 before = total(x, s), here = part(x, s), d_whole = x->d_whole;
-        zero(x, x->d_before);
-        zero(x, x->d_part);
-        check(qkv_attention_merge_backward_f32(n, d_v, &before, &here, &d_whole, &x->d_before,
-                                               &x->d_part));
-        x->d_whole = x->d_before; /* the next one to be split */
-        x->d_before = d_whole;
-
         mapped_shard m = map_shard(x->d, s, -1);
         x->a.n_k = m.rows;
-        qkv_operands_f32 in = {.q.data = x->q, .k.data = m.k.data, .v.data = m.v.data};
-        qkv_results_f32 saved = results_of(x, s);
-        qkv_results_f32 d_out = {.o.data = x->d_part.o, .lse.data = x->d_part.lse};
-        qkv_operands_f32 d_in = {.q.data = x->gradient};
+        const qkv_operands_f32 in = {.q.data = x->q, .k.data = m.k.data, .v.data = m.v.data};
         check(
             qkv_attention_backward_f32(&x->a, &in, &saved, &d_out, &d_in, x->workspace, x->bytes));
         unmap_shard(m);
     }
 }
 
-static const float *answer(const stream *x)
-{
-    return total(x, x->d->shards).o;
-}
-
 /* What part of a query's weights lies in a shard. */
 static double share(const stream *x, ptrdiff_t shard, ptrdiff_t query)
 {
-    return exp((double)part(x, shard).lse[query] - (double)total(x, x->d->shards).lse[query]);
+    return exp(x->lse[shard * x->a.n_q + query] - x->total.lse[query]);
 }
 
 /* ---- The same in memory ------------------------------------------------------------------------
@@ -435,25 +425,21 @@ static double *widen(const float *x, ptrdiff_t n)
 
 static reference attend_in_double(const qkv_attention *a, const mapped_shard *all, const float *q)
 {
-    size_t n_q = (size_t)a->n_q, o_size = n_q * (size_t)a->d_v, bytes, forward_bytes;
-    reference r = {allocate(o_size, sizeof(double)),
-                   allocate(n_q * (size_t)a->d_k, sizeof(double))};
-    double *most = allocate(n_q, sizeof *most), *log_sum = allocate(n_q, sizeof *log_sum);
+    size_t o_size = (size_t)(a->n_q * a->d_v), q_size = (size_t)(a->n_q * a->d_k);
+    reference r = {allocate(o_size, sizeof *r.o), allocate(q_size, sizeof *r.gradient)};
     double *wide[] = {widen(q, a->n_q * a->d_k), widen(all->k.data, a->n_k * a->d_k),
-                      widen(all->v.data, a->n_k * a->d_v), allocate(o_size, sizeof(double))};
-    qkv_operands_f64 in = {.q.data = wide[0], .k.data = wide[1], .v.data = wide[2]};
-    qkv_operands_f64 d_in = {.q.data = r.gradient};
-    qkv_results_f64 out = {.o.data = r.o, .row_max.data = most, .row_log_sum.data = log_sum};
-    qkv_results_f64 d_out = {.o.data = wide[3]};
-    check(qkv_attention_workspace(a, QKV_FORWARD, QKV_F64, &forward_bytes));
-    check(qkv_attention_workspace(a, QKV_BACKWARD, QKV_F64, &bytes));
-    if (bytes < forward_bytes) bytes = forward_bytes;
-    void *workspace = allocate(bytes, 1);
-    check(qkv_attention_forward_f64(a, &in, &out, workspace, bytes));
-    memcpy(wide[3], r.o, o_size * sizeof *r.o);
-    check(qkv_attention_backward_f64(a, &in, &out, &d_out, &d_in, workspace, bytes));
-    free(workspace), free(most), free(log_sum);
-    for (int i = 0; i < 4; i++) free(wide[i]);
+                      widen(all->v.data, a->n_k * a->d_v)};
+    qkv_tape *t;
+    check(qkv_tape_new(&t, QKV_F64));
+    const qkv_attend_vars in = {
+        .q = qkv_leaf_f64(t, qkv_shape2(a->n_q, a->d_k), wide[0], r.gradient),
+        .k = qkv_leaf_f64(t, qkv_shape2(a->n_k, a->d_k), wide[1], NULL),
+        .v = qkv_leaf_f64(t, qkv_shape2(a->n_k, a->d_v), wide[2], NULL)};
+    qkv_var o = qkv_attend(t, a, &in), norm = qkv_sum(t, qkv_mul(t, o, o), NULL, 0, false);
+    check(qkv_backward(t, qkv_mul(t, qkv_constant(t, 0.5), norm)));
+    memcpy(r.o, qkv_value_f64(t, o), o_size * sizeof *r.o);
+    qkv_tape_free(t);
+    for (int i = 0; i < 3; i++) free(wide[i]);
     return r;
 }
 
@@ -472,6 +458,12 @@ static double roundings(const float *x, const double *exact, ptrdiff_t n)
 /* One shard of all rows is attention as it is without shards. */
 static void compare(const stream *x)
 {
+    double free_pages = (double)sysconf(_SC_AVPHYS_PAGES);
+    if (2 * mebibytes(x->d) > free_pages * (double)sysconf(_SC_PAGESIZE) / 0x1p20) {
+        printf("\nnot compared with all rows at once in double, which %.0f MiB would take\n",
+               2 * mebibytes(x->d));
+        return;
+    }
     database one = *x->d;
     one.shard = one.keys.rows;
     one.shards = 1;
@@ -483,8 +475,8 @@ static void compare(const stream *x)
     unmap_shard(all);
     ptrdiff_t o = x->a.n_q * x->a.d_v, q = x->a.n_q * x->a.d_k;
     printf("\nroundings from double      by shards   all at once\n");
-    printf("attention                  %9.1f   %11.1f\n", roundings(answer(x), exact.o, o),
-           roundings(answer(&whole), exact.o, o));
+    printf("attention                  %9.1f   %11.1f\n", roundings(x->o, exact.o, o),
+           roundings(whole.o, exact.o, o));
     printf("gradient of the queries    %9.1f   %11.1f\n", roundings(x->gradient, exact.gradient, q),
            roundings(whole.gradient, exact.gradient, q));
     free_stream(&whole);
@@ -516,13 +508,13 @@ static uint64_t read_all(const database *d)
     return sum;
 }
 
-/* GB/s of a pass over the files: the best of a few, or from the disk. */
+/* GB/s of a pass over the files: the best of a few, or from the disk, NaN where there is none. */
 static double measure(stream *x, int what, bool from_disk)
 {
     static volatile uint64_t sum; /* or nothing need be read */
     double best = INFINITY;
     for (int run = 0; run < (from_disk ? 1 : 3); run++) {
-        if (from_disk) forget(x->d);
+        if (from_disk && !forget(x->d)) return (double)NAN;
         double start = seconds();
         if (what == ALONE) sum = sum + read_all(x->d);
         if (what != ALONE) forward(x);
@@ -580,7 +572,6 @@ static speeds measure_all(const database *d, const settings *s)
 
 static char *figure_path(const settings *s, const char *name)
 {
-    make_directories(s->plot);
     return print_text("%s/%s.%s", s->plot, name, s->format);
 }
 
@@ -622,7 +613,7 @@ static void draw_speeds(const speeds *r, const settings *s)
                              .y_range = {0, 1.1 * fastest},
                              .log_x = true,
                              .series = series,
-                             .n_series = sizeof series / sizeof *series};
+                             .n_series = isnan(*r->speed[FROM_DISK]) ? 3 : 5};
     char *path = figure_path(s, "throughput");
     check(qkv_plot_panels(&panel, 1, 1, &(qkv_figure){.path = path, .width = 6.5, .height = 4.5}));
     say("wrote %s", path);
@@ -699,8 +690,7 @@ enum {
 static const command large_database = {
     "",
     "Attends to keys and values in files larger than its address space, shard by shard, forward "
-    "and "
-    "backward, and measures how fast that is beside the disk and the memory themselves.",
+    "and backward, and measures how fast that is beside the disk and the memory themselves.",
     (const command_option[]){
         [RECORDS] = {"records", "N", "Records of the database that is made (default: 524288)."},
         [DIM] = {"dim", "D", "Numbers of a key, and of a value (default: 64)."},
@@ -722,6 +712,18 @@ static const command large_database = {
         [PLOT] = {"plot", "DIR", "Draw into DIR (default: figures; '' for none)."},
         [FORMAT] = {"format", "FORMAT", "Format of the figures: svg (default), png or pdf."},
         {NULL, NULL, NULL}}};
+
+/* What is written must not replace what is read, nor what is written besides. */
+static void check_files(const settings *s)
+{
+    const char *const files[] = {s->keys, s->values, s->ask, s->output, s->gradient};
+    enum { READ = 3, FILES = sizeof files / sizeof *files };
+    for (int i = READ; i < FILES; i++)
+        for (int j = 0; j < i && files[i]; j++)
+            if (files[j] && same_file(files[j], files[i]))
+                usage_error("%s would be written over %s", files[i],
+                            j < READ ? "what is read" : "by --gradient as well");
+}
 
 static settings read_settings(int argc, char **argv)
 {
@@ -753,6 +755,7 @@ static settings read_settings(int argc, char **argv)
     bool own = s.keys || s.values || s.ask;
     if (own && !(s.keys && s.values && s.ask))
         usage_error("--keys, --values and --ask go together");
+    check_files(&s);
     if (own && made) usage_error("--keys and options of a database to be made do not go together");
     return s;
 }
@@ -761,6 +764,7 @@ static settings read_settings(int argc, char **argv)
 static stream attend(const database *d, const settings *s, qkv_npy *q)
 {
     stream x = make_stream(d, q->data, q->dim[0]);
+    x.lse = allocate((size_t)(d->shards * x.a.n_q), sizeof *x.lse);
     double start = seconds(), between;
     forward(&x);
     between = seconds();
@@ -768,7 +772,7 @@ static stream attend(const database *d, const settings *s, qkv_npy *q)
     printf("shards         %td of %td rows for %td quer%s: forward %.2f s, gradients %.2f s\n",
            d->shards, d->shard, x.a.n_q, x.a.n_q == 1 ? "y" : "ies", between - start,
            seconds() - between);
-    save(s->output, total(&x, d->shards).o, x.a.n_q, x.a.d_v);
+    save(s->output, x.o, x.a.n_q, x.a.d_v);
     save(s->gradient, x.gradient, x.a.n_q, x.a.d_k);
     return x;
 }
@@ -776,19 +780,19 @@ static stream attend(const database *d, const settings *s, qkv_npy *q)
 int main(int argc, char **argv)
 {
     clean_up_on_signals();
-    settings s = read_settings(argc, argv);
-    bool made = !s.keys;
-    if (made) make_database(&s);
+    const settings s = read_settings(argc, argv);
+    if (s.plot) make_directories(s.plot);
+    bool there = access(s.directory, F_OK) == 0;
     database d = open_database(&s);
-    qkv_npy q = load_queries(&s, &d);
-    if (made && !s.keep) remove_database(&s);
+    qkv_npy q = s.keys ? load_queries(&s, &d) : make_queries(&s);
+    if (!there) rmdir(s.directory); /* if nothing is kept in it */
 
     wake_threads();
     double limit = mapped_mebibytes() + (double)s.memory;
     limit_memory(limit);
     tell_limit(&d, limit);
     stream x = attend(&d, &s, &q);
-    if (made) tell_found(&x, &s);
+    if (!s.keys) tell_found(&x, &s);
     speeds r = {0};
     if (s.sweep) r = measure_all(&d, &s);
     limit_memory(0);
@@ -798,6 +802,5 @@ int main(int argc, char **argv)
     if (s.plot && s.sweep) draw_speeds(&r, &s);
     free_stream(&x);
     qkv_npy_free(&q);
-    for (int i = 0; i < 3; i++) free(s.made[i]);
     return finish();
 }

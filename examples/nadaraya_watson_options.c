@@ -2,7 +2,6 @@
 #include <getopt.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "nadaraya_watson.h"
 
@@ -204,16 +203,6 @@ static void refuse(int option, bool when, const char *why)
     if (given[option] && when) usage_error("--%s %s", options[option].name, why);
 }
 
-/* An option that would have no effect is a mistake of somebody. */
-/* Do both name one file that is there, or the same that is not? */
-static bool same_file(const char *a, const char *b)
-{
-    struct stat s, t;
-    if (!strcmp(a, b)) return true;
-    if (stat(a, &s) || stat(b, &t) || !S_ISREG(s.st_mode)) return false;
-    return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
-}
-
 /* What is written must not replace what is read, nor what is written besides. */
 static void check_files(void)
 {
@@ -226,6 +215,7 @@ static void check_files(void)
                             options[files[i]].name, given[files[i]]);
 }
 
+/* An option that would have no effect is a mistake of somebody. */
 static void check_options(const settings *o)
 {
     static const int of_data[] = {X, Y, CLASSIFY, CASE_WEIGHT};
