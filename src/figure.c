@@ -101,23 +101,40 @@ void qkv_sheet_end_block(qkv_sheet *sheet)
     fputs("\n\n", sheet->data);
 }
 
-static void set_label(FILE *script, const char *what, const char *text, double aside, double raise)
+static bool is_empty(const char *text)
 {
-    if (!text || !*text) {
+    return !text || !*text;
+}
+
+static void set_label(FILE *script, const char *what, const char *text, double raise)
+{
+    if (is_empty(text)) {
         fprintf(script, "unset %s\n", what);
         return;
     }
     fprintf(script, "set %s ", what);
     qkv_gnuplot_quote(script, text);
-    fprintf(script, " offset %g,%g textcolor '#222222'\n", aside, raise);
+    fprintf(script, " offset 0,%g textcolor '#222222'\n", raise);
 }
 
-void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label, const char *y_label)
+void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label)
 {
-    set_label(sheet->script, "title", title, 0, -0.4);
-    set_label(sheet->script, "xlabel", x_label, 0, 2 * sheet->raise);
-    /* gnuplot centres its lines where one would stand. */
-    set_label(sheet->script, "ylabel", y_label, 1 - qkv_label_lines(y_label), 0);
+    set_label(sheet->script, "title", title, -0.4);
+    set_label(sheet->script, "xlabel", x_label, 2 * sheet->raise);
+}
+
+void qkv_sheet_y_label(qkv_sheet *sheet, const char *text, double x, double y)
+{
+    if (is_empty(text)) {
+        fputs("unset label 1\n", sheet->script);
+        return;
+    }
+    const double line = 0.16;
+    x -= line * (qkv_label_lines(text) - 1) / 2; /* gnuplot places the first one */
+    fputs("set label 1 ", sheet->script);
+    qkv_gnuplot_quote(sheet->script, text);
+    fprintf(sheet->script, " at screen %.5f,%.5f center rotate by 90 textcolor '#222222'\n",
+            x / sheet->width, y / sheet->height);
 }
 
 void qkv_sheet_place(qkv_sheet *sheet, double left, double bottom, double right, double top)

@@ -33,9 +33,13 @@ qkv_status qkv_sheet_open(qkv_sheet *sheet, const qkv_figure *figure, double wid
 void qkv_sheet_number(qkv_sheet *sheet, double x);
 void qkv_sheet_end_block(qkv_sheet *sheet);
 
-/* The texts around one set of axes; NULL: none. */
-void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label,
-                      const char *y_label);
+/* The texts above and below one set of axes; NULL: none. */
+void qkv_sheet_labels(qkv_sheet *sheet, const char *title, const char *x_label);
+
+/* The text beside them, its middle at (x, y), in inches from the bottom left corner; NULL: none.
+ * gnuplot's own would stand where it guesses that the numbers end, and off the page if that is too
+ * far. */
+void qkv_sheet_y_label(qkv_sheet *sheet, const char *text, double x, double y);
 
 /* The axes' rectangle, in inches from the bottom left corner. */
 void qkv_sheet_place(qkv_sheet *sheet, double left, double bottom, double right, double top);

@@ -200,8 +200,9 @@ static void add_panel(qkv_sheet *s, const qkv_heatmaps *h, ptrdiff_t row, ptrdif
     qkv_sheet_place(s, left, low, left + at->panel_w, low + at->panel_h);
     set_tics(s, h, bottom, first);
     qkv_sheet_labels(s, row == 0 && h->text.titles ? h->text.titles[col] : NULL,
-                     bottom && h->text.x_label ? *h->text.x_label : NULL,
-                     first && h->text.y_labels ? h->text.y_labels[row] : NULL);
+                     bottom && h->text.x_label ? *h->text.x_label : NULL);
+    qkv_sheet_y_label(s, first && h->text.y_labels ? h->text.y_labels[row] : NULL,
+                      at->left - at->y_label, low + at->panel_h / 2);
     fprintf(s->script,
             "plot @data index %td matrix using (($1+0.5)*%.17g%+.17g):(($2+0.5)*%.17g%+.17g):3 "
             "with image%s notitle\n",

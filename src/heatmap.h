@@ -14,6 +14,7 @@ typedef struct qkv_heatmap_layout {
     double cell_w, cell_h;   /* of a cell */
     double panel_w, panel_h; /* of one matrix */
     double left, bottom;     /* of the lower left matrix */
+    double y_label;          /* from its middle to the first matrix of a row */
     double right, top;       /* room beside the last column and above the first row */
     double gap;              /* between matrices */
     double grid_w, grid_h;   /* all matrices with their gaps */

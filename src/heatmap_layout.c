@@ -121,14 +121,17 @@ double qkv_heatmap_tic_step(const double range[2], ptrdiff_t n, double cell, dou
 double qkv_heatmap_number_inches(const double range[2])
 {
     double inches = 0;
-    for (int i = 0; i < 2; i++) {
+    int digits = qkv_plot_digits(range[0], range[1]);
+    bool whole = fabs(range[1] - range[0]) >= 10;
+    for (int i = 0; i <= 4;
+         i++) { /* in between, far from 0, there are longer ones than at the ends */
         char text[32];
-        int digits = qkv_plot_digits(range[0], range[1]);
-        bool whole = fabs(range[1] - range[0]) >= 10 && fabs(range[i]) < 1e6;
-        if (whole)
-            snprintf(text, sizeof text, "%.0f", range[i]);
+        double x = range[0] + i / 4.0 * (range[1] - range[0]);
+        if (i % 4 && digits <= 6) continue;
+        if (whole && fabs(x) < 1e6)
+            snprintf(text, sizeof text, "%.0f", x);
         else
-            snprintf(text, sizeof text, "%.*g", digits > 6 ? digits : 3, range[i]);
+            snprintf(text, sizeof text, "%.*g", digits > 6 ? digits : 3, x);
         inches = fmax(inches, qkv_label_inches(text));
     }
     return inches;
@@ -154,8 +157,8 @@ static void place(qkv_heatmaps *h)
     double wide = fmax(1, n_q / (LONGEST * n_k)), high = fmax(1, n_k / (LONGEST * n_q));
     double cell = cell_wanted(h);
     at->cell_w = cell * wide;
-    at->left =
-        fmax(0.4, tics + 0.22) + (h->text.y_label_lines ? 0.08 : 0) + line * h->text.y_label_lines;
+    at->y_label = fmax(0.4, tics + 0.22) + line * h->text.y_label_lines / 2;
+    at->left = at->y_label + (h->text.y_label_lines ? 0.08 : 0) + line * h->text.y_label_lines / 2;
     at->bottom =
         (o->x_ticks && qkv_heatmap_upright(h) ? widest(h->text.x_ticks, h->n_k) + 0.15 : 0.32) +
         (h->text.x_label_lines ? 0.07 : 0) + line * h->text.x_label_lines;

@@ -17,8 +17,8 @@ static const char *const cycle[] = {"#0072b2", "#d55e00", "#009e73", "#cc79a7",
                                     "#e69f00", "#56b4e9", "#666666"};
 enum { CYCLE = sizeof cycle / sizeof *cycle };
 
-/* Inches, for a panel and what stands around it. */
-static const double panel_w = 3.4, panel_h = 2.4, left = 0.78, right = 0.18, bottom = 0.58,
+/* Inches, for a panel and what stands around it, of which the left may have to be more. */
+static const double panel_w = 3.4, panel_h = 2.4, least_left = 0.78, right = 0.18, bottom = 0.58,
                     top = 0.36;
 static const double legend_line = 0.18, sample_w = 0.55;
 
@@ -102,6 +102,32 @@ static box find_ranges(const qkv_panel *p, double aspect)
     b.low[axis] -= more / 2;
     b.high[axis] += more / 2;
     return b;
+}
+
+/* The width of the longest number beside the axis: multiples of 1, 2 or 5 times a power of ten that
+ * make five steps or more, which have as many digits as gnuplot's own; powers of ten. */
+static double number_inches(const qkv_panel *p, double low, double high)
+{
+    double inches = 0, step = p->log_y ? 1 : pow(10, floor(log10((high - low) / 5)));
+    double first = ceil(p->log_y ? log10(low) : low / step);
+    double last = floor(p->log_y ? log10(high) : high / step);
+    double stride = p->log_y ? fmax(1, floor((last - first) / 100)) : 1;
+    for (int n = 0; n <= 120 && first + n * stride <= last; n++) {
+        char text[32];
+        double i = first + n * stride;
+        if (!p->log_y && fmod(i, 5) != 0 && fmod(i, 2) != 0) continue;
+        snprintf(text, sizeof text, "%.*g", qkv_plot_digits(low, high),
+                 p->log_y ? pow(10, i) : i * step);
+        inches = fmax(inches, qkv_label_inches(text));
+    }
+    return inches;
+}
+
+/* From the axis to the middle of its label. */
+static double label_distance(const qkv_panel *p)
+{
+    box b = find_ranges(p, panel_h / panel_w);
+    return number_inches(p, b.low[1], b.high[1]) + 0.28;
 }
 
 /* ---- The legend stands between title and axes, where it can hide no data ---------------------
@@ -239,7 +265,8 @@ static bool add_panel(qkv_sheet *sheet, const qkv_panel *p, double x, double y, 
     qkv_sheet_place(sheet, x, y, x + w, y + h);
     set_axes(sheet, p, &b);
     set_legend(sheet, l, x, y + h);
-    qkv_sheet_labels(sheet, title, p->x_label, p->y_label);
+    qkv_sheet_labels(sheet, title, p->x_label);
+    qkv_sheet_y_label(sheet, p->y_label, x - label_distance(p), y + h / 2);
     if (*title) /* above the legend */
         fprintf(sheet->script, "set title offset 0,screen %.5f\n",
                 (legend_line * l.lines - (l.lines ? 0.03 : 0.06)) / sheet->height);
@@ -318,6 +345,9 @@ qkv_status qkv_plot_panels(const qkv_panel *panels, int rows, int cols, const qk
     if (!(figure->width >= 0) || !(figure->height >= 0))
         return qkv_fail(QKV_E_ARG, "%s: the figure is %g x %g inches, expected 0 or more", caller,
                         figure->width, figure->height);
+    double left = least_left;
+    for (int i = 0; i < rows * cols; i++)
+        left = fmax(left, label_distance(&panels[i]) + (panels[i].y_label ? 0.14 : 0));
     double frame_w = left + right, frame_h = bottom + top;
     double width = figure->width > 0 ? figure->width : cols * (panel_w + frame_w);
     double height = figure->height > 0 ? figure->height : rows * (panel_h + frame_h);

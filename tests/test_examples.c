@@ -100,7 +100,7 @@ static void heatmap_draws_the_identity_by_default(void **state)
     char *script = read_file(scratch("id.svg.gp"), NULL),
          *data = read_file(scratch("id.svg.dat"), NULL);
     assert_non_null(strstr(script, "set xlabel 'Keys'"));
-    assert_non_null(strstr(script, "set ylabel 'Queries'"));
+    assert_non_null(strstr(script, "set label 1 'Queries'"));
     assert_non_null(strstr(script, "#67000d"));
     assert_non_null(strstr(data, "1 0 0 0 0 0 0 0 0 0 \n0 1 0 0 0 0 0 0 0 0 \n"));
     free(script);

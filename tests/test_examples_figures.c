@@ -179,7 +179,7 @@ static void the_fit_figure_is_data_curve_and_band(void **state)
     assert_series(figure, 1, x, y, CARS);
     assert_series(figure, 2, grid, mean, GRID);
     assert_non_null(strstr(figure, "set xlabel 'speed'"));
-    assert_non_null(strstr(figure, "set ylabel 'dist'"));
+    assert_non_null(strstr(figure, "set label 1 'dist'"));
     assert_non_null(strstr(figure, "title '90 % band'"));
     assert_non_null(strstr(figure, "title 'fit, bandwidth 1.63'"));
     assert_null(strstr(figure, "2 sin x"));
@@ -202,7 +202,7 @@ static void the_gradient_figure_is_the_slope_and_its_band(void **state)
     assert_values(figure, 0, 2, grid, upper, GRID);
     assert_series(figure, 1, grid, zero, GRID);
     assert_series(figure, 2, grid, slope, GRID);
-    assert_non_null(strstr(figure, "set ylabel 'd dist / d speed'"));
+    assert_non_null(strstr(figure, "set label 1 'd dist / d speed'"));
     free(figure);
 }
 
@@ -329,7 +329,7 @@ static void the_weights_figures_are_queries_over_keys(void **state)
     free(shown), free(weights);
     assert_non_null(strstr(figure, "set title 'Attention weights'"));
     assert_non_null(strstr(figure, "set xlabel 'Keys, by speed'"));
-    assert_non_null(strstr(figure, "set ylabel 'Queries, by speed'"));
+    assert_non_null(strstr(figure, "set label 1 'Queries, by speed'"));
     assert_non_null(strstr(figure, "set xrange [-0.5:49.5]"));
     assert_range(figure, "set yrange [", 25 + 21 / 98.0, 4 - 21 / 98.0);
     free(figure);
@@ -655,9 +655,9 @@ static void each_row_of_the_names_says_whom_it_asks(void **state)
     (void)state;
     free(draw(QKV_BIN_DIR "/database", "story", (const char *const[]){NULL}));
     char *figure = read_figure("story", "database_weights");
-    const char *first = strstr(figure, "set ylabel 'Queries to all records'");
+    const char *first = strstr(figure, "set label 1 'Queries to all records'");
     assert_non_null(first);
-    assert_non_null(strstr(first, "set ylabel 'Queries to all but Li'"));
+    assert_non_null(strstr(first, "set label 1 'Queries to all but Li'"));
     assert_non_null(strstr(first, "set xlabel 'Keys (grey: removed)'"));
     /* Ticks, blank or not, stand at every name of every panel. */
     int panels = 0;

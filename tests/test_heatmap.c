@@ -328,9 +328,9 @@ static void axes_count_what_they_are_told_to(void **state)
     assert_non_null(strstr(script, "set yrange [0.5:-0.5] noextend"));
     assert_non_null(strstr(script, "using (($1+0.5)*100+100):"));
     assert_non_null(strstr(script, "set xtics norotate 100\n"));
-    const char *first = strstr(script, "set ylabel 'first row'");
+    const char *first = strstr(script, "set label 1 'first row'");
     assert_non_null(first);
-    assert_non_null(strstr(first, "set ylabel 'second row'"));
+    assert_non_null(strstr(first, "set label 1 'second row'"));
     free(script);
 }
 

@@ -101,7 +101,7 @@ static void axes_are_shared_and_the_scale_is_common(void **state)
                              .palette = QKV_BLUES};
     char *script = heatmap_script(m, (ptrdiff_t[]){3, 2, 2, 2}, o);
     assert_int_equal(count(script, "set xlabel 'Keys'"), 2);
-    assert_int_equal(count(script, "set ylabel 'Queries'"), 3);
+    assert_int_equal(count(script, "set label 1 'Queries'"), 3);
     assert_int_equal(count(script, "set format x '%.6g'"), 2);
     assert_int_equal(count(script, "set format y '%.6g'"), 3);
     assert_int_equal(count(script, "set title 'left'"), 1);
@@ -493,6 +493,46 @@ static void numbers_far_from_zero_stay_apart(void **state)
     free(script);
 }
 
+/* Inches from the left edge of the figure to the axis label, and from there to the axis. */
+static void find_y_label(char *script, double width, double *before, double *after)
+{
+    const char *at = strstr(script, "set label 1 'height'");
+    assert_non_null(at);
+    assert_int_equal(sscanf(at, "set label 1 'height' at screen %lf", before), 1);
+    *before *= width;
+    *after = width * margin(script, "lmargin") - *before;
+    free(script);
+}
+
+/* An inch is as wide as 12 digits, and half a line of text 0.07. */
+static void a_label_stands_beside_the_longest_number(void **state)
+{
+    (void)state;
+    static const double x[] = {1, 2}, few[] = {0, 1}, many[] = {-123456.5, -123456},
+                        powers[] = {1e-16, 1};
+    static const struct {
+        const double *y;
+        double digits;
+        bool log;
+    } axes[] = {{few, 3, false}, {many, 9, false}, {powers, 5, true}};
+    double before, after;
+    for (int i = 0; i < 3; i++) {
+        const qkv_series s = {.n = 2, .x = x, .y = axes[i].y};
+        const qkv_panel p = {
+            .y_label = "height", .series = &s, .n_series = 1, .log_y = axes[i].log};
+        qkv_figure figure = {.path = scratch("label.svg"), .keep_script = true, .width = 5};
+        assert_ok(qkv_plot_panels(&p, 1, 1, &figure));
+        find_y_label(read_file(scratch("label.svg.gp"), NULL), 5, &before, &after);
+        assert_true(before > 0.07 && after > axes[i].digits / 12 + 0.07);
+    }
+    const char *const names[] = {"a name that is long", "b"};
+    find_y_label(heatmap_script(eye, (ptrdiff_t[]){1, 1, 2, 2},
+                                (qkv_heatmap_options){
+                                    .y_label = "height", .y_ticks = names, .figure.width = 5}),
+                 5, &before, &after);
+    assert_true(before > 0.07 && after > 19 / 14.0 + 0.07);
+}
+
 static void a_logarithmic_axis_leaves_out_what_has_no_logarithm(void **state)
 {
     (void)state;
@@ -588,6 +628,7 @@ int main(void)
         cmocka_unit_test(panels_have_their_ranges_labels_and_series),
         cmocka_unit_test(the_legend_hides_no_data),
         cmocka_unit_test(numbers_far_from_zero_stay_apart),
+        cmocka_unit_test(a_label_stands_beside_the_longest_number),
         cmocka_unit_test(a_logarithmic_axis_leaves_out_what_has_no_logarithm),
         cmocka_unit_test(what_only_rounding_tells_apart_has_a_range),
         cmocka_unit_test(equal_aspect_makes_units_equally_long),
