@@ -523,7 +523,6 @@ static void measure_norms(const settings *s, norms *r)
 
 static char *figure_path(const settings *s, const char *name)
 {
-    make_directories(s->plot);
     return print_text("%s/%s.%s", s->plot, name, s->format);
 }
 
@@ -650,8 +649,7 @@ enum { STEPS, SEED, PLOT, FORMAT };
 static const command scoring = {
     "",
     "Attends with additive, scaled dot product and multi-head attention, trains them on a task "
-    "that "
-    "needs two look-ups at once, and measures what the scale leaves of the gradient.",
+    "that needs two look-ups at once, and measures what the scale leaves of the gradient.",
     (const command_option[]){
         [STEPS] = {"steps", "N", "Training steps of each of six layers (default: 1000)."},
         [SEED] = {"seed", "N", "Seed of parameters and data (default: 1)."},
@@ -676,6 +674,7 @@ int main(int argc, char **argv)
 {
     clean_up_on_signals();
     const settings s = read_settings(argc, argv);
+    if (s.plot) make_directories(s.plot); /* better told before the training than after it */
     printf("attention            queries      keys         values       heads    lengths  "
            "loops differ by\n");
     for (int i = 0; i < EXAMPLES; i++) show_example(&examples[i], s.seed);
