@@ -109,7 +109,7 @@ static box find_ranges(const qkv_panel *p, double aspect)
 static double number_inches(const qkv_panel *p, double low, double high)
 {
     double inches = 0, step = p->log_y ? 1 : pow(10, floor(log10((high - low) / 5)));
-    double first = ceil(p->log_y ? log10(low) : low / step);
+    double first = p->log_y ? floor(log10(low)) : ceil(low / step);
     double last = floor(p->log_y ? log10(high) : high / step);
     double stride = p->log_y ? fmax(1, floor((last - first) / 100)) : 1;
     for (int n = 0; n <= 120 && first + n * stride <= last; n++) {
@@ -203,10 +203,10 @@ static void add_series(qkv_sheet *sheet, const qkv_series *s, int index, size_t 
 }
 
 /* gnuplot numbers whole powers of ten only; in few decades 1, 2 and 5 times them as well. */
-static void set_log_tics(FILE *f, double low, double high)
+static void set_log_tics(FILE *f, char axis, double low, double high)
 {
     if (high / low > 1000) return;
-    fputs("set xtics (", f);
+    fprintf(f, "set %ctics (", axis);
     bool first = true;
     for (double power = pow(10, floor(log10(low))); power <= high; power *= 10)
         for (int i = 1; i <= 5; i += i == 1 ? 1 : 3) {
@@ -223,9 +223,12 @@ static void set_axes(qkv_sheet *sheet, const qkv_panel *p, const box *b)
     fprintf(f, "set xrange [%.15g:%.15g]\nset yrange [%.15g:%.15g]\n", b->low[0], b->high[0],
             b->low[1], b->high[1]);
     fprintf(f, "%sset logscale x\n%sset logscale y\n", p->log_x ? "" : "un", p->log_y ? "" : "un");
-    fprintf(f, "set format x '%%.%dg'\nset format y '%%.%dg'\nset xtics autofreq\n",
+    fprintf(f,
+            "set format x '%%.%dg'\nset format y '%%.%dg'\nset ytics autofreq\n"
+            "set xtics autofreq\n",
             qkv_plot_digits(b->low[0], b->high[0]), qkv_plot_digits(b->low[1], b->high[1]));
-    if (p->log_x) set_log_tics(f, b->low[0], b->high[0]);
+    if (p->log_x) set_log_tics(f, 'x', b->low[0], b->high[0]);
+    if (p->log_y) set_log_tics(f, 'y', b->low[1], b->high[1]);
     if (p->x_ticks) {
         fputs("set xtics (", f);
         for (size_t i = 0; i < p->n_x_ticks; i++) {

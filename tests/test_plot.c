@@ -509,14 +509,14 @@ static void a_label_stands_beside_the_longest_number(void **state)
 {
     (void)state;
     static const double x[] = {1, 2}, few[] = {0, 1}, many[] = {-123456.5, -123456},
-                        powers[] = {1e-16, 1};
+                        powers[] = {1e-16, 1}, decade[] = {0.003, 0.008};
     static const struct {
         const double *y;
         double digits;
         bool log;
-    } axes[] = {{few, 3, false}, {many, 9, false}, {powers, 5, true}};
+    } axes[] = {{few, 3, false}, {many, 9, false}, {powers, 5, true}, {decade, 5, true}};
     double before, after;
-    for (int i = 0; i < 3; i++) {
+    for (int i = 0; i < 4; i++) {
         const qkv_series s = {.n = 2, .x = x, .y = axes[i].y};
         const qkv_panel p = {
             .y_label = "height", .series = &s, .n_series = 1, .log_y = axes[i].log};
