@@ -5,8 +5,9 @@
  *
  *     lse = log(e^lse_a + e^lse_b),   o = e^(lse_a - lse) o_a + e^(lse_b - lse) o_b
  *
- * From o and lse a second pass over the files has the gradients of the queries, shard by shard, so
- * all that memory holds beside a shard is of the size of the answer, however large the files are.
+ * From o and lse a second pass over the files has the gradients of the queries, shard by shard. So
+ * what memory holds beside a shard is of the size of the answer, however large the files are (for
+ * the figure, a number more for each shard and query).
  */
 #include <errno.h>
 #include <float.h>
@@ -519,7 +520,7 @@ static settings read_settings(int argc, char **argv)
 static stream attend(const database *d, const settings *s, qkv_npy *q)
 {
     stream x = make_stream(d, q->data, q->dim[0]);
-    x.lse = allocate((size_t)(d->shards * x.a.n_q), sizeof *x.lse);
+    if (!s->keys || s->plot) x.lse = allocate((size_t)(d->shards * x.a.n_q), sizeof *x.lse);
     double start = seconds(), between;
     forward(&x);
     between = seconds();
