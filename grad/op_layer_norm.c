@@ -5,7 +5,8 @@
  *     dx = r (g - mean(g) - z mean(g z)),  dweight = sum of dy z,  dbias = sum of dy
  *
  * The mean is subtracted in two steps, itself and then what its rounding has left, so that a common
- * offset of a row costs no digits; squares are of what remains. */
+ * offset of a row costs no digits; squares are of what remains. A row whose sum or squares overflow
+ * is measured again in small. */
 #include "grad/reverse.h"
 #include "grad/sum_of.h"
 #include "src/real.h"
@@ -16,9 +17,9 @@ typedef struct call {
     bool weighted, shifted; /* by a weight, by a bias */
 } call;
 
-/* What forward found of a row. */
+/* What forward found of a row: z = (x scale - mean - rest) r. */
 typedef struct row {
-    real mean, rest, r;
+    real scale, mean, rest, r;
 } row;
 
 typedef struct norm {
@@ -60,19 +61,28 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
 /* z of one row. */
 static void normalize(const norm *s, const row *of, const real *x, real *restrict z)
 {
-    for (size_t i = 0; i < s->n; i++) z[i] = (x[i] - of->mean - of->rest) * of->r;
+    for (size_t i = 0; i < s->n; i++) z[i] = (x[i] * of->scale - of->mean - of->rest) * of->r;
 }
 
 /* Finds a row's mean and r. work: [n]. */
-static row measure(const norm *s, const real *x, real *restrict work)
+static row measure(const norm *s, const real *x, real scale, real *restrict work)
 {
-    row found = {.mean = FN(qkv_sum_of)(x, s->n) / (real)s->n};
-    for (size_t i = 0; i < s->n; i++) work[i] = x[i] - found.mean;
+    for (size_t i = 0; i < s->n; i++) work[i] = x[i] * scale;
+    row found = {.scale = scale, .mean = FN(qkv_sum_of)(work, s->n) / (real)s->n};
+    for (size_t i = 0; i < s->n; i++) work[i] -= found.mean;
     found.rest = FN(qkv_sum_of)(work, s->n) / (real)s->n;
     for (size_t i = 0; i < s->n; i++) work[i] = (work[i] - found.rest) * (work[i] - found.rest);
     real variance = FN(qkv_sum_of)(work, s->n) / (real)s->n;
-    found.r = 1 / sqrt(variance + (real)s->call.epsilon);
+    found.r = 1 / hypot(sqrt(variance), (real)(sqrt)(s->call.epsilon) * scale);
+    if (found.r > REAL_MAX) found.r = REAL_MAX; /* times 0 it is 0, however small epsilon is */
     return found;
+}
+
+/* Where the sum or the squares overflow, r is 0 or NaN; in small, those of any n numbers do not. */
+static row measure_any(const norm *s, const real *x, real *restrict work)
+{
+    const row found = measure(s, x, 1, work);
+    return found.r > 0 ? found : measure(s, x, QKV_REAL == 32 ? 0x1p-90f : (real)0x1p-600, work);
 }
 
 static const real *value_of(const qkv_tape *tape, const qkv_node *node, int input, bool is_there)
@@ -88,7 +98,7 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
     const real *bias = value_of(tape, node, 1 + s->call.weighted, s->call.shifted);
     real *restrict y = node->value;
     for (size_t k = 0; k < s->rows; k++, x += s->n, y += s->n) {
-        s->row[k] = measure(s, x, y);
+        s->row[k] = measure_any(s, x, y);
         normalize(s, &s->row[k], x, y);
         for (size_t i = 0; weight && i < s->n; i++) y[i] *= weight[i];
         for (size_t i = 0; bias && i < s->n; i++) y[i] += bias[i];
@@ -100,10 +110,10 @@ static qkv_status forward(qkv_tape *tape, qkv_node *node)
 static void add_row(const norm *s, const row *of, const real *g, const real *z, real *restrict work,
                     real *restrict dx)
 {
-    real mean = FN(qkv_sum_of)(g, s->n) / (real)s->n;
+    real r = of->r * of->scale, mean = FN(qkv_sum_of)(g, s->n) / (real)s->n;
     for (size_t i = 0; i < s->n; i++) work[i] = g[i] * z[i];
     real along = FN(qkv_sum_of)(work, s->n) / (real)s->n;
-    for (size_t i = 0; i < s->n; i++) dx[i] += of->r * (g[i] - mean - z[i] * along);
+    for (size_t i = 0; i < s->n; i++) dx[i] += r * (g[i] - mean - z[i] * along);
 }
 
 static qkv_status backward(qkv_tape *tape, qkv_node *node)
@@ -139,7 +149,7 @@ static qkv_var mean_of(qkv_tape *t, qkv_var x)
 /* r of each row. */
 static qkv_var scale_of(qkv_tape *t, qkv_var x, double epsilon)
 {
-    qkv_var centred = qkv_sub(t, x, mean_of(t, x));
+    qkv_var near = qkv_sub(t, x, mean_of(t, x)), centred = qkv_sub(t, near, mean_of(t, near));
     qkv_var variance = mean_of(t, qkv_mul(t, centred, centred));
     qkv_var deviation = qkv_sqrt(t, qkv_add(t, variance, qkv_constant(t, epsilon)));
     return qkv_div(t, qkv_constant(t, 1), deviation);

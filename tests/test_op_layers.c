@@ -123,23 +123,68 @@ static void an_offset_of_a_row_costs_layer_norm_no_digits(void **state)
 {
     (void)state;
     enum { LONG = 1000 };
-    static real y[2][LONG], gradient[2][LONG];
+    static real y[2][LONG], gradient[2][LONG], recorded[2][LONG];
     const real offset = (real)0.125 / REAL_EPSILON;
     for (int far = 0; far < 2; far++) {
         memset(dx, 0, sizeof dx);
         qkv_tape_reset(tape);
         for (uint64_t i = 0; i < LONG; i++)
             x[i] = (real)(int)uniform(2, i, 0, 100) + (far ? offset : 0);
-        qkv_var z = qkv_layer_norm(tape, leaf(qkv_shape1(LONG)), (qkv_var){0}, (qkv_var){0}, 0);
-        add_gradient_of_sum(qkv_mul(tape, z, qkv_mul(tape, z, z)));
+        qkv_var in = leaf(qkv_shape1(LONG)), g;
+        qkv_var z = qkv_layer_norm(tape, in, (qkv_var){0}, (qkv_var){0}, 0);
+        qkv_var cubes = qkv_sum(tape, qkv_mul(tape, z, qkv_mul(tape, z, z)), NULL, 0, false);
+        assert_ok(qkv_grad(tape, cubes, &in, 1, &g));
+        memcpy(recorded[far], FN(qkv_value)(tape, g), sizeof recorded[far]);
+        add_gradient_of_sum(cubes);
         memcpy(y[far], FN(qkv_value)(tape, z), sizeof y[far]);
         memcpy(gradient[far], dx, sizeof gradient[far]);
     }
     for (int i = 0; i < LONG; i++) {
         assert_close((double)y[1][i], (double)y[0][i], 16 * REAL_EPSILON);
         assert_close((double)gradient[1][i], (double)gradient[0][i], 64 * REAL_EPSILON);
+        assert_close((double)recorded[1][i], (double)recorded[0][i], 64 * REAL_EPSILON);
     }
     assert_true(y[0][0] != 0);
+}
+
+/* Numbers whose squares, or whose sum, would overflow; dx is r (g - mean(g) - z mean(g z)). */
+static void rows_of_any_size_are_normalized(void **state)
+{
+    (void)state;
+    static const double rows[][4] = {{0.5, -0.5, 1, 0}, {-1, 1, -1, 1}, {1, 1, 1, 1}, {0, 0, 0, 1}};
+    const real g[4] = {1, 2, 4, -2}, sizes[] = {REAL_MAX, sqrt(REAL_MAX)};
+    for (int k = 0; k < 8; k++) {
+        double mean = 0, squares = 0, z[4], along = 0;
+        for (int i = 0; i < 4; i++) mean += rows[k / 2][i] / 4;
+        for (int i = 0; i < 4; i++) squares += (rows[k / 2][i] - mean) * (rows[k / 2][i] - mean);
+        const double r =
+            squares > 0 ? (double)(1 / sizes[k % 2]) / (sqrt)(squares / 4) : 1 / (sqrt)(1e-5);
+        for (int i = 0; i < 4; i++) {
+            x[i] = (real)rows[k / 2][i] * sizes[k % 2];
+            z[i] = squares > 0 ? (rows[k / 2][i] - mean) / (sqrt)(squares / 4) : 0;
+            along += (double)g[i] * z[i] / 4;
+            dx[i] = 0;
+        }
+        qkv_tape_reset(tape);
+        qkv_var y = qkv_layer_norm(tape, leaf(qkv_shape1(4)), (qkv_var){0}, (qkv_var){0}, 0);
+        add_gradient_of_sum(qkv_mul(tape, y, FN(qkv_leaf)(tape, qkv_shape1(4), g, NULL)));
+        for (int i = 0; i < 4; i++) {
+            assert_close((double)FN(qkv_value)(tape, y)[i], z[i], 8 * REAL_EPSILON);
+            assert_close((double)dx[i] / r, (double)g[i] - 1.25 - z[i] * along, 1e-5);
+        }
+    }
+}
+
+static void the_least_epsilon_is_not_lost(void **state)
+{
+    (void)state;
+    for (int i = 0; i < 4; i++) x[i] = (real)0.1;
+    static const double epsilons[] = {1e-60, 5e-324};
+    for (int k = 0; k < 2; k++) {
+        const real *y = FN(qkv_value)(tape, qkv_layer_norm(tape, leaf(qkv_shape1(4)), (qkv_var){0},
+                                                           (qkv_var){0}, epsilons[k]));
+        for (int i = 0; i < 4; i++) assert_close((double)y[i], 0, 0);
+    }
 }
 
 static void a_constant_row_is_its_bias(void **state)
@@ -246,11 +291,12 @@ static void a_probability_is_from_zero_to_one(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(the_tails_keep_their_digits),   TEST(gelu_has_limits_and_so_has_its_slope),
-        TEST(layer_norm_is_its_formula),     TEST(an_offset_of_a_row_costs_layer_norm_no_digits),
-        TEST(a_constant_row_is_its_bias),    TEST(layer_norm_of_no_rows_is_empty),
-        TEST(what_layer_norm_refuses),       TEST(dropout_drops_what_its_rule_says),
-        TEST(dropout_of_nothing_and_of_all), TEST(a_probability_is_from_zero_to_one),
+        TEST(the_tails_keep_their_digits),     TEST(gelu_has_limits_and_so_has_its_slope),
+        TEST(layer_norm_is_its_formula),       TEST(an_offset_of_a_row_costs_layer_norm_no_digits),
+        TEST(rows_of_any_size_are_normalized), TEST(the_least_epsilon_is_not_lost),
+        TEST(a_constant_row_is_its_bias),      TEST(layer_norm_of_no_rows_is_empty),
+        TEST(what_layer_norm_refuses),         TEST(dropout_drops_what_its_rule_says),
+        TEST(dropout_of_nothing_and_of_all),   TEST(a_probability_is_from_zero_to_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
