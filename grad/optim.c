@@ -188,9 +188,14 @@ static double sum_of_squares(const parameter *p, double factor)
     return sum;
 }
 
-/* Times a power of two that brings the largest gradient to 1/2 .. 1: no square overflows, and
+/* The norm, which may be beyond double, as scaled / factor. */
+typedef struct scaled_norm {
+    double scaled, factor;
+} scaled_norm;
+
+/* factor is a power of two that brings the largest gradient to 1/2 .. 1: no square overflows, and
  * what becomes subnormal then does not count beside it. */
-static double norm_of(const qkv_optimizer *optimizer)
+static scaled_norm norm_of(const qkv_optimizer *optimizer)
 {
     double largest = 0, sum = 0;
     int exponent;
@@ -200,7 +205,7 @@ static double norm_of(const qkv_optimizer *optimizer)
     const double factor = ldexp(1, -(exponent > -DBL_MAX_EXP ? exponent : 1 - DBL_MAX_EXP));
     for (size_t i = 0; i < optimizer->count; i++)
         sum += sum_of_squares(&optimizer->parameters[i], factor);
-    return sqrt(sum) / factor;
+    return (scaled_norm){sqrt(sum), factor};
 }
 
 static void scale_gradient(const parameter *p, double factor)
@@ -220,10 +225,11 @@ qkv_status qkv_optimizer_clip_gradients(qkv_optimizer *optimizer, double max_nor
         return qkv_fail(QKV_E_ARG, "%s: max_norm is %g, expected > 0", function, max_norm);
     qkv_status status = check_all_finite(function, optimizer);
     if (status) return status;
-    double found = norm_of(optimizer);
+    const scaled_norm n = norm_of(optimizer);
+    const double found = n.scaled / n.factor;
     if (norm) *norm = found;
     for (size_t i = 0; found > max_norm && i < optimizer->count; i++)
-        scale_gradient(&optimizer->parameters[i], max_norm / found);
+        scale_gradient(&optimizer->parameters[i], max_norm * n.factor / n.scaled);
     return QKV_OK;
 }
 

@@ -1,6 +1,7 @@
 /* test_optim.c - SGD, Adam and AdamW against hand-computed steps and scalar recurrences. */
 #include "support.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -385,6 +386,22 @@ static void the_norm_of_any_gradients_is_found(void **state)
     }
 }
 
+static void a_norm_beyond_double_is_clipped_too(void **state)
+{
+    (void)state;
+    double x[2] = {0}, g[2] = {DBL_MAX, -DBL_MAX}, norm;
+    qkv_optimizer *optimizer;
+    assert_ok(qkv_sgd_new(&optimizer, NULL));
+    assert_ok(qkv_optimizer_add_f64(optimizer, x, g, 2));
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, INFINITY, &norm));
+    assert_close(norm, INFINITY, 0);
+    assert_true(g[0] == DBL_MAX);
+    assert_ok(qkv_optimizer_clip_gradients(optimizer, 2, &norm));
+    assert_close(g[0], sqrt(2), 1e-14);
+    assert_close(g[1], -sqrt(2), 1e-14);
+    qkv_optimizer_free(optimizer);
+}
+
 static void what_cannot_be_clipped_stays_as_it_is(void **state)
 {
     (void)state;
@@ -498,6 +515,7 @@ int main(void)
         cmocka_unit_test(a_gradient_that_is_not_finite_is_found_anywhere),
         cmocka_unit_test(gradients_are_clipped_together),
         cmocka_unit_test(the_norm_of_any_gradients_is_found),
+        cmocka_unit_test(a_norm_beyond_double_is_clipped_too),
         cmocka_unit_test(what_cannot_be_clipped_stays_as_it_is),
         cmocka_unit_test(schedules_warm_up_and_decay),
         cmocka_unit_test(a_schedule_that_is_none_is_no_number),

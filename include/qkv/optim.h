@@ -71,7 +71,8 @@ QKV_API qkv_status qkv_optimizer_step(qkv_optimizer *optimizer);
  *     norm = sqrt(sum over arrays and elements of gradient^2)
  *     gradient *= max_norm / norm  if norm > max_norm
  *
- * *norm (NULL: not wanted) is what it was before; with max_norm INFINITY it is only measured.
+ * *norm (NULL: not wanted) is what it was before, INFINITY if that is beyond double; with max_norm
+ * INFINITY it is only measured.
  * QKV_E_ARG for a NULL optimizer and for a max_norm that is not > 0. A gradient that is not finite
  * is QKV_E_DOMAIN as in a step: nothing is changed, and *norm is NaN. */
 QKV_API qkv_status qkv_optimizer_clip_gradients(qkv_optimizer *optimizer, double max_norm,
