@@ -8,7 +8,7 @@
 /* x weight, but 0 where the weight has vanished: at -inf too. */
 static real times(real x, real weight)
 {
-    return weight == 0 ? 0 : x * weight;
+    return (weight == 0 ? 0 : x) * weight;
 }
 
 static real value(real x)
@@ -16,11 +16,10 @@ static real value(real x)
     return times(x, FN(qkv_normal_cdf)(x));
 }
 
-/* Phi is y / x, which saves an erfc, but where x or y may be too small or too large to tell. */
 static real slope(real x, real y)
 {
-    real cdf = fabs(x) < 4 * REAL_MIN ? (real)0.5 : x == (real)INFINITY ? 1 : y / x;
-    return cdf + times(x, FN(qkv_normal_density)(x));
+    (void)y;
+    return FN(qkv_normal_cdf)(x) + times(x, FN(qkv_normal_density)(x));
 }
 
 static qkv_status forward(qkv_tape *tape, qkv_node *node)

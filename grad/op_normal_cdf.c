@@ -1,6 +1,4 @@
-/* op_normal_cdf.c - y = Phi(x) = erfc(-x / sqrt 2) / 2, dy/dx = exp(-x^2 / 2) / sqrt(2 pi).
- *
- * By erfc, not erf: 1 + erf(x) has no digits left where Phi is small. */
+/* op_normal_cdf.c - y = Phi(x), dy/dx = exp(-x^2 / 2) / sqrt(2 pi), of normal.h. */
 #include "grad/elementwise.h"
 #include "grad/normal.h"
 #include "grad/reverse.h"
