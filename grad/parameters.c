@@ -1,6 +1,7 @@
 /* parameters.c - named arrays: where they are, what they start as, and their way to files. */
 #include "qkv/parameters.h"
 
+#include <float.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -157,14 +158,14 @@ static qkv_status check_shape(const qkv_shape *shape, size_t *size)
     return QKV_OK;
 }
 
-static qkv_status check_initializer(const qkv_initializer *how)
+static qkv_status check_initializer(const qkv_initializer *how, qkv_dtype dtype)
 {
     if ((unsigned)how->rule > QKV_INIT_HE)
         return qkv_fail(QKV_E_ARG, "%s: rule is %d, expected %d to %d", FUNCTION, (int)how->rule,
                         QKV_INIT_ZEROS, QKV_INIT_HE);
-    if (!isfinite(how->scale))
-        return qkv_fail(QKV_E_ARG, "%s: scale is %g, expected a finite number", FUNCTION,
-                        how->scale);
+    if (!(fabs(how->scale) <= (dtype == QKV_F32 ? (double)FLT_MAX : DBL_MAX)))
+        return qkv_fail(QKV_E_ARG, "%s: scale is %g, expected a finite %s", FUNCTION, how->scale,
+                        dtype == QKV_F32 ? "float" : "double");
     return QKV_OK;
 }
 
@@ -195,7 +196,7 @@ qkv_status qkv_parameters_add(qkv_parameters *set, const char *name, qkv_shape s
     if (!how) how = &zeros;
     qkv_status status = check_name(set, name);
     if (!status) status = check_shape(&shape, &size);
-    if (!status) status = check_initializer(how);
+    if (!status) status = check_initializer(how, set->dtype);
     if (status) return status;
     owned **list = realloc(set->list, (set->count + 1) * sizeof *list);
     if (list) set->list = list;

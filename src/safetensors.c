@@ -45,7 +45,8 @@ bool qkv_is_utf8(const char *text, size_t n, bool printable)
     const unsigned char *at = (const unsigned char *)text, *end = at + n;
     while (at < end) {
         size_t bytes = character(at, (size_t)(end - at));
-        if (bytes == 0 || (printable && (*at < 0x20 || *at == 0x7f))) return false;
+        bool control = *at < 0x20 || *at == 0x7f || (bytes == 2 && *at == 0xc2 && at[1] < 0xa0);
+        if (bytes == 0 || (printable && control)) return false;
         at += bytes;
     }
     return true;
@@ -166,8 +167,12 @@ static qkv_status read_field(source *s, qkv_json_text key, bool seen[3], entry *
     while (k < 3 && !qkv_json_is(key, keys[k])) k++;
     if (k == 3 || seen[k]) return unexpected(s, "an unknown or repeated key before this");
     seen[k] = true;
-    if (k == 0)
-        return qkv_json_string(&s->json, &e->dtype) ? QKV_OK : unexpected(s, "expected a string");
+    if (k == 0) {
+        if (!qkv_json_string(&s->json, &e->dtype)) return unexpected(s, "expected a string");
+        return qkv_is_utf8(e->dtype.text, e->dtype.n, true)
+                   ? QKV_OK
+                   : unexpected(s, "a control character in the dtype before this");
+    }
     if (k == 1) return read_sizes(s, e->dim, QKV_TENSOR_MAX_RANK, &e->rank);
     qkv_status status = read_sizes(s, e->offset, 2, &n);
     return status || n == 2 ? status : unexpected(s, "expected two offsets before this");
@@ -238,13 +243,22 @@ static qkv_status match(const source *s, const qkv_tensor *t, const entry *e)
     return QKV_OK;
 }
 
+/* The bytes of x's whole characters within the first most. */
+static int most_of(qkv_json_text x, int most)
+{
+    int n = x.n < (size_t)most ? (int)x.n : most;
+    while (!qkv_is_utf8(x.text, (size_t)n, false)) n--;
+    return n;
+}
+
 static qkv_status read_tensor(source *s, qkv_json_text name)
 {
     if (!qkv_is_utf8(name.text, name.n, true))
         return unexpected(s, "a control character in the name before this");
     qkv_tensor *t = s->tensors, *end = t + s->n;
     while (t < end && !qkv_json_is(name, t->name)) t++;
-    if (t == end) return malformed(s, "it has '%.255s', which is not expected", name.text);
+    if (t == end)
+        return malformed(s, "it has '%.*s', which is not expected", most_of(name, 255), name.text);
     if (t->found) return malformed(s, "it has '%s' twice", t->name);
     entry e = {0};
     qkv_status status = read_entry(s, &e);

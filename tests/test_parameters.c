@@ -174,9 +174,8 @@ static void what_cannot_be_added_is_named(void **state)
     assert_not_added(QKV_E_ARG, NULL, two, zeros, "name is NULL");
     assert_not_added(QKV_E_ARG, "__metadata__", two, zeros, "__metadata__");
     static const char *const texts[] = {
-        "a\n",      "\x7f",         "\xff",         "\xc3",
-        "\xc0\xaf", "\xe0\x80\x80", "\xed\xa0\x80", "\xf4\x90\x80\x80",
-        "\xc3("};
+        "a\n",          "\xc2\x9b",         "\x7f", "\xff", "\xc3", "\xc0\xaf", "\xe0\x80\x80",
+        "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xc3("};
     for (size_t i = 0; i < sizeof texts / sizeof *texts; i++)
         assert_not_added(QKV_E_ARG, texts[i], two, zeros, "the name is not UTF-8");
     assert_not_added(QKV_E_SHAPE, "x", qkv_shape2(1, -1), zeros, "size 1 is -1");
@@ -184,6 +183,10 @@ static void what_cannot_be_added_is_named(void **state)
     assert_not_added(QKV_E_OVERFLOW, "x", qkv_shape2(PTRDIFF_MAX, 3), zeros, "overflows");
     assert_not_added(QKV_E_ARG, "x", two, (qkv_initializer){.rule = (qkv_initial)6}, "rule is 6");
     assert_not_added(QKV_E_ARG, "x", two, (qkv_initializer){.scale = NAN}, "scale is nan");
+    assert_not_added(QKV_E_ARG, "x", two, (qkv_initializer){.scale = -INFINITY}, "scale is -inf");
+    if (REAL_DTYPE == QKV_F32)
+        assert_not_added(QKV_E_ARG, "x", two, (qkv_initializer){.scale = 1e39},
+                         "scale is 1e+39, expected a finite float");
     assert_status(qkv_parameters_add(NULL, "x", two, NULL), QKV_E_ARG);
     assert_status(qkv_parameters_new(NULL, QKV_F32), QKV_E_ARG);
     qkv_parameters *none = set;
@@ -416,6 +419,8 @@ static void malformed_files_are_refused_with_what_is_wrong(void **state)
         {"{\"a\":{\"dtype\":\"" DTYPE "\",\"dtype\":\"" DTYPE "\"}}", "unknown or repeated key"},
         {"{\"a\":{\"kind\":\"" DTYPE "\"}}", "unknown or repeated key"},
         {"{\"a\":{\"dtype\":4}}", "expected a string"},
+        {"{\"a\":{\"dtype\":\"\\u001b[m\"}}", "a control character in the dtype before this"},
+        {"{\"a\\u009b\":3}", "a control character in the name"},
         {"{\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":" FIRST "}",
          "'a' is of dtype BF16, expected " DTYPE},
         {"{\"a\":{\"shape\":2}}", "expected ["},
@@ -452,6 +457,18 @@ static void malformed_files_are_refused_with_what_is_wrong(void **state)
 
 #undef FIRST
 #undef THEN
+
+static void a_long_name_is_cut_between_characters(void **state)
+{
+    (void)state;
+    char header[1024] = "{\"", expected[512] = "it has '";
+    for (int i = 0; i < 250; i++) strcat(header, "\xc3\xa9");
+    for (int i = 0; i < 127; i++) strcat(expected, "\xc3\xa9");
+    strcat(header, "\":3}");
+    strcat(expected, "', which is not expected");
+    assert_status(qkv_parameters_load(set, write_tensors(header, 0)), QKV_E_FORMAT);
+    assert_message(expected);
+}
 
 static void text_is_utf_8_to_its_last_byte(void **state)
 {
@@ -633,6 +650,7 @@ int main(void)
         TEST(any_set_is_saved_and_loaded),
         TEST(all_that_json_allows_is_read),
         TEST(malformed_files_are_refused_with_what_is_wrong),
+        TEST(a_long_name_is_cut_between_characters),
         TEST(text_is_utf_8_to_its_last_byte),
         TEST(numbers_lie_one_after_another),
         TEST(the_header_has_no_more_bytes_than_the_file),

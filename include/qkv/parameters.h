@@ -72,7 +72,7 @@ QKV_API void qkv_parameters_free(qkv_parameters *set);
  *
  *     QKV_E_ARG      a NULL; a name that is not 1 to 255 bytes of UTF-8 without control characters,
  *                    is there already, or is __metadata__, which the file format keeps to itself;
- *                    an unknown rule or a scale that is not finite
+ *                    an unknown rule or a scale that is not finite in the set's dtype
  *     QKV_E_SHAPE    a rank not in 0 .. QKV_MAX_RANK or a negative size
  *     QKV_E_OVERFLOW, QKV_E_NOMEM */
 QKV_API qkv_status qkv_parameters_add(qkv_parameters *set, const char *name, qkv_shape shape,
