@@ -16,9 +16,7 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     int axis;
     qkv_status status = qkv_node_axis(tape, node, x->rank, a->axis, &axis);
     if (status) return status;
-    if (a->n < 0 || (a->n && !a->index))
-        return qkv_node_fail(tape, node, QKV_E_ARG, "index is %s and n is %td",
-                             a->index ? "given" : "NULL", a->n);
+    if (a->n < 0) return qkv_node_fail(tape, node, QKV_E_ARG, "n is %td, expected 0 or more", a->n);
     return FN(qkv_rows_index)(tape, node, axis, a->index, a->n, x->dim[axis]);
 }
 

@@ -20,9 +20,11 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     int axis;
     qkv_status status = qkv_node_axis(tape, node, x->rank, a->axis, &axis);
     if (status) return status;
-    if (a->n != x->dim[axis] || (a->n && !a->index))
-        return qkv_node_fail(tape, node, QKV_E_ARG, "index is %s and n is %td, expected %td",
-                             a->index ? "given" : "NULL", a->n, x->dim[axis]);
+    if (a->n != x->dim[axis])
+        return qkv_node_fail(tape, node, QKV_E_ARG, "n is %td, expected %td, the size of axis %d",
+                             a->n, x->dim[axis], axis);
+    if (a->size < 0)
+        return qkv_node_fail(tape, node, QKV_E_SHAPE, "size is %td, expected 0 or more", a->size);
     status = FN(qkv_rows_index)(tape, node, axis, a->index, a->n, a->size);
     if (status) return status;
     qkv_rows_state *s = node->state;

@@ -21,6 +21,8 @@ qkv_status FN(qkv_rows_shape)(qkv_tape *tape, qkv_node *node, int axis, ptrdiff_
 qkv_status FN(qkv_rows_index)(qkv_tape *tape, qkv_node *node, int axis, const ptrdiff_t *index,
                               ptrdiff_t n, ptrdiff_t size)
 {
+    if (n && !index)
+        return qkv_node_fail(tape, node, QKV_E_ARG, "index is NULL, expected %td numbers", n);
     qkv_status status = FN(qkv_rows_shape)(tape, node, axis, n);
     if (status) return status;
     ptrdiff_t *to = ((qkv_rows_state *)node->state)->index;

@@ -1,4 +1,4 @@
-/* test_op_shapes.c - slice, concat and gather: values, gradients, and what they refuse. */
+/* test_op_shapes.c - slice, concat, gather and scatter: values, gradients, and what they refuse. */
 #include <string.h>
 
 #include "qkv/tape.h"
@@ -200,6 +200,43 @@ static void an_index_outside_its_axis_is_refused(void **state)
     assert_refused(qkv_gather(tape, a, -3, (ptrdiff_t[]){0}, 1), QKV_E_SHAPE, "axis -3");
 }
 
+/* ---- scatter --------------------------------------------------------------------------------- */
+
+static void scatter_adds_rows_up_and_copies_their_gradients(void **state)
+{
+    (void)state;
+    qkv_var y = qkv_scatter(tape, leaf(qkv_shape2(3, 2)), 0, (ptrdiff_t[]){3, 0, 3}, 3, 4);
+    assert_rows(y, 2, 2, 8, (real[]){2, 3, 0, 0, 0, 0, 0 + 4, 1 + 5});
+    assert_gradient(y, 6, (real[]){7, 8, 1, 2, 7, 8});
+}
+
+static void scatter_works_on_inner_axes_and_from_no_rows(void **state)
+{
+    (void)state;
+    qkv_var y = qkv_scatter(tape, leaf(qkv_shape2(2, 2)), -1, (ptrdiff_t[]){2, 0}, 2, 3);
+    assert_rows(y, 2, 3, 6, (real[]){1, 0, 0, 3, 0, 2});
+    assert_gradient(y, 4, (real[]){3, 1, 6, 4});
+    qkv_tape_reset(tape);
+    y = qkv_scatter(tape, leaf(qkv_shape2(0, 2)), 0, NULL, 0, 2);
+    assert_rows(y, 2, 2, 4, (real[]){0, 0, 0, 0});
+}
+
+static void what_scatter_refuses(void **state)
+{
+    (void)state;
+    const ptrdiff_t index[] = {0, 1, 2};
+    assert_refused(qkv_scatter(tape, leaf(qkv_shape2(3, 2)), 0, index, 2, 3), QKV_E_ARG,
+                   "%1 = scatter(%0): n is 2, expected 3, the size of axis 0");
+    assert_refused(qkv_scatter(tape, leaf(qkv_shape2(3, 2)), 0, NULL, 3, 3), QKV_E_ARG,
+                   "index is NULL, expected 3 numbers");
+    assert_refused(qkv_scatter(tape, leaf(qkv_shape2(3, 2)), 0, index, 3, 2), QKV_E_ARG,
+                   "index[2] is 2, expected 0 to 1");
+    assert_refused(qkv_scatter(tape, leaf(qkv_shape2(3, 2)), 0, index, 3, -1), QKV_E_SHAPE,
+                   "size is -1, expected 0 or more");
+    assert_refused(qkv_scatter(tape, leaf(qkv_shape2(3, 2)), 2, index, 3, 3), QKV_E_SHAPE,
+                   "axis 2");
+}
+
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -218,6 +255,9 @@ int main(void)
         TEST(gather_works_on_inner_axes_and_keeps_a_copy_of_the_index),
         TEST(gather_of_no_rows_is_empty),
         TEST(an_index_outside_its_axis_is_refused),
+        TEST(scatter_adds_rows_up_and_copies_their_gradients),
+        TEST(scatter_works_on_inner_axes_and_from_no_rows),
+        TEST(what_scatter_refuses),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -361,8 +361,9 @@ static void null_tape_records_nothing(void **state)
     const qkv_var none = {0};
     const real one = 1;
     const ptrdiff_t zero = 0;
-    qkv_var (*const unary[])(qkv_tape *, qkv_var) = {qkv_detach, qkv_neg,  qkv_exp,     qkv_log,
-                                                     qkv_sqrt,   qkv_tanh, qkv_sigmoid, qkv_relu};
+    qkv_var (*const unary[])(qkv_tape *, qkv_var) = {
+        qkv_detach,  qkv_neg,  qkv_exp, qkv_log, qkv_sqrt,       qkv_tanh,
+        qkv_sigmoid, qkv_relu, qkv_sin, qkv_cos, qkv_normal_cdf, qkv_gelu};
     qkv_var (*const binary[])(qkv_tape *, qkv_var, qkv_var) = {
         qkv_add, qkv_sub, qkv_mul, qkv_div, qkv_pow, qkv_matmul, qkv_mse};
     for (size_t i = 0; i < sizeof unary / sizeof *unary; i++)
@@ -380,6 +381,9 @@ static void null_tape_records_nothing(void **state)
                               qkv_concat(NULL, NULL, 1, 0),
                               qkv_concat(NULL, &none, 0, 0),
                               qkv_gather(NULL, none, 0, &zero, 1),
+                              qkv_scatter(NULL, none, 0, &zero, 1, 1),
+                              qkv_dropout(NULL, none, 0.5, 1),
+                              qkv_layer_norm(NULL, none, none, none, 0),
                               qkv_softmax(NULL, none, 0),
                               qkv_log_softmax(NULL, none, 0),
                               qkv_cross_entropy(NULL, none, &zero, 1),

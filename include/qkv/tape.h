@@ -269,8 +269,8 @@ QKV_API qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t 
                            ptrdiff_t n);
 
 /* The mirror of gather: row i of x is added to row index[i] of an axis (negative: from the end),
- * which becomes of this size; the other rows are 0. n must be x's size there. Errors as qkv_gather.
- */
+ * which becomes of this size; rows that no index names are 0. n is x's size there. Errors as
+ * qkv_gather, QKV_E_ARG for another n, QKV_E_SHAPE for a negative size. */
 QKV_API qkv_var qkv_scatter(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
                             ptrdiff_t n, ptrdiff_t size);
 
