@@ -68,10 +68,15 @@ static inline real FN(qkv_polynomial)(const real *c, const int n, real x)
 
 #define QKV_POLYNOMIAL(c, x) FN(qkv_polynomial)(c, sizeof(c) / sizeof *(c), x)
 
-/* e^(-x^2 / 2) / NORMAL_UNBIAS, a normal number. */
-static inline real FN(qkv_normal_exp)(real x)
+/* Where beyond the end nothing changes: |x|, no more than that; NaN for NaN. */
+static inline real FN(qkv_normal_size)(real x)
 {
-    const real a = fabs(x) > NORMAL_END ? NORMAL_END : fabs(x);
+    return fabs(x) > NORMAL_END ? NORMAL_END : fabs(x);
+}
+
+/* e^(-a^2 / 2) / NORMAL_UNBIAS, a normal number, of 0 <= a <= NORMAL_END. */
+static inline real FN(qkv_normal_exp)(real a)
+{
     const real high = (a + NORMAL_SPLIT) - NORMAL_SPLIT, u = (real)-0.5 * high * high;
     const real k = u * (real)M_LOG2E + NORMAL_ROUND, n = k - NORMAL_ROUND;
     const real rest = (real)-0.5 * (a - high) * (a + high); /* u and this are -a^2 / 2 */
@@ -86,14 +91,14 @@ static inline real FN(qkv_normal_exp)(real x)
 
 static inline real FN(qkv_normal_density)(real x)
 {
-    return (real)QKV_NORMAL_PEAK * FN(qkv_normal_exp)(x) * NORMAL_UNBIAS;
+    return (real)QKV_NORMAL_PEAK * FN(qkv_normal_exp)(FN(qkv_normal_size)(x)) * NORMAL_UNBIAS;
 }
 
 static inline real FN(qkv_normal_cdf)(real x)
 {
-    const real a = fabs(x) > NORMAL_END ? NORMAL_END : fabs(x);
+    const real a = FN(qkv_normal_size)(x);
     const real ratio = QKV_POLYNOMIAL(normal_p, a) / QKV_POLYNOMIAL(normal_q, a);
-    const real tail = FN(qkv_normal_exp)(x) * ratio * NORMAL_UNBIAS;
+    const real tail = FN(qkv_normal_exp)(a) * ratio * NORMAL_UNBIAS;
     const real from = x > 0 ? 1 : 0, sign = x > 0 ? -1 : 1;
     return from + sign * tail;
 }

@@ -168,6 +168,7 @@ static void an_offset_of_a_row_costs_layer_norm_no_digits(void **state)
         assert_close((double)y[1][i], (double)y[0][i], 16 * REAL_EPSILON);
         assert_close((double)gradient[1][i], (double)gradient[0][i], 64 * REAL_EPSILON);
         assert_close((double)recorded[1][i], (double)recorded[0][i], 64 * REAL_EPSILON);
+        assert_close((double)recorded[0][i], (double)gradient[0][i], 64 * REAL_EPSILON);
     }
     assert_true(y[0][0] != 0);
 }
