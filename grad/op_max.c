@@ -14,22 +14,43 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return r->winner ? QKV_OK : QKV_E_NOMEM;
 }
 
+/* y = max(y, x), one by one; without branches, so that compilers make it wide. */
+static void keep_larger(real *restrict y, const real *restrict x, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const bool wins = !(x[i] <= y[i]) & (y[i] == y[i]);
+        y[i] = wins ? x[i] : y[i];
+    }
+}
+
+/* For each result the first input that it equals; only a gradient asks for it. */
+static void find_winners(const qkv_tape *tape, const qkv_node *node)
+{
+    size_t *winner = ((qkv_reduction *)node->state)->winner;
+    const real *x = qkv_input(tape, node, 0)->value, *y = node->value;
+    for (size_t i = 0; i < node->size; i++) winner[i] = NONE;
+    qkv_loops l = qkv_reduce_loops(tape, node);
+    for (size_t row = 0, at = 0; row < l.rows; row++, qkv_loops_next(&l))
+        for (size_t i = 0; i < l.n; i++, at++) {
+            size_t j = l.at_a + i * l.step_a;
+            if (winner[j] == NONE && (x[at] == y[j] || isnan(x[at]))) winner[j] = at;
+        }
+}
+
 static qkv_status forward(qkv_tape *tape, qkv_node *node)
 {
     const qkv_node *in = qkv_input(tape, node, 0);
-    size_t *winner = ((qkv_reduction *)node->state)->winner;
     const real *x = in->value;
     real *y = node->value;
-    for (size_t i = 0; i < node->size; i++) winner[i] = NONE;
+    for (size_t i = 0; i < node->size; i++) y[i] = -INFINITY;
+    if (!in->size) return QKV_OK;
     qkv_loops l = qkv_reduce_loops(tape, node);
-    for (size_t at = 0; at < in->size; qkv_loops_next(&l))
-        for (size_t i = 0; i < l.n; i++, at++) {
-            size_t j = l.at_a + i * l.step_a;
-            bool wins = x[at] > y[j] || (isnan(x[at]) && !isnan(y[j]));
-            if (winner[j] != NONE && !wins) continue;
-            y[j] = x[at];
-            winner[j] = at;
-        }
+    for (size_t row = 0; row < l.rows; row++, x += l.n, qkv_loops_next(&l))
+        if (l.step_a)
+            keep_larger(y + l.at_a, x, l.n);
+        else
+            for (size_t i = 0; i < l.n; i++) keep_larger(y + l.at_a, x + i, 1);
+    if (node->needs_gradient) find_winners(tape, node);
     return QKV_OK;
 }
 
@@ -47,6 +68,7 @@ static uint64_t branches(const qkv_tape *tape, const qkv_node *node)
     (void)tape;
     const size_t *winner = ((const qkv_reduction *)node->state)->winner;
     uint64_t hash = 0;
+    if (!node->needs_gradient) return hash;
     for (size_t i = 0; i < node->size; i++) hash = hash * 31 + winner[i];
     return hash;
 }

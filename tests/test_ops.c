@@ -352,13 +352,17 @@ static void mean_and_max_go_over_the_named_axes(void **state)
 static void maximum_of_equals_is_the_first_and_nan_wins(void **state)
 {
     (void)state;
-    const real x[6] = {2, 5, 5, 1, NAN, 3};
-    real grad[6] = {0};
-    qkv_var y = qkv_max(tape, FN(qkv_leaf)(tape, qkv_shape2(2, 3), x, grad), (int[]){1}, 1, false);
-    assert_value(y, {5, NAN});
-    assert_ok(qkv_backward(tape, qkv_sum(tape, y, NULL, 0, false)));
-    const double expected[6] = {0, 1, 0, 0, 1, 0};
-    for (int i = 0; i < 6; i++) assert_close(grad[i], expected[i], 0);
+    const real rows[6] = {2, 5, 5, 1, NAN, 3}, columns[6] = {2, 1, 5, NAN, 5, 3};
+    const double of_rows[6] = {0, 1, 0, 0, 1, 0}, of_columns[6] = {0, 0, 1, 1, 0, 0};
+    for (int axis = 0; axis < 2; axis++) {
+        real grad[6] = {0};
+        qkv_var x = FN(qkv_leaf)(tape, axis ? qkv_shape2(2, 3) : qkv_shape2(3, 2),
+                                 axis ? rows : columns, grad);
+        qkv_var y = qkv_max(tape, x, &axis, 1, false);
+        assert_value(y, {5, NAN});
+        assert_ok(qkv_backward(tape, qkv_sum(tape, y, NULL, 0, false)));
+        for (int i = 0; i < 6; i++) assert_close(grad[i], (axis ? of_rows : of_columns)[i], 0);
+    }
 }
 
 static void maximum_of_minus_infinities_is_one_of_them(void **state)
