@@ -64,13 +64,15 @@ double parameter(const engine *e, const char *name)
     return *(const float *)qkv_parameters_find(e->p, name)->data;
 }
 
-/* Which query meets which documents, as arrays that the tape can gather by. */
+/* Which query meets which documents, as arrays that the tape can gather by. Words have numbers here
+ * that count only those that are there, the queries' first: two words are compared once. */
 typedef struct meeting {
     ptrdiff_t n_q, n_d, longest;
-    ptrdiff_t *query_word, *bucket; /* the words of all queries, one query after another */
-    int64_t *query_start, *each;    /* [n_q + 1]; 0, 1, 2, .. */
-    ptrdiff_t *document_word;       /* [n_d, longest]: shorter ones repeat their first word */
-    float *log_length, *bias;       /* [n_d]; [n_q, n_d], NULL: none */
+    ptrdiff_t *word, n_words, n_asked; /* [n_words], of the dictionary; n_asked are in queries */
+    ptrdiff_t *query_word, *bucket;    /* the words of all queries, one query after another */
+    int64_t *query_start, *each;       /* [n_q + 1]; 0, 1, 2, .. */
+    ptrdiff_t *document_word;          /* [n_d, longest]: shorter ones repeat their first word */
+    float *log_length, *bias;          /* [n_d]; [n_q, n_d], NULL: none */
 } meeting;
 
 /* A different half, say, of the words each time: the engine must not rely on any one of them. */
@@ -135,19 +137,38 @@ static void place_bias(meeting *m, const engine *e, const bag *const *queries,
     free(score);
 }
 
+/* From the numbers of the dictionary to those of the meeting. */
+static void number_words(meeting *m, const dictionary *d)
+{
+    ptrdiff_t *lists[] = {m->query_word, m->document_word},
+              sizes[] = {m->query_start[m->n_q], m->n_d * m->longest};
+    ptrdiff_t *local = allocate((size_t)d->n, sizeof *local); /* plus 1; 0: none yet */
+    m->word = allocate((size_t)d->n, sizeof *m->word);
+    for (int l = 0; l < 2; l++) {
+        for (ptrdiff_t k = 0; k < sizes[l]; k++) {
+            ptrdiff_t w = lists[l][k];
+            if (local[w] == 0) m->word[m->n_words++] = w, local[w] = m->n_words;
+            lists[l][k] = local[w] - 1;
+        }
+        if (l == 0) m->n_asked = m->n_words;
+    }
+    free(local);
+}
+
 static meeting meet(const engine *e, const bag *const *queries, ptrdiff_t n_q,
                     const ptrdiff_t *documents, ptrdiff_t n_d, double dropout, uint64_t seed)
 {
     meeting m = {.n_q = n_q, .n_d = n_d};
     place_queries(&m, e, queries);
     place_documents(&m, e, documents, dropout, seed);
+    number_words(&m, &e->c->words);
     if (e->bias) place_bias(&m, e, queries, documents);
     return m;
 }
 
 static void part(meeting *m)
 {
-    free(m->query_word), free(m->bucket), free(m->query_start), free(m->each);
+    free(m->word), free(m->query_word), free(m->bucket), free(m->query_start), free(m->each);
     free(m->document_word), free(m->log_length), free(m->bias);
 }
 
@@ -199,15 +220,17 @@ static qkv_var embed_words(qkv_tape *t, const engine *e, const spelling *s)
     return qkv_div(t, x, qkv_sqrt(t, square));
 }
 
-/* [n_q, n_d], already divided by the temperature: what the softmax over documents is taken of. */
+/* words [m->n_words, d]. Returns [n_q, n_d], already divided by the temperature: what the softmax
+ * over documents is taken of. */
 static qkv_var score(qkv_tape *t, const engine *e, qkv_var words, const meeting *m)
 {
     ptrdiff_t n = m->query_start[m->n_q];
-    qkv_var query = qkv_gather(t, words, 0, m->query_word, n);
-    qkv_var document = qkv_gather(t, words, 0, m->document_word, m->n_d * m->longest);
-    qkv_var cosine = qkv_matmul(t, query, qkv_transpose(t, document, NULL));
-    cosine = qkv_reshape(t, cosine, qkv_shape3(n, m->n_d, m->longest));
-    qkv_var nearest = qkv_max(t, cosine, (int[]){2}, 1, false);
+    qkv_var asked = qkv_slice(t, words, 0, 0, m->n_asked, 1);
+    qkv_var cosine = qkv_matmul(t, words, qkv_transpose(t, asked, NULL));
+    cosine = qkv_gather(t, cosine, 0, m->document_word, m->n_d * m->longest);
+    cosine = qkv_reshape(t, cosine, qkv_shape3(m->n_d, m->longest, m->n_asked));
+    qkv_var nearest = qkv_transpose(t, qkv_max(t, cosine, (int[]){1}, 1, false), NULL);
+    nearest = qkv_gather(t, nearest, 0, m->query_word, n);
 
     qkv_var importance =
         qkv_gather(t, qkv_parameters_leaf(t, e->p, "log_importance"), 0, m->bucket, n);
@@ -265,7 +288,8 @@ void score_documents(const engine *e, qkv_tape *t, const bag *const *queries, pt
         ptrdiff_t n_d = c->n - at < SOME_DOCUMENTS ? c->n - at : SOME_DOCUMENTS;
         meeting m = meet(e, queries, n, order + at, n_d, 0, 0);
         qkv_no_grad_begin(t);
-        qkv_var words = qkv_leaf_f32(t, qkv_shape2(c->words.n, e->d), e->words, NULL);
+        qkv_var all = qkv_leaf_f32(t, qkv_shape2(c->words.n, e->d), e->words, NULL);
+        qkv_var words = qkv_gather(t, all, 0, m.word, m.n_words);
         const float *s = qkv_value_f32(t, score(t, e, words, &m));
         check(qkv_tape_status(t));
         for (ptrdiff_t i = 0; i < n; i++)
@@ -340,25 +364,6 @@ static void add_point(curve *k, const engine *e, double loss, double mrr)
     k->temperature[k->n++] = exp(parameter(e, "log_temperature"));
 }
 
-/* Numbers the words of a meeting from 0 on, in place, as the batch alone has them: only these are
- * embedded. Returns the spelling of these. */
-static spelling spell_meeting(const engine *e, meeting *m)
-{
-    ptrdiff_t n = 0, *local = allocate((size_t)e->c->words.n, sizeof *local),
-              *global = allocate((size_t)e->c->words.n, sizeof *global);
-    ptrdiff_t *lists[] = {m->query_word, m->document_word},
-              sizes[] = {m->query_start[m->n_q], m->n_d * m->longest};
-    for (int l = 0; l < 2; l++)
-        for (ptrdiff_t k = 0; k < sizes[l]; k++) {
-            ptrdiff_t w = lists[l][k];
-            if (local[w] == 0) global[n++] = w, local[w] = n;
-            lists[l][k] = local[w] - 1;
-        }
-    spelling s = spell(&e->c->words, global, n);
-    free(local), free(global);
-    return s;
-}
-
 /* Rows in, their loss out; gradients are added up. The other documents of the batch are what the
  * right one is told from. */
 static double learn_batch(const engine *e, qkv_tape *t, const ptrdiff_t *rows, ptrdiff_t n,
@@ -369,7 +374,7 @@ static double learn_batch(const engine *e, qkv_tape *t, const ptrdiff_t *rows, p
     for (ptrdiff_t i = 0; i < n; i++)
         queries[i] = &e->c->queries[rows[i]], own[i] = (i + o->mismatch) % n;
     meeting m = meet(e, queries, n, rows, n, o->dropout, seed);
-    spelling s = spell_meeting(e, &m);
+    spelling s = spell(&e->c->words, m.word, m.n_words);
     qkv_var scores = score(t, e, embed_words(t, e, &s), &m);
     qkv_var loss = qkv_cross_entropy(t, scores, own, n); /* -log softmax(scores)[own], the mean */
     check(qkv_backward(t, loss));

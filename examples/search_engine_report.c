@@ -14,13 +14,14 @@ quality new_quality(ptrdiff_t n)
     return (quality){.n = n, .reciprocal = allocate((size_t)n, sizeof(double))};
 }
 
-/* Documents of an equal score count as found before: a search that tells nothing apart finds
- * nothing. */
+/* The rank is how many documents are not behind the query's own. Of equal scores it is the last: a
+ * search that tells nothing apart finds nothing. */
 void take_rank(quality *r, ptrdiff_t query, const float *score, ptrdiff_t n, ptrdiff_t own)
 {
     static const ptrdiff_t first[] = {1, 5, 10};
-    ptrdiff_t rank = 1;
-    for (ptrdiff_t j = 0; j < n; j++) rank += j != own && !(score[j] < score[own]);
+    const float of_own = score[own];
+    int rank = 0;
+    for (ptrdiff_t j = 0; j < n; j++) rank += !(score[j] < of_own);
     for (int i = 0; i < 3; i++) r->recall[i] += (rank <= first[i]) / (double)r->n;
     r->reciprocal[query] = 1 / (double)rank;
 }
