@@ -14,11 +14,14 @@
  * document gets. Nearest words are the late interaction of Khattab & Zaharia 2020 (ColBERT). */
 #include "search_engine.h"
 
+#include <errno.h>
 #include <getopt.h>
+#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "qkv/optim.h"
 #include "src/random.h"
@@ -31,11 +34,26 @@ enum {
 
 /* ---- The engine ------------------------------------------------------------------------------ */
 
+static ptrdiff_t words_seen(const bag *b)
+{
+    return b->n < MOST_WORDS ? b->n : MOST_WORDS;
+}
+
+/* Documents in the order of their lengths: those that are padded together are about as long. */
+static ptrdiff_t *order_by_words(const corpus *c)
+{
+    ptrdiff_t *order = allocate((size_t)c->n, sizeof *order), at = 0;
+    for (ptrdiff_t n = 0; n <= MOST_WORDS; n++)
+        for (ptrdiff_t i = 0; i < c->n; i++)
+            if (words_seen(&c->documents[i]) == n) order[at++] = i;
+    return order;
+}
+
 /* Embeddings begin at random: words that share no feature are about orthogonal. The importance of a
  * word begins as its idf. */
 static engine make_engine(const corpus *c, const settings *s, const bm25 *bias)
 {
-    engine e = {.c = c, .d = s->dim, .bias = bias};
+    engine e = {.c = c, .d = s->dim, .bias = bias, .by_words = order_by_words(c)};
     check(qkv_parameters_new(&e.p, QKV_F32));
     check(qkv_parameters_add(e.p, "embedding", qkv_shape2(BUCKETS, e.d),
                              &(qkv_initializer){.rule = QKV_INIT_NORMAL,
@@ -75,15 +93,16 @@ typedef struct meeting {
     float *log_length, *bias;          /* [n_d]; [n_q, n_d], NULL: none */
 } meeting;
 
-/* A different half, say, of the words each time: the engine must not rely on any one of them. */
+/* A different half, say, of the words each time: the engine must not rely on any one of them. Of
+ * too many it takes those that the corpus came to last, which are the rarer ones. */
 static ptrdiff_t pick_words(const bag *b, double dropout, uint64_t seed, ptrdiff_t i, ptrdiff_t *to)
 {
     ptrdiff_t n = 0;
-    for (ptrdiff_t k = 0; k < b->n && n < MOST_WORDS; k++) {
+    for (ptrdiff_t k = b->n - words_seen(b); k < b->n; k++) {
         bool dropped = dropout > 0 && qkv_random_uniform(seed, (uint64_t)i, (uint64_t)k) < dropout;
         if (!dropped) to[n++] = b->word[k];
     }
-    if (n == 0) to[n++] = b->word[0];
+    if (n == 0) to[n++] = b->word[b->n - 1];
     return n;
 }
 
@@ -260,44 +279,23 @@ static void refresh(engine *e, qkv_tape *t)
     forget_spelling(&s), free(all);
 }
 
-static const bag *documents_sorted; /* qsort's comparison takes no context */
-
-static int by_words(const void *a, const void *b)
-{
-    const bag *x = &documents_sorted[*(const ptrdiff_t *)a],
-              *y = &documents_sorted[*(const ptrdiff_t *)b];
-    return (x->n > y->n) - (x->n < y->n);
-}
-
-/* Documents in the order of their lengths: those that are padded together are about as long. */
-static ptrdiff_t *order_by_words(const corpus *c)
-{
-    ptrdiff_t *order = allocate((size_t)c->n, sizeof *order);
-    for (ptrdiff_t i = 0; i < c->n; i++) order[i] = i;
-    documents_sorted = c->documents;
-    qsort(order, (size_t)c->n, sizeof *order, by_words);
-    return order;
-}
-
 void score_documents(const engine *e, qkv_tape *t, const bag *const *queries, ptrdiff_t n,
                      float *to)
 {
     const corpus *c = e->c;
-    ptrdiff_t *order = order_by_words(c);
     for (ptrdiff_t at = 0; at < c->n; at += SOME_DOCUMENTS) {
         ptrdiff_t n_d = c->n - at < SOME_DOCUMENTS ? c->n - at : SOME_DOCUMENTS;
-        meeting m = meet(e, queries, n, order + at, n_d, 0, 0);
+        meeting m = meet(e, queries, n, e->by_words + at, n_d, 0, 0);
         qkv_no_grad_begin(t);
         qkv_var all = qkv_leaf_f32(t, qkv_shape2(c->words.n, e->d), e->words, NULL);
         qkv_var words = qkv_gather(t, all, 0, m.word, m.n_words);
         const float *s = qkv_value_f32(t, score(t, e, words, &m));
         check(qkv_tape_status(t));
         for (ptrdiff_t i = 0; i < n; i++)
-            for (ptrdiff_t j = 0; j < n_d; j++) to[i * c->n + order[at + j]] = s[i * n_d + j];
+            for (ptrdiff_t j = 0; j < n_d; j++) to[i * c->n + e->by_words[at + j]] = s[i * n_d + j];
         qkv_tape_reset(t);
         part(&m);
     }
-    free(order);
 }
 
 float *score_rows(const engine *e, qkv_tape *t, const ptrdiff_t *rows, ptrdiff_t n)
@@ -408,7 +406,8 @@ static void take_step(qkv_optimizer *const o[SPEEDS], double rate)
     }
 }
 
-static void learn(engine *e, qkv_tape *t, const settings *s, curve *k, const char *label)
+/* Returns how well the engine finds in the end. */
+static quality learn(engine *e, qkv_tape *t, const settings *s, curve *k)
 {
     const corpus *c = e->c;
     uint64_t seed = (uint64_t)s->seed;
@@ -420,7 +419,8 @@ static void learn(engine *e, qkv_tape *t, const settings *s, curve *k, const cha
     memcpy(rows, c->order, (size_t)c->n_train * sizeof *rows);
     const qkv_schedule schedule = {
         .rate = s->rate, .decay = QKV_DECAY_COSINE, .warmup = steps / 2, .steps = total + 1};
-    progress p = {.label = label, .total = total};
+    progress p = {.label = "learning", .total = total};
+    quality r = {0};
     for (long epoch = 0; epoch < s->epochs; epoch++) {
         double loss = 0;
         shuffle(rows, c->n_train, seed + (uint64_t)epoch, EPOCH_ORDER);
@@ -431,12 +431,13 @@ static void learn(engine *e, qkv_tape *t, const settings *s, curve *k, const cha
             take_step(o, qkv_schedule_rate(&schedule, now));
             progress_show(&p, now + 1, "loss %.3f", loss / (double)(step + 1));
         }
-        quality r = engine_quality(e, t);
-        add_point(k, e, loss / (double)steps, r.mrr);
         free(r.reciprocal);
+        r = engine_quality(e, t);
+        add_point(k, e, loss / (double)steps, r.mrr);
     }
     for (int i = 0; i < SPEEDS; i++) qkv_optimizer_free(o[i]);
     free(rows);
+    return r;
 }
 
 /* ---- The program ----------------------------------------------------------------------------- */
@@ -468,8 +469,8 @@ static const command search_command = {
     (const command_option[]){
         [CORPUS] = {"corpus", "FILE",
                     "Tab or comma separated, without a header: a query, its document (of which the "
-                    "engine looks at 200 different words) and, if there is a third column, a name "
-                    "(default: examples/data/debian.tsv)."},
+                    "engine looks at 200 different words, those that the file comes to last) and, "
+                    "if there is a third column, a name (default: examples/data/debian.tsv)."},
         [QUERY] = {"query", "TEXT",
                    "Print the documents found for it; may be repeated (default: the first three "
                    "held-out queries)."},
@@ -589,21 +590,17 @@ static void learn_and_report(engine *e, qkv_tape *t, report *r, const settings *
                        .temperature = allocate(points, sizeof(double))};
     r->before = engine_quality(e, t);
     add_point(&r->curve, e, NAN, r->before.mrr);
-    if (s->load)
-        check(qkv_parameters_load(e->p, s->load));
-    else
-        learn(e, t, s, &r->curve, "learning");
-    if (s->save) check(qkv_parameters_save(e->p, s->save));
-    r->after = engine_quality(e, t);
+    if (s->load) check(qkv_parameters_load(e->p, s->load));
+    r->after = s->load ? engine_quality(e, t) : learn(e, t, s, &r->curve);
     r->whole = bm25_quality(&r->whole_index, c->held_out, c->n_held_out);
     r->best = bm25_quality(&r->best_index, c->held_out, c->n_held_out);
     print_report(r, e);
     print_temperatures(e, t);
+    if (s->save) check(qkv_parameters_save(e->p, s->save));
 }
 
 static void draw(const engine *e, qkv_tape *t, const report *r, const settings *s)
 {
-    make_directories(s->plot);
     putchar('\n');
     if (!s->load) draw_learning(r, s);
     draw_weights(e, t, s);
@@ -627,9 +624,21 @@ static void free_report(report *r)
     free(r->curve.temperature), free_index(&r->whole_index), free_index(&r->best_index);
 }
 
+/* What cannot be written is told before the learning, not after it. */
+static void check_outputs(const settings *s)
+{
+    if (s->plot) make_directories(s->plot);
+    if (!s->save) return;
+    char *copy = print_text("%s", s->save);
+    if (access(dirname(copy), W_OK) != 0)
+        fail_with("cannot create %s: %s", s->save, strerror(errno));
+    free(copy);
+}
+
 int main(int argc, char **argv)
 {
     clean_up_on_signals();
+    use_one_thread();
     settings s = read_settings(argc, argv);
     corpus *c = read_corpus(&s);
     bag *queries = allocate((size_t)s.n_queries, sizeof *queries);
@@ -638,6 +647,7 @@ int main(int argc, char **argv)
 
     report r = {0};
     bool only_answer = s.load && s.n_queries > 0;
+    if (!only_answer) check_outputs(&s);
     if (!only_answer || s.bias) tune_bm25(c, &r.whole_index, &r.best_index);
     engine e = make_engine(c, &s, s.bias ? &r.best_index : NULL);
     qkv_tape *t;
@@ -652,7 +662,7 @@ int main(int argc, char **argv)
     if (s.plot && !only_answer) draw(&e, t, &r, &s);
     qkv_tape_free(t);
     qkv_parameters_free(e.p);
-    free(e.words);
+    free(e.words), free(e.by_words);
     free_report(&r);
     free_bags(queries, s.n_queries), free_corpus(c), free(s.queries);
     return finish();

@@ -109,8 +109,9 @@ typedef struct engine {
     const corpus *c;
     qkv_parameters *p;
     ptrdiff_t d;
-    const bm25 *bias; /* NULL: none */
-    float *words;     /* [words, d]: embeddings of all words, as of the last refresh */
+    const bm25 *bias;    /* NULL: none */
+    ptrdiff_t *by_words; /* documents, the shortest first */
+    float *words;        /* [words, d]: embeddings of all words, as of the last refresh */
 } engine;
 
 /* to[i, j] = the score of document j for query i, over all documents. */

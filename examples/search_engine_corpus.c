@@ -138,26 +138,34 @@ static void on_row(int end, void *context)
     c->n++;
 }
 
+static void parse_rows(corpus *c, struct csv_parser *parser, const char *block, size_t n)
+{
+    if (memchr(block, '\0', n)) fail_with("%s: has a NUL byte, is no text", c->path);
+    if (csv_parse(parser, block, n, on_field, on_row, c) != n)
+        fail_with("%s, row %td: %s", c->path, c->n + 1, csv_strerror(csv_error(parser)));
+}
+
 /* With a tab in the first block the file is tab separated and has no quotes; else it is a CSV. */
 static void read_rows(corpus *c)
 {
+    static const char mark[] = "\ufeff"; /* a byte order mark is none of the text */
     static char block[1 << 16];
     FILE *f = fopen(c->path, "re");
     if (!f) fail_with("cannot read %s: %s", c->path, strerror(errno));
     struct csv_parser parser;
-    if (csv_init(&parser, 0) != 0) fail_with("out of memory");
+    if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI) != 0) fail_with("out of memory");
     csv_set_blk_size(&parser, sizeof block); /* a long field grows by it, copied each time */
-    size_t n = fread(block, 1, sizeof block, f);
+    size_t n = fread(block, 1, sizeof block, f), skip = n >= 3 && !memcmp(block, mark, 3) ? 3 : 0;
     if (memchr(block, '\t', n)) {
         csv_set_delim(&parser, '\t');
         csv_set_quote(&parser, '\0');
     }
-    for (; n > 0; n = fread(block, 1, sizeof block, f))
-        if (csv_parse(&parser, block, n, on_field, on_row, c) != n)
-            fail_with("%s, row %td: %s", c->path, c->n + 1, csv_strerror(csv_error(&parser)));
-    csv_fini(&parser, on_field, on_row, c);
-    csv_free(&parser);
+    for (; n > 0; n = fread(block, 1, sizeof block, f), skip = 0)
+        parse_rows(c, &parser, block + skip, n - skip);
     if (ferror(f)) fail_with("cannot read %s: %s", c->path, strerror(errno));
+    if (csv_fini(&parser, on_field, on_row, c) != 0)
+        fail_with("%s, row %td: a quote is not closed", c->path, c->n + 1);
+    csv_free(&parser);
     fclose(f);
 }
 
@@ -178,7 +186,9 @@ corpus *read_corpus(const settings *s)
     c->n_held_out = (ptrdiff_t)lround(s->held_out * (double)c->n);
     c->n_train = c->n - c->n_held_out;
     if (c->n_train < 2 || c->n_held_out < 2)
-        fail_with("%s: %td rows are too few to learn from and to hold out", c->path, c->n);
+        fail_with(
+            "%s: %td of %td rows to learn from and %td held out, expected two of each or more",
+            c->path, c->n_train, c->n, c->n_held_out);
     c->queries = allocate((size_t)c->n, sizeof *c->queries);
     c->documents = allocate((size_t)c->n, sizeof *c->documents);
     c->order = allocate((size_t)c->n, sizeof *c->order);

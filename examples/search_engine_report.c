@@ -211,13 +211,16 @@ void draw_learning(const report *r, const settings *s)
 
 enum { SHOWN = 10, BEST = 3 };
 
-/* What stands for a document under the figure. */
-static char *short_name(const pair *p)
+/* What stands for a document under the figure; a star: it is the right one for a row. */
+static char *document_label(const corpus *c, ptrdiff_t document, const ptrdiff_t *rows, ptrdiff_t n)
 {
-    if (p->name) return print_text("%s", p->name);
-    int n = (int)strnlen(p->query, 24);
-    while (n > 0 && ((unsigned char)p->query[n] & 0xc0) == 0x80) n--;
-    return print_text("%.*s", n, p->query);
+    const pair *p = &c->pairs[document];
+    const char *text = p->name ? p->name : p->query, *star = "";
+    for (ptrdiff_t i = 0; i < n; i++)
+        if (rows[i] == document) star = "* ";
+    int length = (int)strnlen(text, 24);
+    while (length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
+    return print_text("%s%.*s", star, length, text);
 }
 
 /* The first held-out queries that are short enough to be read beside the figure. */
@@ -250,7 +253,7 @@ void draw_weights(const engine *e, qkv_tape *t, const settings *s)
     double *shown = allocate((size_t)(n * columns), sizeof *shown);
     const char *queries[SHOWN];
     char *documents[SHOWN * BEST];
-    for (ptrdiff_t j = 0; j < columns; j++) documents[j] = short_name(&c->pairs[column[j]]);
+    for (ptrdiff_t j = 0; j < columns; j++) documents[j] = document_label(c, column[j], rows, n);
     for (ptrdiff_t i = 0; i < n; i++) {
         queries[i] = c->pairs[rows[i]].query;
         for (ptrdiff_t j = 0; j < columns; j++)
@@ -258,7 +261,7 @@ void draw_weights(const engine *e, qkv_tape *t, const settings *s)
     }
     char *path = figure_path(s, "weights");
     const char *title =
-        "What held-out queries (rows) attend to: the weights of documents (columns)";
+        "What held-out queries (rows) attend to: the weights of documents (* the right one)";
     const qkv_heatmap_options options = {.figure.path = path,
                                          .titles = &title,
                                          .x_ticks = (const char *const *)documents,

@@ -63,6 +63,18 @@ static void it_finds_what_it_has_not_learned_from(void **state)
     assert_true(before[3] > 0.6); /* random embeddings tell words apart, too */
 }
 
+/* As another program has it, written in Python with NumPy: k1 and b by the training part of the
+ * same split, recall and mean reciprocal rank by the rest. */
+static void bm25_is_bm25(void **state)
+{
+    (void)state;
+    static const char whole[] = "\nBM25, whole words, k1 0.8, b 0.4 ";
+    static const double expected[4] = {0.702, 0.831, 0.880, 0.767};
+    double found[4];
+    read_line(learned.out, whole, found, 4);
+    for (int i = 0; i < 4; i++) assert_close(found[i], expected[i], 1e-9);
+}
+
 static void it_draws_its_figures(void **state)
 {
     (void)state;
@@ -147,6 +159,25 @@ static void it_learns_a_language_from_pairs_alone(void **state)
     ran_free(&r);
 }
 
+/* Which word goes with which was drawn by lot: of a pair held out there is nothing to be known. */
+static void what_only_a_pair_tells_is_not_known_of_those_held_out(void **state)
+{
+    (void)state;
+    enum { PAIRS = 60 };
+    char csv[PAIRS * 16] = "";
+    for (int i = 0; i < PAIRS; i++)
+        sprintf(csv + strlen(csv), "q%dq,d%dd\n", 100 + i, 700 + i * 37 % PAIRS);
+    write_file(scratch("lots.csv"), csv, strlen(csv));
+    ran r = SEARCH("--corpus", scratch("lots.csv"), "--plot", "", "--epochs", "150", "--rate",
+                   "0.02", "--dropout", "0", "--held-out", "0.5");
+    assert_int_equal(r.exit_code, 0);
+    double after[4];
+    read_line(r.out, "\nafter learning", after, 4);
+    assert_true(after[3] < 0.25);
+    assert_non_null(strstr(r.err, "loss 0.")); /* it has learned those it was given */
+    ran_free(&r);
+}
+
 static void bm25_as_the_bias_helps(void **state)
 {
     (void)state;
@@ -186,8 +217,10 @@ static void what_is_wrong_is_told(void **state)
     static const struct {
         const char *content, *message;
     } bad[] = {{"a\tb\nc\n", "bad.tsv, row 2: columns: 1, expected a query and a document"},
-               {"a\tb\nc\td\ne\tf\ng\t,\n", "bad.tsv: 4 rows are too few"},
-               {"", "bad.tsv: 0 rows are too few"},
+               {"a\tb\nc\td\ne\tf\ng\t,\n", "bad.tsv: 3 of 4 rows to learn from and 1 held out"},
+               {"", "bad.tsv: 0 of 0 rows to learn from"},
+               {"a,b\nc,\"d\ne,f\n", "bad.tsv, row 2: a quote is not closed"},
+               {"a,b\nc,d \"e\" f\n", "bad.tsv, row 2: "},
                {"a\tb\na\tb\na\tb\na\tb\na\tb\na\tb\na\tb\na\tb\na\tb\n?\tb\n",
                 "bad.tsv, row 10: a text without words"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
@@ -198,7 +231,12 @@ static void what_is_wrong_is_told(void **state)
         assert_string_equal(r.out, "");
         ran_free(&r);
     }
-    ran r = SEARCH("--corpus", scratch("absent.tsv"));
+    write_file(scratch("bad.tsv"), "a\tb\nc\0d\te\n", 10);
+    ran r = SEARCH("--corpus", scratch("bad.tsv"), "--plot", "");
+    assert_int_equal(r.exit_code, 1);
+    assert_non_null(strstr(r.err, "bad.tsv: has a NUL byte"));
+    ran_free(&r);
+    r = SEARCH("--corpus", scratch("absent.tsv"));
     assert_int_equal(r.exit_code, 1);
     assert_non_null(strstr(r.err, "absent.tsv: No such file"));
     ran_free(&r);
@@ -207,17 +245,34 @@ static void what_is_wrong_is_told(void **state)
     ran_free(&r);
 }
 
+/* Before the learning, which such a mistake would throw away. */
+static void what_cannot_be_written_is_told_at_once(void **state)
+{
+    (void)state;
+    const char *const lines[][2] = {{"--save", scratch("no/model.safetensors")},
+                                    {"--plot", "/dev/null/figures"}};
+    for (int i = 0; i < 2; i++) {
+        ran r = SEARCH("--corpus", debian, "--pairs", "100", lines[i][0], lines[i][1]);
+        assert_int_equal(r.exit_code, 1);
+        assert_null(strstr(r.err, "learning"));
+        ran_free(&r);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_finds_what_it_has_not_learned_from),
+        cmocka_unit_test(bm25_is_bm25),
         cmocka_unit_test(it_draws_its_figures),
         cmocka_unit_test(exact_top_and_soft_retrieval_agree_as_the_temperature_falls),
         cmocka_unit_test(a_saved_engine_answers_as_the_one_that_learned),
         cmocka_unit_test(it_learns_a_language_from_pairs_alone),
+        cmocka_unit_test(what_only_a_pair_tells_is_not_known_of_those_held_out),
         cmocka_unit_test(bm25_as_the_bias_helps),
         cmocka_unit_test(any_two_columns_do),
         cmocka_unit_test(what_is_wrong_is_told),
+        cmocka_unit_test(what_cannot_be_written_is_told_at_once),
     };
     return cmocka_run_group_tests(tests, learn, forget);
 }
