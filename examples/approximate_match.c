@@ -38,23 +38,17 @@ enum { EXACT, NEAREST, K_NEAREST, K_WEIGHTED, RANGE, COUNT, FADING, SOFT, MATCHE
 
 static const struct {
     const char *name, *attention;
-    qkv_score score;
     qkv_normalize normalize;
     qkv_kernel kernel; /* of those that have one */
 } matches[MATCHES] = {
-    [EXACT] = {"exact", "boxcar, all but 0 wide", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM,
-               QKV_KERNEL_BOXCAR},
-    [NEAREST] = {"nearest", "hard", QKV_SCORE_GAUSSIAN, QKV_HARD, QKV_KERNEL_BOXCAR},
-    [K_NEAREST] = {"k nearest", "top-k, uniform", QKV_SCORE_GAUSSIAN, QKV_TOP_K_UNIFORM,
-                   QKV_KERNEL_BOXCAR},
-    [K_WEIGHTED] = {"k nearest, weighted", "top-k, softmax", QKV_SCORE_GAUSSIAN, QKV_TOP_K,
-                    QKV_KERNEL_BOXCAR},
-    [RANGE] = {"range", "boxcar", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
-    [COUNT] = {"count in range", "boxcar, no sum", QKV_SCORE_GAUSSIAN, QKV_NONE_KERNEL,
-               QKV_KERNEL_BOXCAR},
-    [FADING] = {"fading range", "Epanechnikov", QKV_SCORE_GAUSSIAN, QKV_KERNEL_SUM,
-                QKV_KERNEL_EPANECHNIKOV},
-    [SOFT] = {"nearest, nearly", "softmax", QKV_SCORE_GAUSSIAN, QKV_SOFTMAX, QKV_KERNEL_BOXCAR}};
+    [EXACT] = {"exact", "boxcar, all but 0 wide", QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
+    [NEAREST] = {"nearest", "hard", .normalize = QKV_HARD},
+    [K_NEAREST] = {"k nearest", "top-k, uniform", .normalize = QKV_TOP_K_UNIFORM},
+    [K_WEIGHTED] = {"k nearest, weighted", "top-k, softmax", .normalize = QKV_TOP_K},
+    [RANGE] = {"range", "boxcar", QKV_KERNEL_SUM, QKV_KERNEL_BOXCAR},
+    [COUNT] = {"count in range", "boxcar, no sum", QKV_NONE_KERNEL, QKV_KERNEL_BOXCAR},
+    [FADING] = {"fading range", "Epanechnikov", QKV_KERNEL_SUM, QKV_KERNEL_EPANECHNIKOV},
+    [SOFT] = {"nearest, nearly", "softmax", .normalize = QKV_SOFTMAX}};
 
 /* What a distance is divided by. */
 static double width_of(int match, const settings *s)
@@ -64,8 +58,7 @@ static double width_of(int match, const settings *s)
     return match == NEAREST || match == K_NEAREST ? 1 : s->radius;
 }
 
-/* ---- The records -------------------------------------------------------------------------------
- */
+/* ---- The records ----------------------------------------------------------------------------- */
 
 enum { TOWNS = 12, TOWN, PLACE, NOISE, CHOICE, STEP, COPY }; /* and streams of random numbers */
 static const double town_size = 0.06;
@@ -116,8 +109,7 @@ static double *make_queries(const settings *s, const database *d)
     return q;
 }
 
-/* ---- By attention ------------------------------------------------------------------------------
- */
+/* ---- By attention ---------------------------------------------------------------------------- */
 
 /* Answers [n_q] to queries [n_q, d], the weights [n_q, n] they have and their gradients [n_q, d]
  * by the query; either of the two may be NULL. */
@@ -131,7 +123,7 @@ static void attend(const database *d, const settings *s, int match, double width
                              .d_k = d->d,
                              .d_v = 1,
                              .bandwidths = 1,
-                             .score = matches[match].score,
+                             .score = QKV_SCORE_GAUSSIAN,
                              .normalize = matches[match].normalize,
                              .kernel = matches[match].kernel,
                              .top_k = match == K_NEAREST || match == K_WEIGHTED ? s->k : 0};
@@ -156,8 +148,7 @@ static void attend(const database *d, const settings *s, int match, double width
     free(workspace), free(ones), free(most), free(sum);
 }
 
-/* ---- By search ---------------------------------------------------------------------------------
- */
+/* ---- By search ------------------------------------------------------------------------------- */
 
 typedef struct found {
     double distance;
@@ -221,8 +212,7 @@ static double search(const database *d, const settings *s, int match, const foun
     return match == COUNT ? sum : weighted / sum;
 }
 
-/* ---- One against the other ---------------------------------------------------------------------
- */
+/* ---- One against the other ------------------------------------------------------------------- */
 
 /* Of the queries. A slope is compared where the search has an answer on all sides. */
 typedef struct verdict {
@@ -235,7 +225,7 @@ static void slopes_of(const database *d, const settings *s, double *q, ptrdiff_t
                       double slopes[MATCHES])
 {
     static const double at[] = {1, -1, 2, -2}, factor[] = {8, -8, -1, 1};
-    const double step = 1e-5 * s->radius, here = q[axis];
+    const double step = 1e-5 * fmin(s->radius, s->temperature), here = q[axis];
     for (int match = 0; match < MATCHES; match++) slopes[match] = 0;
     for (int i = 0; i < 4; i++) {
         q[axis] = here + at[i] * step;
@@ -247,13 +237,16 @@ static void slopes_of(const database *d, const settings *s, double *q, ptrdiff_t
     q[axis] = here;
 }
 
-/* Whether the records with a weight are those that the search finds; of the softmax, which weighs
- * all, whether none has a larger weight than the nearest. */
+/* Whether the records with a weight are those that the search finds, where that is more than what
+ * underflows; of the softmax, which weighs all, whether none weighs more than the nearest. */
 static bool same_records(int match, const double *weights, const double *counted, ptrdiff_t n)
 {
+    const double tiny = 1e-290;
     ptrdiff_t best = 0;
     for (ptrdiff_t j = 0; j < n; j++) {
-        if (match != SOFT && (weights[j] > 0) != (counted[j] > 0)) return false;
+        bool one_alone =
+            (weights[j] > tiny && counted[j] == 0) || (counted[j] > tiny && weights[j] == 0);
+        if (match != SOFT && one_alone) return false;
         if (counted[j] > counted[best]) best = j;
     }
     for (ptrdiff_t j = 0; match == SOFT && j < n; j++)
@@ -322,8 +315,7 @@ static void compare(const database *d, const settings *s, double *queries)
     }
 }
 
-/* ---- Figures -----------------------------------------------------------------------------------
- */
+/* ---- Figures --------------------------------------------------------------------------------- */
 
 static char *figure_path(const settings *s, const char *name)
 {
@@ -371,25 +363,24 @@ typedef struct curves {
 static void measure_sharpness(const database *d, const settings *s, double *q, ptrdiff_t n_q,
                               curves *c)
 {
-    double *answers = allocate((size_t)(2 * n_q), sizeof *answers), *hard = answers + n_q;
-    double *weights = allocate((size_t)(n_q * d->n), sizeof *weights);
+    double *hard = allocate((size_t)n_q, sizeof *hard);
+    double *weights = allocate((size_t)d->n, sizeof *weights);
+    double *gradient = allocate((size_t)d->d, sizeof *gradient);
     attend(d, s, NEAREST, 1, q, n_q, hard, NULL, NULL);
     for (int t = 0; t < SHARPNESSES; t++) {
-        double *gradient = allocate((size_t)(n_q * d->d), sizeof *gradient);
         c->temperature[t] = s->radius * pow(10, -2.5 + 4.0 * t / (SHARPNESSES - 1));
-        attend(d, s, SOFT, c->temperature[t], q, n_q, answers, weights, gradient);
         for (ptrdiff_t i = 0; i < n_q; i++) {
-            double largest = 0, square = 0;
-            for (ptrdiff_t j = 0; j < d->n; j++) largest = fmax(largest, weights[i * d->n + j]);
-            for (ptrdiff_t x = i * d->d; x < (i + 1) * d->d; x++)
-                square += gradient[x] * gradient[x];
+            double answer, largest = 0, square = 0;
+            memset(gradient, 0, (size_t)d->d * sizeof *gradient);
+            attend(d, s, SOFT, c->temperature[t], q + i * d->d, 1, &answer, weights, gradient);
+            for (ptrdiff_t j = 0; j < d->n; j++) largest = fmax(largest, weights[j]);
+            for (ptrdiff_t x = 0; x < d->d; x++) square += gradient[x] * gradient[x];
             c->weight[t] += largest / (double)n_q;
-            c->error[t] += fabs(answers[i] - hard[i]) / (double)n_q;
+            c->error[t] += fabs(answer - hard[i]) / (double)n_q;
             c->slope[t] += sqrt(square) / (double)n_q;
         }
-        free(gradient);
     }
-    free(weights), free(answers);
+    free(gradient), free(weights), free(hard);
 }
 
 static void draw_sharpness(const database *d, const settings *s, const double *queries)
@@ -423,8 +414,7 @@ static void draw_sharpness(const database *d, const settings *s, const double *q
     free(path), free(q);
 }
 
-/* ---- The program -------------------------------------------------------------------------------
- */
+/* ---- The program ----------------------------------------------------------------------------- */
 
 enum { RECORDS, QUERIES, DIM, LIMIT, RADIUS, TEMPERATURE, SEED, PLOT, FORMAT };
 
@@ -454,8 +444,8 @@ static settings read_settings(int argc, char **argv)
         if (o == QUERIES) s.queries = integer_argument("queries", optarg, 2, 100000);
         if (o == DIM) s.dim = integer_argument("dim", optarg, 1, 1024);
         if (o == LIMIT) s.k = integer_argument("k", optarg, 1, 10000000);
-        if (o == RADIUS) s.radius = number_argument("radius", optarg, 1e-6, 1e3);
-        if (o == TEMPERATURE) s.temperature = number_argument("temperature", optarg, 1e-6, 1e3);
+        if (o == RADIUS) s.radius = number_argument("radius", optarg, 1e-4, 1e3);
+        if (o == TEMPERATURE) s.temperature = number_argument("temperature", optarg, 1e-4, 1e3);
         if (o == SEED) s.seed = integer_argument("seed", optarg, 0, 1L << 62);
         if (o == PLOT) s.plot = *optarg ? optarg : NULL;
         if (o == FORMAT) s.format = format_argument("format", optarg);

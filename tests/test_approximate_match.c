@@ -75,6 +75,32 @@ static void attention_finds_what_a_search_finds(void **state)
     }
 }
 
+/* Weights of far records underflow, and differences go by the smaller of the two widths. */
+static void widths_far_apart_agree_too(void **state)
+{
+    (void)state;
+    static const char *const far[][2] = {{"--k", "2000"},
+                                         {"--radius", "0.0001"},
+                                         {"--radius", "1000"},
+                                         {"--temperature", "0.0001"},
+                                         {"--temperature", "1000"}};
+    for (int i = 0; i < 5; i++) {
+        ran r = run(
+            ARGV("--records", "2000", "--queries", "20", "--plot", "", far[i][0], far[i][1]), NULL);
+        assert_int_equal(r.exit_code, 0);
+        static const char *const matches[] = {"exact",          "nearest",
+                                              "k nearest",      "range",
+                                              "count in range", "k nearest, weighted",
+                                              "fading range",   "nearest, nearly"};
+        for (int match = 0; match < 8; match++) {
+            row v = read_row(r.out, matches[match]);
+            assert_int_equal(v.same, QUERIES);
+            assert_int_equal(v.agreed, v.compared);
+        }
+        ran_free(&r);
+    }
+}
+
 static void it_draws_the_map_and_what_sharpness_costs(void **state)
 {
     (void)state;
@@ -117,6 +143,7 @@ static void a_wrong_command_line_is_exit_2(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(attention_finds_what_a_search_finds),
+                                       cmocka_unit_test(widths_far_apart_agree_too),
                                        cmocka_unit_test(it_draws_the_map_and_what_sharpness_costs),
                                        cmocka_unit_test(more_than_two_coordinates_have_no_map),
                                        cmocka_unit_test(a_wrong_command_line_is_exit_2)};
