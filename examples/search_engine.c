@@ -501,61 +501,25 @@ static const command search_command = {
         [FORMAT] = {"format", "FORMAT", "Format of the figures: svg (default), png or pdf."},
         {NULL, NULL, NULL}}};
 
-static void read_option(settings *s, int option)
+static void read_option(settings *s, int o)
 {
-    switch (option) {
-    case CORPUS:
-        s->corpus = text_argument("corpus", optarg);
-        break;
-    case QUERY:
-        s->queries[s->n_queries++] = text_argument("query", optarg);
-        break;
-    case TOP:
-        s->top = integer_argument("top", optarg, 1, 1000);
-        break;
-    case BIAS:
-        s->bias = true;
-        break;
-    case PAIRS:
-        s->pairs = integer_argument("pairs", optarg, 4, 1L << 40);
-        break;
-    case HELD_OUT:
-        s->held_out = number_argument("held-out", optarg, 0, 1);
-        break;
-    case DIM:
-        s->dim = integer_argument("dim", optarg, 1, 4096);
-        break;
-    case EPOCHS:
-        s->epochs = integer_argument("epochs", optarg, 1, 10000);
-        break;
-    case BATCH:
-        s->batch = integer_argument("batch", optarg, 2, 4096);
-        break;
-    case RATE:
-        s->rate = number_argument("rate", optarg, 1e-9, 10);
-        break;
-    case DROPOUT:
-        s->dropout = number_argument("dropout", optarg, 0, 1);
-        break;
-    case MISMATCH:
-        s->mismatch = true;
-        break;
-    case SAVE:
-        s->save = text_argument("save", optarg);
-        break;
-    case LOAD:
-        s->load = text_argument("load", optarg);
-        break;
-    case SEED:
-        s->seed = integer_argument("seed", optarg, 0, 1L << 62);
-        break;
-    case PLOT:
-        s->plot = *optarg ? optarg : NULL;
-        break;
-    case FORMAT:
-        s->format = format_argument("format", optarg);
-        break;
-    }
+    if (o == CORPUS) s->corpus = text_argument("corpus", optarg);
+    if (o == QUERY) s->queries[s->n_queries++] = text_argument("query", optarg);
+    if (o == TOP) s->top = integer_argument("top", optarg, 1, 1000);
+    if (o == BIAS) s->bias = true;
+    if (o == PAIRS) s->pairs = integer_argument("pairs", optarg, 4, 1L << 40);
+    if (o == HELD_OUT) s->held_out = number_argument("held-out", optarg, 0, 1);
+    if (o == DIM) s->dim = integer_argument("dim", optarg, 1, 4096);
+    if (o == EPOCHS) s->epochs = integer_argument("epochs", optarg, 1, 10000);
+    if (o == BATCH) s->batch = integer_argument("batch", optarg, 2, 4096);
+    if (o == RATE) s->rate = number_argument("rate", optarg, 1e-9, 10);
+    if (o == DROPOUT) s->dropout = number_argument("dropout", optarg, 0, 1);
+    if (o == MISMATCH) s->mismatch = true;
+    if (o == SAVE) s->save = text_argument("save", optarg);
+    if (o == LOAD) s->load = text_argument("load", optarg);
+    if (o == SEED) s->seed = integer_argument("seed", optarg, 0, 1L << 62);
+    if (o == PLOT) s->plot = *optarg ? optarg : NULL;
+    if (o == FORMAT) s->format = format_argument("format", optarg);
 }
 
 static settings read_settings(int argc, char **argv)

@@ -141,8 +141,10 @@ static void on_row(int end, void *context)
 static void parse_rows(corpus *c, struct csv_parser *parser, const char *block, size_t n)
 {
     if (memchr(block, '\0', n)) fail_with("%s: has a NUL byte, is no text", c->path);
-    if (csv_parse(parser, block, n, on_field, on_row, c) != n)
-        fail_with("%s, row %td: %s", c->path, c->n + 1, csv_strerror(csv_error(parser)));
+    if (csv_parse(parser, block, n, on_field, on_row, c) == n) return;
+    int error = csv_error(parser);
+    fail_with("%s, row %td: %s", c->path, c->n + 1,
+              error == CSV_EPARSE ? "a quote within a field" : csv_strerror(error));
 }
 
 /* With a tab in the first block the file is tab separated and has no quotes; else it is a CSV. */

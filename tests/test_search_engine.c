@@ -220,7 +220,7 @@ static void what_is_wrong_is_told(void **state)
                {"a\tb\nc\td\ne\tf\ng\t,\n", "bad.tsv: 3 of 4 rows to learn from and 1 held out"},
                {"", "bad.tsv: 0 of 0 rows to learn from"},
                {"a,b\nc,\"d\ne,f\n", "bad.tsv, row 2: a quote is not closed"},
-               {"a,b\nc,d \"e\" f\n", "bad.tsv, row 2: "},
+               {"a,b\nc,d \"e\" f\n", "bad.tsv, row 2: a quote within a field"},
                {"a\tb\na\tb\na\tb\na\tb\na\tb\na\tb\na\tb\na\tb\na\tb\n?\tb\n",
                 "bad.tsv, row 10: a text without words"}};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
