@@ -66,6 +66,11 @@ void IN(qkv_normalize_begin)(FN(qkv_block) *t)
 void IN(qkv_normalize_scan)(FN(qkv_block) *t)
 {
     qkv_normalize normalize = t->in->a.normalize;
+    if (normalize == QKV_UNIFORM && t->coverage == QKV_SEES_ALL) {
+        for (int x = 0; x < QKV_LANES; x += QKV_VEC)
+            store(t->best + x, load(t->best + x) + splat((real)t->n_k));
+        return;
+    }
     for (int j = 0; j < t->n_k; j++)
         for (int i = 0; i < QKV_LANES; i++) {
             int x = j * QKV_LANES + i;
@@ -226,7 +231,6 @@ static void kernel_online(FN(qkv_block) *t)
 static real direct_weight(const FN(qkv_block) *t, int i, int x, ptrdiff_t key)
 {
     const qkv_attention *a = &t->in->a;
-    if (a->normalize == QKV_UNIFORM) return 1 / t->best[i]; /* there are no scores */
     real e = t->s[x] + FN(qkv_bias_at)(t, x);
     switch (a->normalize) {
     case QKV_HARD:
@@ -253,10 +257,24 @@ static void hide(FN(qkv_block) *t)
     for (int x = 0; x < t->n_k * QKV_LANES; x++) t->w[x] = t->seen[x] ? t->w[x] : 0;
 }
 
+/* There are no scores. */
+static void uniform_weights(FN(qkv_block) *t)
+{
+    for (int v = 0; v < QKV_LANES; v += QKV_VEC) {
+        const vec share = splat(1) / load(t->best + v);
+        for (int j = 0; j < t->n_k; j++) store(t->w + j * QKV_LANES + v, share);
+    }
+    hide(t);
+}
+
 static void direct_weights(FN(qkv_block) *t)
 {
     if (qkv_selects(&t->in->a)) {
         IN(qkv_select_weights)(t);
+        return;
+    }
+    if (t->in->a.normalize == QKV_UNIFORM) {
+        uniform_weights(t);
         return;
     }
     for (int x = 0; x < t->n_k * QKV_LANES; x++)
