@@ -1,6 +1,7 @@
-/* digits.c - the handwritten digits from their file, and orders to learn them in. */
+/* digits.c - the handwritten digits from their file, orders to learn them in, and how that went. */
 #include "digits.h"
 
+#include <math.h>
 #include <stdlib.h>
 
 #include "common.h"
@@ -45,4 +46,74 @@ void shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed, uint64_t stream)
         order[i] = order[j];
         order[j] = i;
     }
+}
+
+void class_shares(const digits *d, double share[CLASSES])
+{
+    for (int c = 0; c < CLASSES; c++) share[c] = 0;
+    for (ptrdiff_t i = d->n_train; i < d->n; i++) share[d->label[i]]++;
+    for (int c = 0; c < CLASSES; c++) share[c] = 1 / fmax(1, share[c]);
+}
+
+ptrdiff_t count_right(const float *score, const ptrdiff_t *label, ptrdiff_t n)
+{
+    ptrdiff_t right = 0;
+    for (ptrdiff_t i = 0; i < n; i++, score += CLASSES) {
+        int best = 0;
+        for (int c = 1; c < CLASSES; c++)
+            if (score[c] > score[best]) best = c;
+        right += best == label[i];
+    }
+    return right;
+}
+
+double mean_of(const double *x, long n)
+{
+    double sum = 0;
+    for (long i = 0; i < n; i++) sum += x[i];
+    return sum / (double)n;
+}
+
+double deviation_of(const double *x, long n)
+{
+    const double mean = mean_of(x, n);
+    double sum = 0;
+    for (long i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
+    return n > 1 ? sqrt(sum / (double)(n - 1)) : NAN;
+}
+
+curves learning_curves(const double *accuracy, size_t kinds, size_t seeds, size_t epochs,
+                       const char *const *names, const char *const (*colours)[2])
+{
+    curves c = {.n = 2 * kinds};
+    c.x = allocate((1 + 3 * kinds) * epochs, sizeof *c.x);
+    c.series = allocate(c.n, sizeof *c.series);
+    for (size_t e = 0; e < epochs; e++) c.x[e] = (double)(e + 1);
+    for (size_t kind = 0; kind < kinds; kind++) {
+        double *mean = c.x + (1 + 3 * kind) * epochs, *low = mean + epochs, *high = low + epochs;
+        for (size_t e = 0; e < epochs; e++) {
+            low[e] = 100;
+            for (size_t i = 0; i < seeds; i++) {
+                const double a = accuracy[(kind * seeds + i) * epochs + e];
+                mean[e] += a / (double)seeds;
+                low[e] = fmin(low[e], a);
+                high[e] = fmax(high[e], a);
+            }
+        }
+        c.series[kind] = (qkv_series){.mark = QKV_BAND,
+                                      .n = epochs,
+                                      .x = c.x,
+                                      .y = low,
+                                      .y2 = high,
+                                      .colour = colours[kind][0]};
+        c.series[kinds + kind] = (qkv_series){
+            QKV_LINE, names[kind], epochs, c.x, mean, .size = 2, .colour = colours[kind][1]};
+    }
+    return c;
+}
+
+void free_curves(curves *c)
+{
+    free(c->x);
+    free(c->series);
 }

@@ -171,16 +171,15 @@ static void free_network(network *net)
 /* ---- Learning and testing ----------------------------------------------------------------------
  */
 
-/* What the test images show of a network. */
-typedef struct tested {
-    double accuracy;                        /* per cent */
-    double gate[BLOCKS][CLASSES][CHANNELS]; /* the mean over the images of a class */
+/* The weights of the channels for the test images. */
+typedef struct gates {
+    double mean[BLOCKS][CLASSES][CHANNELS]; /* over the images of a class */
     double apart;                           /* largest difference to the classical formula */
-} tested;
+} gates;
 
 /* Adds what n images, of those labels, gave to their channels. */
 static void add_gates(network *net, const ptrdiff_t *label, ptrdiff_t n, const double *share,
-                      tested *to)
+                      gates *to)
 {
     for (int block = 0; block < BLOCKS; block++) {
         const float *gate = qkv_value_f32(net->t, net->gates[block]);
@@ -188,33 +187,28 @@ static void add_gates(network *net, const ptrdiff_t *label, ptrdiff_t n, const d
         check(qkv_tape_status(net->t));
         for (ptrdiff_t i = 0; i < n * CHANNELS; i++) {
             const ptrdiff_t digit = label[i / CHANNELS];
-            to->gate[block][digit][i % CHANNELS] += share[digit] * gate[i];
+            to->mean[block][digit][i % CHANNELS] += share[digit] * gate[i];
             to->apart = fmax(to->apart, fabs((double)gate[i] - classical[i]));
         }
     }
 }
 
-static tested test(network *net, const digits *d)
+/* The accuracy on the test images, in per cent. to NULL: the gates are not wanted. */
+static double test(network *net, const digits *d, gates *to)
 {
-    tested result = {0};
-    double share[CLASSES] = {0};
-    for (ptrdiff_t i = d->n_train; i < d->n; i++) share[d->label[i]]++;
-    for (int c = 0; c < CLASSES; c++) share[c] = 1 / fmax(1, share[c]);
+    double share[CLASSES];
+    ptrdiff_t right = 0;
+    class_shares(d, share);
     for (ptrdiff_t i = d->n_train, n; i < d->n; i += n) {
         n = d->n - i < BATCH ? d->n - i : BATCH;
         qkv_no_grad_begin(net->t);
         const float *score = qkv_value_f32(net->t, scores(net, d->pixels + i * PIXELS, n));
         check(qkv_tape_status(net->t));
-        for (ptrdiff_t j = 0; j < n; j++, score += CLASSES) {
-            int best = 0;
-            for (int c = 1; c < CLASSES; c++)
-                if (score[c] > score[best]) best = c;
-            result.accuracy += 100.0 * (best == d->label[i + j]) / (double)(d->n - d->n_train);
-        }
-        if (net->excited) add_gates(net, d->label + i, n, share, &result);
+        right += count_right(score, d->label + i, n);
+        if (to) add_gates(net, d->label + i, n, share, to);
         qkv_tape_reset(net->t);
     }
-    return result;
+    return 100.0 * (double)right / (double)(d->n - d->n_train);
 }
 
 /* An image, moved by at most a pixel each way. */
@@ -245,74 +239,65 @@ static void step(network *net, const digits *d, const ptrdiff_t *order, ptrdiff_
     qkv_tape_reset(net->t);
 }
 
-/* accuracy[0..epochs): on the test images after each epoch. */
-static tested learn(network *net, const digits *d, long epochs, double *accuracy)
-{
-    const long batches = (d->n_train + BATCH - 1) / BATCH;
-    const qkv_schedule schedule = {
-        .rate = 0.005, .decay = QKV_DECAY_COSINE, .warmup = 10, .steps = epochs * batches + 10};
-    ptrdiff_t *order = allocate((size_t)d->n_train, sizeof *order);
-    tested result = {0};
-    qkv_optimizer *optimizer;
-    check(qkv_adam_new(&optimizer, NULL));
-    check(qkv_optimizer_add_parameters(optimizer, net->set));
-    for (long i = 0; i < epochs * batches; i++) {
-        const ptrdiff_t begin = i % batches * BATCH, left = d->n_train - begin;
-        if (begin == 0) shuffle(order, d->n_train, net->seed, ORDERS + (uint64_t)(i / batches));
-        check(qkv_optimizer_set_rate(optimizer, qkv_schedule_rate(&schedule, i)));
-        step(net, d, order + begin, left < BATCH ? left : BATCH, i, optimizer);
-        if (left > BATCH) continue;
-        result = test(net, d);
-        accuracy[i / batches] = result.accuracy;
-    }
-    qkv_optimizer_free(optimizer);
-    free(order);
-    return result;
-}
-
-/* Of all networks the accuracy on the way, [NETWORKS, seeds, epochs]; the last test of the first
- * excited one. */
+/* The accuracy of all networks on the way, [NETWORKS, seeds, epochs]; the gates of the first that
+ * has any. */
 typedef struct results {
     double *accuracy;
     size_t parameters[NETWORKS];
-    tested first;
+    gates first;
+    progress bar; /* of epochs */
+    long done;
 } results;
 
-static results learn_all(const digits *d, const settings *s)
+static void learn(const digits *d, const settings *s, int kind, long seed_number, results *r)
 {
-    results r = {.accuracy = allocate((size_t)(NETWORKS * s->seeds * s->epochs), sizeof(double))};
-    progress bar = {.label = "learning", .total = NETWORKS * s->seeds};
-    for (long i = 0; i < s->seeds; i++) {
-        for (int kind = 0; kind < NETWORKS; kind++) {
-            network net = new_network(kind == EXCITED, (uint64_t)(s->seed + i));
-            double *accuracy = r.accuracy + (kind * s->seeds + i) * s->epochs;
-            const tested last = learn(&net, d, s->epochs, accuracy);
-            if (i == 0) r.parameters[kind] = qkv_parameters_size(net.set);
-            if (i == 0 && kind == EXCITED) r.first = last;
-            free_network(&net);
-            progress_show(&bar, NETWORKS * i + kind + 1, "accuracy %.2f %%", last.accuracy);
-        }
+    network net = new_network(kind == EXCITED, (uint64_t)(s->seed + seed_number));
+    const long batches = (d->n_train + BATCH - 1) / BATCH;
+    const qkv_schedule schedule = {
+        .rate = 0.005, .decay = QKV_DECAY_COSINE, .warmup = 10, .steps = s->epochs * batches + 10};
+    double *accuracy = r->accuracy + (kind * s->seeds + seed_number) * s->epochs;
+    ptrdiff_t *order = allocate((size_t)d->n_train, sizeof *order);
+    qkv_optimizer *optimizer;
+    check(qkv_adam_new(&optimizer, NULL));
+    check(qkv_optimizer_add_parameters(optimizer, net.set));
+    for (long i = 0; i < s->epochs * batches; i++) {
+        const ptrdiff_t begin = i % batches * BATCH, left = d->n_train - begin;
+        const long epoch = i / batches;
+        if (begin == 0) shuffle(order, d->n_train, net.seed, ORDERS + (uint64_t)epoch);
+        check(qkv_optimizer_set_rate(optimizer, qkv_schedule_rate(&schedule, i)));
+        step(&net, d, order + begin, left < BATCH ? left : BATCH, i, optimizer);
+        if (left > BATCH) continue;
+        accuracy[epoch] = test(&net, d, NULL);
+        progress_show(&r->bar, ++r->done, "accuracy %.2f %%", accuracy[epoch]);
     }
-    return r;
+    if (seed_number == 0) r->parameters[kind] = qkv_parameters_size(net.set);
+    if (seed_number == 0 && kind == EXCITED) test(&net, d, &r->first);
+    qkv_optimizer_free(optimizer);
+    free(order);
+    free_network(&net);
 }
 
 /* ---- Telling and drawing -----------------------------------------------------------------------
  */
 
-static double mean_of(const double *x, long n)
+/* The most that the mean weight of a channel differs from one digit to another. */
+static double most_apart(const double mean[CLASSES][CHANNELS])
 {
-    double sum = 0;
-    for (long i = 0; i < n; i++) sum += x[i];
-    return sum / (double)n;
+    double most = 0;
+    for (int channel = 0; channel < CHANNELS; channel++)
+        for (int a = 0; a < CLASSES; a++)
+            for (int b = 0; b < a; b++)
+                most = fmax(most, fabs(mean[a][channel] - mean[b][channel]));
+    return most;
 }
 
-/* The standard deviation; NaN of one number. */
-static double deviation_of(const double *x, long n)
+/* Student's t of a mean of n differences, beyond which it is in one of 20 samples by chance. */
+static double critical(long n)
 {
-    const double mean = mean_of(x, n);
-    double sum = 0;
-    for (long i = 0; i < n; i++) sum += (x[i] - mean) * (x[i] - mean);
-    return n > 1 ? sqrt(sum / (double)(n - 1)) : NAN;
+    static const double t[MOST_SEEDS - 1] = {12.71, 4.30, 3.18, 2.78, 2.57, 2.45, 2.36,
+                                             2.31,  2.26, 2.23, 2.20, 2.18, 2.16, 2.14,
+                                             2.13,  2.12, 2.11, 2.10, 2.09};
+    return t[n - 2];
 }
 
 static void report(const results *r, const digits *d, const settings *s)
@@ -337,12 +322,18 @@ static void report(const results *r, const digits *d, const settings *s)
     if (s->seeds > 1) {
         const double difference = mean_of(end[NETWORKS], s->seeds);
         const double error = deviation_of(end[NETWORKS], s->seeds) / sqrt((double)s->seeds);
-        printf("The difference is %+.2f with a standard error of %.2f: %s\n", difference, error,
-               fabs(difference) > 2 * error ? "more than chance."
-                                            : "these seeds do not tell it from chance.");
+        printf(
+            "The difference is %+.2f with a standard error of %.2f: by Student's t, at 5 %%,\n%s\n",
+            difference, error,
+            fabs(difference) > critical(s->seeds) * error
+                ? "more than the chance of the seeds."
+                : "these seeds do not tell it from chance.");
     }
-    printf("Weights by attention and by the classical formula differ by at most %.2g.\n",
-           r->first.apart);
+    printf(
+        "From digit to digit the mean weight of a channel differs by up to %.2f in the first "
+        "block,\n%.2f in the second. Weights by attention and by the classical formula differ by "
+        "at most %.2g.\n",
+        most_apart(r->first.mean[0]), most_apart(r->first.mean[1]), r->first.apart);
 }
 
 /* The mean weight of each channel, class by class. */
@@ -359,47 +350,28 @@ static void draw_gates(const results *r, const settings *s)
                                          .y_ticks = ticks,
                                          .palette = QKV_VIRIDIS,
                                          .upper = 1};
-    check(qkv_show_heatmaps(&r->first.gate[0][0][0], shape, &options));
+    check(qkv_show_heatmaps(&r->first.mean[0][0][0], shape, &options));
     say("wrote %s", path);
     free(path);
 }
 
-/* The mean over the seeds after each epoch, and all seeds between lowest and highest. */
 static void draw_learning(const results *r, const settings *s)
 {
     static const char *const colours[NETWORKS][2] = {{"#56b4e9", "#0072b2"},
                                                      {"#f0c9a0", "#d55e00"}};
-    const size_t n = (size_t)s->epochs;
-    double *x = allocate((1 + 3 * NETWORKS) * n, sizeof *x);
-    qkv_series series[2 * NETWORKS];
-    for (size_t e = 0; e < n; e++) x[e] = (double)(e + 1);
-    for (size_t kind = 0; kind < NETWORKS; kind++) {
-        double *mean = x + (1 + 3 * kind) * n, *low = mean + n, *high = low + n;
-        for (size_t e = 0; e < n; e++) {
-            low[e] = 100;
-            for (size_t i = 0; i < (size_t)s->seeds; i++) {
-                const double a = r->accuracy[(kind * (size_t)s->seeds + i) * n + e];
-                mean[e] += a / (double)s->seeds;
-                low[e] = fmin(low[e], a);
-                high[e] = fmax(high[e], a);
-            }
-        }
-        series[kind] = (qkv_series){
-            .mark = QKV_BAND, .n = n, .x = x, .y = low, .y2 = high, .colour = colours[kind][0]};
-        series[NETWORKS + kind] = (qkv_series){QKV_LINE,  network_names[kind],       n, x, mean,
-                                               .size = 2, .colour = colours[kind][1]};
-    }
+    curves c = learning_curves(r->accuracy, NETWORKS, (size_t)s->seeds, (size_t)s->epochs,
+                               network_names, colours);
     const qkv_panel panel = {.title = "Accuracy on the test images: mean and range of all seeds",
                              .x_label = "epoch",
                              .y_label = "per cent",
                              .y_range = {85, 100},
-                             .series = series,
-                             .n_series = 2 * NETWORKS};
+                             .series = c.series,
+                             .n_series = c.n};
     char *path = join_path(s->plot, "squeeze_excitation_learning.svg");
     check(qkv_plot_panels(&panel, 1, 1, &(qkv_figure){.path = path, .width = 6.5, .height = 4}));
     say("wrote %s", path);
     free(path);
-    free(x);
+    free_curves(&c);
 }
 
 /* ---- The program -------------------------------------------------------------------------------
@@ -425,7 +397,7 @@ static settings read_settings(int argc, char **argv)
     settings s = {.data = "examples/data/digits.npy", .epochs = 60, .seeds = 5, .seed = 1};
     for (int option; (option = command_next(&squeeze_excitation, argc, argv)) >= 0;) {
         if (option == DATA) s.data = text_argument("data", optarg);
-        if (option == EPOCHS) s.epochs = integer_argument("epochs", optarg, 1, 10000);
+        if (option == EPOCHS) s.epochs = integer_argument("epochs", optarg, 2, 10000);
         if (option == SEEDS) s.seeds = integer_argument("seeds", optarg, 1, MOST_SEEDS);
         if (option == SEED) s.seed = integer_argument("seed", optarg, 0, 1L << 62);
         if (option == PLOT) s.plot = *optarg ? optarg : NULL;
@@ -441,10 +413,13 @@ int main(int argc, char **argv)
     const settings s = read_settings(argc, argv);
     digits d = load_digits(s.data);
     if (s.plot) make_directories(s.plot);
-    results r = learn_all(&d, &s);
+    results r = {.accuracy = allocate((size_t)(NETWORKS * s.seeds * s.epochs), sizeof *r.accuracy),
+                 .bar = {.label = "learning", .total = NETWORKS * s.seeds * s.epochs}};
+    for (long i = 0; i < NETWORKS * s.seeds; i++)
+        learn(&d, &s, (int)(i % NETWORKS), i / NETWORKS, &r);
     report(&r, &d, &s);
     if (s.plot) draw_gates(&r, &s);
-    if (s.plot && s.epochs > 1) draw_learning(&r, &s);
+    if (s.plot) draw_learning(&r, &s);
     free(r.accuracy);
     free_digits(&d);
     return finish();
