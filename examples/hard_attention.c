@@ -10,11 +10,13 @@
  *                      expected loss L is the mean of dL + L d log p (Williams 1992)
  *     with a baseline  the same with (L - b) d log p, b a guess of L made before looking
  *     straight-through one patch, drawn by Gumbel noise; backward pretends that it was the softmax
- *                      of the noisy scores (Jang, Gu & Poole 2017): less noise, but a bias
- *     at random        one patch, anywhere: to see what it is worth to learn where to look
+ *                      of the noisy scores, at temperature 1 (Jang, Gu & Poole 2017): less noise,
+ *                      but a bias
+ *     at random        one patch, each as likely: to see what it is worth to learn where to look
  *
  * To draw is attention too: hard attention to scores with Gumbel noise as bias draws from their
- * softmax. With 36^2 pairs of glimpses the exact gradient can be had, to judge the others by. */
+ * softmax. With 36^2 pairs of glimpses the exact gradient can be had, to judge the others by: each
+ * estimate's variance and bias, where the network is that learns with a baseline. */
 #include "digits.h"
 
 #include <getopt.h>
@@ -36,7 +38,11 @@ enum { KEY = 16, VALUE = 32, STATE = 64, BATCH = 64 };
 enum { RANDOM, SOFT, REINFORCE, BASELINE, STRAIGHT, METHODS, EXACT };
 static const char *const method_names[METHODS] = {"at random", "soft", "REINFORCE",
                                                   "with a baseline", "straight-through"};
-static const char *const colours[METHODS] = {"#999999", "#000000", "#d55e00", "#0072b2", "#009e73"};
+static const char *const colours[METHODS][2] = {{"#e0e0e0", "#999999"},
+                                                {"#808080", "#000000"},
+                                                {"#e69f00", "#d55e00"},
+                                                {"#56b4e9", "#0072b2"},
+                                                {"#40c99a", "#009e73"}};
 
 /* Streams of random numbers from here on: one an epoch, a step, a draw. */
 static const uint64_t ORDERS = 0, STEPS = 1ULL << 32, DRAWS = 1ULL << 48;
@@ -86,6 +92,8 @@ typedef struct network {
     qkv_parameters *set;
     uint64_t seed;
     float noise[GLIMPSES][BATCH * PLACES]; /* added to the scores where one place is drawn */
+    bool forced;   /* the noise left no choice: a path counts by its probability */
+    bool measured; /* only the gradient by what decides where to look is wanted */
 } network;
 
 /* The parameter of that name; it is made when it is asked for the first time. */
@@ -144,12 +152,14 @@ static looked look(network *net, const batch *b, int method)
     qkv_var patches = qkv_leaf_f32(net->t, qkv_shape3(n, PLACES, PATCH), b->patches, NULL);
     qkv_var places = parameter(net, "places", qkv_shape2(PLACES, VALUE), QKV_INIT_GLOROT);
     qkv_var values = qkv_add(net->t, layer(net, "values", patches, PATCH, VALUE), places);
+    if (net->measured) values = qkv_detach(net->t, values);
     qkv_var state = layer(net, "start", quarters, QUARTERS, STATE);
     qkv_var w = parameter(net, "guess", qkv_shape2(STATE, 1), QKV_INIT_ZEROS);
     l.guess = sum_rows(net, qkv_matmul(net->t, qkv_detach(net->t, state), w));
     for (int g = 0; g < GLIMPSES; g++) {
         w = parameter(net, "query", qkv_shape2(STATE, KEY), QKV_INIT_GLOROT);
         qkv_var query = qkv_matmul(net->t, state, w);
+        if (method == RANDOM) query = qkv_mul(net->t, query, qkv_constant(net->t, 0));
         qkv_var score = weights(net, query, QKV_NONE_IDENTITY, NULL);
         qkv_var soft = weights(net, query, QKV_SOFTMAX, NULL);
         qkv_var hard = weights(net, query, QKV_HARD, net->noise[g]);
@@ -189,8 +199,11 @@ static qkv_var loss_of(network *net, const batch *b, int method, double curious)
         qkv_var surprise = qkv_sub(t, qkv_detach(t, loss), l.guess);
         loss = qkv_add(t, loss, qkv_mul(t, qkv_detach(t, surprise), l.log_p));
         loss = qkv_add(t, loss, qkv_mul(t, surprise, surprise)); /* the guess learns, too */
-    } else if (method == EXACT)
-        loss = qkv_mul(t, qkv_exp(t, l.log_p), loss);
+    }
+    if (net->forced) {
+        qkv_var p = qkv_exp(t, l.log_p);
+        loss = qkv_mul(t, method == EXACT ? p : qkv_detach(t, p), loss);
+    }
     if (curious > 0) loss = qkv_sub(t, loss, qkv_mul(t, qkv_constant(t, curious), l.entropy));
     return qkv_mean(t, loss, NULL, 0, false);
 }
@@ -198,6 +211,7 @@ static qkv_var loss_of(network *net, const batch *b, int method, double curious)
 /* The noise under which hard attention draws from the softmax: Gumbel's distribution. */
 static void draw_noise(network *net, uint64_t stream)
 {
+    net->forced = false;
     for (size_t g = 0; g < GLIMPSES; g++)
         for (size_t i = 0; i < BATCH * PLACES; i++) {
             const double u = qkv_random_uniform(net->seed, stream, g * BATCH * PLACES + i);
@@ -208,6 +222,7 @@ static void draw_noise(network *net, uint64_t stream)
 /* Noise that leaves no choice. */
 static void force_path(network *net, int path)
 {
+    net->forced = true;
     for (int i = 0; i < BATCH * PLACES; i++) {
         net->noise[0][i] = i % PLACES == path / PLACES ? 1e6F : 0;
         net->noise[1][i] = i % PLACES == path % PLACES ? 1e6F : 0;
@@ -238,51 +253,55 @@ static void free_network(network *net)
 
 enum { POLICY = (STATE + PLACES) * KEY }; /* numbers that say where to look */
 
-/* gradient[POLICY] = that of the loss of method, by the query's and the keys' parameters. */
-static void gradient_of(network *net, const batch *b, int method, double *gradient)
+/* gradient[POLICY] = that of the loss of method, by the query's and the keys' parameters: of the
+ * noise there is, or the mean over all paths. */
+static void gradient_of(network *net, const batch *b, int method, bool all_paths, double *gradient)
 {
     for (size_t i = 0; i < qkv_parameters_count(net->set); i++) {
         const qkv_parameter *p = qkv_parameters_at(net->set, i);
         memset(p->gradient, 0, p->size * sizeof(float));
     }
-    for (int path = 0; path < (method == EXACT ? PATHS : 1); path++) {
-        if (method == EXACT) force_path(net, path);
+    net->measured = true;
+    for (int path = 0; path < (all_paths ? PATHS : 1); path++) {
+        if (all_paths) force_path(net, path);
         check(qkv_backward(net->t, loss_of(net, b, method, 0)));
         qkv_tape_reset(net->t);
     }
+    net->measured = false;
     const float *query = qkv_parameters_find(net->set, "query")->gradient;
     const float *keys = qkv_parameters_find(net->set, "keys")->gradient;
     for (int i = 0; i < POLICY; i++)
         gradient[i] = i < STATE * KEY ? query[i] : keys[i - STATE * KEY];
 }
 
+static double square_distance(const double *a, const double *b)
+{
+    double sum = 0;
+    for (int i = 0; i < POLICY; i++) sum += (a[i] - b[i]) * (a[i] - b[i]);
+    return sum;
+}
+
 /* An estimate of the gradient, from many draws of the same images. */
 typedef struct noise {
     double variance; /* of one draw: the mean squared distance from the mean */
     double bias; /* the distance of the mean from the exact gradient, without what chance adds */
-    double norm; /* of the exact gradient */
 } noise;
 
 static noise measure(network *net, const batch *b, int method, long draws, const double *exact)
 {
-    double mean[POLICY] = {0}, one[POLICY], sum = 0, apart = 0, norm = 0;
+    double mean[POLICY] = {0}, one[POLICY], sum = 0;
     for (long d = 0; d < draws; d++) {
         draw_noise(net, DRAWS + (uint64_t)d);
-        gradient_of(net, b, method, one);
+        gradient_of(net, b, method, false, one);
         for (int i = 0; i < POLICY; i++) { /* Welford's update */
             const double change = one[i] - mean[i];
             mean[i] += change / (double)(d + 1);
             sum += change * (one[i] - mean[i]);
         }
     }
-    for (int i = 0; i < POLICY; i++) {
-        apart += (mean[i] - exact[i]) * (mean[i] - exact[i]);
-        norm += exact[i] * exact[i];
-    }
     const double variance = sum / (double)(draws - 1);
-    return (noise){.variance = variance,
-                   .bias = sqrt(fmax(0, apart - variance / (double)draws)),
-                   .norm = sqrt(norm)};
+    const double apart = square_distance(mean, exact) - variance / (double)draws;
+    return (noise){.variance = variance, .bias = sqrt(fmax(0, apart))};
 }
 
 /* ---- Learning and testing ----------------------------------------------------------------------
@@ -310,32 +329,29 @@ static void add_seen(const batch *b, const float *image, ptrdiff_t i, int glimps
 static tested test(network *net, const digits *d, int method)
 {
     tested result = {0};
-    double share[CLASSES] = {0};
+    double share[CLASSES];
+    ptrdiff_t right = 0;
     static batch b;
-    for (ptrdiff_t i = d->n_train; i < d->n; i++) share[d->label[i]]++;
-    for (int c = 0; c < CLASSES; c++) share[c] = 1 / fmax(1, share[c]);
+    class_shares(d, share);
     memset(net->noise, 0, sizeof net->noise);
-    if (method == RANDOM) draw_noise(net, DRAWS);
     for (ptrdiff_t first = d->n_train, n; first < d->n; first += n) {
         ptrdiff_t order[BATCH];
         for (n = 0; n < BATCH && first + n < d->n; n++) order[n] = first + n;
         fill_batch(&b, d, order, n);
+        if (method == RANDOM) draw_noise(net, DRAWS + (uint64_t)first);
         qkv_no_grad_begin(net->t);
         const looked l = look(net, &b, method);
         const float *score = qkv_value_f32(net->t, l.scores), *weight[GLIMPSES];
         for (int g = 0; g < GLIMPSES; g++) weight[g] = qkv_value_f32(net->t, l.weights[g]);
         check(qkv_tape_status(net->t));
-        for (ptrdiff_t i = 0; i < n; i++, score += CLASSES) {
-            int best = 0;
-            for (int c = 1; c < CLASSES; c++)
-                if (score[c] > score[best]) best = c;
-            result.accuracy += 100.0 * (best == b.digit[i]) / (double)(d->n - d->n_train);
+        right += count_right(score, b.digit, n);
+        for (ptrdiff_t i = 0; i < n; i++)
             for (int g = 0; g < GLIMPSES; g++)
                 add_seen(&b, d->pixels + (first + i) * PIXELS, i, g, weight[g] + i * PLACES,
                          share[b.digit[i]], &result);
-        }
         qkv_tape_reset(net->t);
     }
+    result.accuracy = 100.0 * (double)right / (double)(d->n - d->n_train);
     return result;
 }
 
@@ -345,19 +361,29 @@ typedef struct results {
     tested last[METHODS];         /* of the first seed */
     size_t n;                     /* measurements, on the way of that network */
     double epoch[MOST_MEASURES];
+    double norm, bias[METHODS]; /* when measured first: of the exact gradient, of all paths */
+    progress bar;               /* of epochs */
+    long done;
     noise noise[METHODS][MOST_MEASURES];
 } results;
 
-/* The gradients of the first images in the order, as all methods would estimate them here. */
+/* The gradients of the first images in the order, as all methods would estimate them here; the
+ * first time, what REINFORCE gives in the mean over all paths, too. */
 static void measure_all(network *net, const digits *d, const ptrdiff_t *order, const settings *s,
                         double epoch, results *r)
 {
     static batch b;
-    double exact[POLICY];
+    static const double zero[POLICY];
+    double exact[POLICY], mean[POLICY];
     fill_batch(&b, d, order, d->n_train < BATCH ? d->n_train : BATCH);
-    gradient_of(net, &b, EXACT, exact);
+    gradient_of(net, &b, EXACT, true, exact);
     for (int method = REINFORCE; method < METHODS; method++)
         r->noise[method][r->n] = measure(net, &b, method, s->draws, exact);
+    if (r->n == 0) r->norm = sqrt(square_distance(exact, zero));
+    for (int method = REINFORCE; method <= BASELINE && r->n == 0; method++) {
+        gradient_of(net, &b, method, true, mean);
+        r->bias[method] = sqrt(square_distance(mean, exact));
+    }
     r->epoch[r->n++] = epoch;
 }
 
@@ -379,7 +405,7 @@ static void learn(const digits *d, const settings *s, int method, long seed_numb
         const long epoch = i / batches;
         if (begin == 0) shuffle(order, d->n_train, net.seed, ORDERS + (uint64_t)epoch);
         fill_batch(&b, d, order + begin, left < BATCH ? left : BATCH);
-        draw_noise(&net, STEPS + (uint64_t)i);
+        if (method != SOFT) draw_noise(&net, STEPS + (uint64_t)i);
         qkv_optimizer_zero_gradients(optimizer);
         check(qkv_backward(net.t, loss_of(&net, &b, method, method > SOFT ? CURIOUS : 0)));
         qkv_tape_reset(net.t);
@@ -388,6 +414,7 @@ static void learn(const digits *d, const settings *s, int method, long seed_numb
         if (left > BATCH) continue;
         last = test(&net, d, method);
         accuracy[epoch] = last.accuracy;
+        progress_show(&r->bar, ++r->done, "%s", method_names[method]);
         if (method == BASELINE && seed_number == 0 &&
             (epoch + 1) * s->measures / s->epochs > epoch * s->measures / s->epochs)
             measure_all(&net, d, order, s, (double)(epoch + 1), r);
@@ -402,13 +429,10 @@ static void learn(const digits *d, const settings *s, int method, long seed_numb
 /* ---- Telling and drawing -----------------------------------------------------------------------
  */
 
-static void print_accuracy(const char *name, const double *x, ptrdiff_t step, long n)
+static void print_accuracy(const char *name, const double *x, long n)
 {
-    double mean = 0, sum = 0;
-    for (long i = 0; i < n; i++) mean += x[i * step] / (double)n;
-    for (long i = 0; i < n; i++) sum += (x[i * step] - mean) * (x[i * step] - mean);
-    printf("  %-18s %6.2f", name, mean);
-    if (n > 1) printf("  %5.2f", sqrt(sum / (double)(n - 1)));
+    printf("  %-18s %6.2f", name, mean_of(x, n));
+    if (n > 1) printf("  %5.2f", deviation_of(x, n));
     putchar('\n');
 }
 
@@ -417,55 +441,61 @@ static void report(const results *r, const digits *d, const settings *s)
     printf("Accuracy on %td images after %ld epochs of %td others, in per cent: mean%s\n",
            d->n - d->n_train, s->epochs, d->n_train, s->seeds > 1 ? " and deviation of seeds" : "");
     for (int method = 0; method < METHODS; method++) {
-        const double *end = r->accuracy + (method * s->seeds + 1) * s->epochs - 1;
-        print_accuracy(method_names[method], end, s->epochs, s->seeds);
-        if (method == SOFT) print_accuracy("  at one place", r->one_place, 1, s->seeds);
+        double end[MOST_SEEDS];
+        for (long i = 0; i < s->seeds; i++)
+            end[i] = r->accuracy[(method * s->seeds + i + 1) * s->epochs - 1];
+        print_accuracy(method_names[method], end, s->seeds);
+        if (method == SOFT) print_accuracy("  at one place", r->one_place, s->seeds);
     }
     if (r->n == 0) return;
-    printf("\nThe gradient by what decides where to look, estimated %ld times from the same images "
-           "and\nparameters after %g epochs. Its exact norm is %.3g.\n"
-           "                     variance      bias    chance\n",
-           s->draws, r->epoch[0], r->noise[REINFORCE][0].norm);
+    printf("\nThe gradient by what decides where to look, after %g epochs, estimated %ld times "
+           "from the "
+           "same\nimages and parameters. Its exact norm is %.3g. The bias is of the draws, and of "
+           "the mean "
+           "over\nall %d pairs of places, which straight-through does not have.\n"
+           "                     variance      bias    chance  all pairs\n",
+           r->epoch[0], s->draws, r->norm, PATHS);
     for (int method = REINFORCE; method < METHODS; method++) {
         const noise *n = &r->noise[method][0];
-        printf("  %-18s %9.3g %9.3g %9.3g\n", method_names[method], n->variance, n->bias,
+        printf("  %-18s %9.3g %9.2g %9.2g", method_names[method], n->variance, n->bias,
                sqrt(n->variance / (double)s->draws));
+        if (method == STRAIGHT)
+            printf("\n");
+        else
+            printf("  %9.2g\n", r->bias[method]);
     }
 }
 
 static void draw_learning(const results *r, const settings *s)
 {
-    const size_t n = (size_t)s->epochs, seeds = (size_t)s->seeds;
-    double *x = allocate((1 + METHODS) * n, sizeof *x), variance[METHODS][MOST_MEASURES];
-    qkv_series accuracy[METHODS], noises[METHODS];
-    for (size_t e = 0; e < n; e++) x[e] = (double)(e + 1);
-    for (size_t m = 0; m < METHODS; m++) {
-        double *mean = x + (1 + m) * n;
-        for (size_t e = 0; e < n; e++)
-            for (size_t i = 0; i < seeds; i++)
-                mean[e] += r->accuracy[(m * seeds + i) * n + e] / (double)seeds;
+    double variance[METHODS][MOST_MEASURES];
+    qkv_series noises[METHODS];
+    for (size_t m = REINFORCE; m < METHODS; m++) {
         for (size_t i = 0; i < r->n; i++) variance[m][i] = r->noise[m][i].variance;
-        accuracy[m] =
-            (qkv_series){QKV_LINE, method_names[m], n, x, mean, .size = 2, .colour = colours[m]};
         noises[m] = (qkv_series){
-            QKV_LINE, NULL, r->n, r->epoch, variance[m], .size = 2, .colour = colours[m]};
+            QKV_LINE, NULL, r->n, r->epoch, variance[m], .size = 2, .colour = colours[m][1]};
     }
-    const qkv_panel panels[] = {{.title = "Accuracy on the test images, mean of the seeds",
-                                 .x_label = "epoch",
-                                 .y_label = "per cent",
-                                 .y_range = {40, 100},
-                                 .series = accuracy,
-                                 .n_series = METHODS},
-                                {.title = "Variance of the gradient estimates",
-                                 .x_label = "epoch",
-                                 .log_y = true,
-                                 .series = noises + REINFORCE,
-                                 .n_series = METHODS - REINFORCE}};
+    curves c = learning_curves(r->accuracy, METHODS, (size_t)s->seeds, (size_t)s->epochs,
+                               method_names, colours);
+    const qkv_panel panels[] = {
+        {.title = "Accuracy on the test images: mean and range of the seeds",
+         .x_label = "epoch",
+         .y_label = "per cent",
+         .y_range = {40, 100},
+         .series = c.series,
+         .n_series = c.n},
+        {.title = "Variance of the gradient estimates",
+         .x_label = "epoch",
+         .log_y = true,
+         .series = noises + REINFORCE,
+         .n_series = METHODS - REINFORCE}};
+    const int n = r->n > 1 ? 2 : 1; /* a line of variances needs two */
     char *path = join_path(s->plot, "hard_attention_learning.svg");
-    check(qkv_plot_panels(panels, 1, 2, &(qkv_figure){.path = path, .width = 10, .height = 4.2}));
+    check(
+        qkv_plot_panels(panels, 1, n, &(qkv_figure){.path = path, .width = 5 * n, .height = 4.2}));
     say("wrote %s", path);
     free(path);
-    free(x);
+    free_curves(&c);
 }
 
 /* The mean images, and how often each pixel is seen, by soft and by hard attention. */
@@ -508,7 +538,8 @@ static const command hard_attention = {
         [EPOCHS] = {"epochs", "N", "Passes over the training images (default: 60)."},
         [SEEDS] = {"seeds", "N", "Networks to train by each method, at most 20 (default: 5)."},
         [MEASURE] = {"measure", "N",
-                     "How often the noise of gradients is measured on the way (default: 10)."},
+                     "How often the noise of gradients is measured on the way (default: 10); it is "
+                     "drawn from 2 on."},
         [DRAW] = {"draws", "N", "Estimates of a gradient to measure their noise (default: 400)."},
         [SEED] = {"seed", "N", "The first seed, of starts, orders and draws (default: 1)."},
         [PLOT] = {"plot", "DIR", "Draw learning and glimpses into DIR (default: none)."},
@@ -540,13 +571,10 @@ int main(int argc, char **argv)
     if (s.plot) make_directories(s.plot);
     static results r;
     r.accuracy = allocate((size_t)(METHODS * s.seeds * s.epochs), sizeof *r.accuracy);
-    progress bar = {.label = "learning", .total = METHODS * s.seeds};
-    for (long i = 0; i < METHODS * s.seeds; i++) {
-        learn(&d, &s, (int)(i % METHODS), i / METHODS, &r);
-        progress_show(&bar, i + 1, "%s", method_names[i % METHODS]);
-    }
+    r.bar = (progress){.label = "learning", .total = METHODS * s.seeds * s.epochs};
+    for (long i = 0; i < METHODS * s.seeds; i++) learn(&d, &s, (int)(i % METHODS), i / METHODS, &r);
     report(&r, &d, &s);
-    if (s.plot && r.n > 1) draw_learning(&r, &s);
+    if (s.plot) draw_learning(&r, &s);
     if (s.plot) draw_glimpses(&r, &s);
     free(r.accuracy);
     free_digits(&d);
