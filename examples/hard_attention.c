@@ -74,10 +74,10 @@ static void fill_batch(batch *b, const digits *d, const ptrdiff_t *order, ptrdif
             const int quarter = p / SIDE / 4 * 2 + p % SIDE / 4;
             b->quarters[i * QUARTERS + quarter] += image[p] / (PIXELS / QUARTERS);
         }
-        for (int at = 0; at < PLACES * PATCH; at++) {
-            const int place = at / PATCH, row = at % PATCH / PATCH_SIDE, column = at % PATCH_SIDE;
-            b->patches[i * PLACES * PATCH + at] =
-                image[(place / ACROSS + row) * SIDE + place % ACROSS + column];
+        for (int row = 0; row < PLACES * PATCH_SIDE; row++) { /* of a patch */
+            const int place = row / PATCH_SIDE, top = place / ACROSS, left = place % ACROSS;
+            memcpy(b->patches + (i * PLACES * PATCH_SIDE + row) * PATCH_SIDE,
+                   image + (top + row % PATCH_SIDE) * SIDE + left, PATCH_SIDE * sizeof *image);
         }
         b->digit[i] = d->label[order[i]];
         b->label[i * CLASSES + b->digit[i]] = 1;
