@@ -92,8 +92,8 @@ typedef struct network {
     qkv_parameters *set;
     uint64_t seed;
     float noise[GLIMPSES][BATCH * PLACES]; /* added to the scores where one place is drawn */
-    bool forced;   /* the noise left no choice: a path counts by its probability */
-    bool measured; /* only the gradient by what decides where to look is wanted */
+    bool forced;         /* the noise left no choice: a path counts by its probability */
+    const float *values; /* of the patches, where only what decides where to look is to learn */
 } network;
 
 /* The parameter of that name; it is made when it is asked for the first time. */
@@ -144,15 +144,22 @@ typedef struct looked {
     qkv_var guess;             /* of the loss, before looking, [n] */
 } looked;
 
+/* What there is to see, [n, PLACES, VALUE]. */
+static qkv_var values_of(network *net, const batch *b)
+{
+    if (net->values)
+        return qkv_leaf_f32(net->t, qkv_shape3(b->n, PLACES, VALUE), net->values, NULL);
+    qkv_var patches = qkv_leaf_f32(net->t, qkv_shape3(b->n, PLACES, PATCH), b->patches, NULL);
+    qkv_var places = parameter(net, "places", qkv_shape2(PLACES, VALUE), QKV_INIT_GLOROT);
+    return qkv_add(net->t, layer(net, "values", patches, PATCH, VALUE), places);
+}
+
 static looked look(network *net, const batch *b, int method)
 {
     const ptrdiff_t n = b->n;
     looked l;
     qkv_var quarters = qkv_leaf_f32(net->t, qkv_shape2(n, QUARTERS), b->quarters, NULL);
-    qkv_var patches = qkv_leaf_f32(net->t, qkv_shape3(n, PLACES, PATCH), b->patches, NULL);
-    qkv_var places = parameter(net, "places", qkv_shape2(PLACES, VALUE), QKV_INIT_GLOROT);
-    qkv_var values = qkv_add(net->t, layer(net, "values", patches, PATCH, VALUE), places);
-    if (net->measured) values = qkv_detach(net->t, values);
+    qkv_var values = values_of(net, b);
     qkv_var state = layer(net, "start", quarters, QUARTERS, STATE);
     qkv_var w = parameter(net, "guess", qkv_shape2(STATE, 1), QKV_INIT_ZEROS);
     l.guess = sum_rows(net, qkv_matmul(net->t, qkv_detach(net->t, state), w));
@@ -261,13 +268,11 @@ static void gradient_of(network *net, const batch *b, int method, bool all_paths
         const qkv_parameter *p = qkv_parameters_at(net->set, i);
         memset(p->gradient, 0, p->size * sizeof(float));
     }
-    net->measured = true;
     for (int path = 0; path < (all_paths ? PATHS : 1); path++) {
         if (all_paths) force_path(net, path);
         check(qkv_backward(net->t, loss_of(net, b, method, 0)));
         qkv_tape_reset(net->t);
     }
-    net->measured = false;
     const float *query = qkv_parameters_find(net->set, "query")->gradient;
     const float *keys = qkv_parameters_find(net->set, "keys")->gradient;
     for (int i = 0; i < POLICY; i++)
@@ -367,6 +372,18 @@ typedef struct results {
     noise noise[METHODS][MOST_MEASURES];
 } results;
 
+/* For gradients of these images by where to look: what there is to see stays the same. */
+static void keep_values(network *net, const batch *b)
+{
+    static float values[BATCH * PLACES * VALUE];
+    qkv_no_grad_begin(net->t);
+    const float *computed = qkv_value_f32(net->t, values_of(net, b));
+    check(qkv_tape_status(net->t));
+    memcpy(values, computed, (size_t)b->n * PLACES * VALUE * sizeof *values);
+    qkv_tape_reset(net->t);
+    net->values = values;
+}
+
 /* The gradients of the first images in the order, as all methods would estimate them here; the
  * first time, what REINFORCE gives in the mean over all paths, too. */
 static void measure_all(network *net, const digits *d, const ptrdiff_t *order, const settings *s,
@@ -376,6 +393,7 @@ static void measure_all(network *net, const digits *d, const ptrdiff_t *order, c
     static const double zero[POLICY];
     double exact[POLICY], mean[POLICY];
     fill_batch(&b, d, order, d->n_train < BATCH ? d->n_train : BATCH);
+    keep_values(net, &b);
     gradient_of(net, &b, EXACT, true, exact);
     for (int method = REINFORCE; method < METHODS; method++)
         r->noise[method][r->n] = measure(net, &b, method, s->draws, exact);
@@ -385,6 +403,7 @@ static void measure_all(network *net, const digits *d, const ptrdiff_t *order, c
         r->bias[method] = sqrt(square_distance(mean, exact));
     }
     r->epoch[r->n++] = epoch;
+    net->values = NULL;
 }
 
 static void learn(const digits *d, const settings *s, int method, long seed_number, results *r)
