@@ -148,11 +148,18 @@ static void print_plain(FILE *to, const char *format, va_list arguments)
     free(text);
 }
 
+static bool stdout_is_data;
+
+void leave_stdout_to_data(void)
+{
+    stdout_is_data = true;
+}
+
 void say(const char *format, ...)
 {
     va_list arguments;
     va_start(arguments, format);
-    print_plain(stdout, format, arguments);
+    print_plain(stdout_is_data ? stderr : stdout, format, arguments);
     va_end(arguments);
 }
 

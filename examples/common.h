@@ -44,6 +44,9 @@ int command_next(const command *c, int argc, char **argv);
  * are not UTF-8, show as \x1b: names come from files, and must not steer the terminal. */
 void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
+/* What say prints goes to stderr from now on: stdout is for data. */
+void leave_stdout_to_data(void);
+
 /* Prints "program: message", as say does, and exits: with EXIT_USAGE and a hint at --help, with
  * EXIT_FAILED. */
 _Noreturn void usage_error(const char *format, ...) __attribute__((format(printf, 1, 2)));

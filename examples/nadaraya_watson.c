@@ -2,6 +2,7 @@
  * values. Options, data, search, predictions, report and figures are a file each,
  * nadaraya_watson_*.c; without arguments it is the chapter (nadaraya_watson_chapter.c). */
 #include <stdlib.h>
+#include <string.h>
 
 #include "nadaraya_watson.h"
 
@@ -13,7 +14,7 @@ static void write_files(const settings *o, session *s, const account *a)
     if (o->report) save_report(o, s, a);
     const char *const written[] = {o->predict, o->weights, o->save, o->report};
     for (int i = 0; i < 4; i++)
-        if (written[i]) say("wrote %s", written[i]);
+        if (written[i] && strcmp(written[i], "-") != 0) say("wrote %s", written[i]);
 }
 
 int main(int argc, char **argv)

@@ -228,7 +228,7 @@ static void report_kernels(json *j, const session *s, const search *found)
 void save_report(const settings *o, const session *s, const account *a)
 {
     qkv_output output;
-    check(qkv_output_open(&output, o->report, "--report"));
+    check(qkv_output_open_or_standard(&output, o->report, "--report"));
     json j = {output.stream, true};
     fputc('{', j.f);
     report_model(&j, s);

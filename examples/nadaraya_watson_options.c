@@ -69,18 +69,20 @@ static const command_option options[] = {
               "(default: 10000 if there are more than 50000). A fit is always of all data."},
     [AT] = {"at", "FILE", "Predict at the rows of this CSV, which has the columns of x by name."},
     [GRID] = {"grid", "N", "Predict at N numbers over the range of each column of x."},
-    [PREDICT] = {"predict", "FILE",
-                 "Write the predictions to this CSV (without --at and --grid: of the rows of the "
-                 "data, one for each)."},
+    [PREDICT] =
+        {"predict", "FILE",
+         "Write the predictions to this CSV, - for standard output (without --at and --grid: "
+         "of the rows of the data, one for each)."},
     [EMPTY] = {"empty", "POLICY",
                "Where no row is in reach of a kernel: nan (default), nearest or error."},
     [BANDS] = {"bands", "P", "Level of lower and upper, pointwise (default: 0.95)."},
     [BOOTSTRAP] = {"bootstrap", "N", "lower and upper from N resamples, not from normal errors."},
     [WEIGHTS] = {"weights", "FILE",
                  "Write the weights to this .npy, float64 [queries, rows without missing cells]."},
-    [REPORT] = {"report", "FILE",
-                "Write everything found as JSON (bandwidth: a number for one column of x, a list "
-                "for several)."},
+    [REPORT] =
+        {"report", "FILE",
+         "Write everything found as JSON, - for standard output (bandwidth: a number for one "
+         "column of x, a list for several)."},
     [PLOT] = {"plot", "DIR",
               "Draw figures into DIR (default: figures for the toy data, none for others; '' for "
               "none)."},
@@ -203,16 +205,37 @@ static void refuse(int option, bool when, const char *why)
     if (given[option] && when) usage_error("--%s %s", options[option].name, why);
 }
 
+static bool is_standard(int option)
+{
+    return given[option] && !strcmp(given[option], "-");
+}
+
 /* What is written must not replace what is read, nor what is written besides. */
 static void check_files(void)
 {
     static const int files[] = {DATA, AT, LOAD, PREDICT, REPORT, WEIGHTS, SAVE};
     enum { READ = 3, FILES = sizeof files / sizeof *files };
     for (int i = READ; i < FILES; i++)
-        for (int j = 0; j < i && given[files[i]]; j++)
+        for (int j = 0; j < i && given[files[i]] && !is_standard(files[i]); j++)
             if (given[files[j]] && same_file(given[files[j]], given[files[i]]))
                 usage_error("--%s and --%s are the same file, '%s'", options[files[j]].name,
                             options[files[i]].name, given[files[i]]);
+}
+
+/* "-" is a stream where text goes through it; a file of that name would be a surprise. */
+static void check_streams(void)
+{
+    static const int others[] = {LOAD, WEIGHTS, SAVE, PLOT};
+    for (size_t i = 0; i < sizeof others / sizeof *others; i++)
+        if (is_standard(others[i]))
+            usage_error("--%s: '-' is a stream only to --data, --at, --predict and --report: "
+                        "expected a path",
+                        options[others[i]].name);
+    if (is_standard(DATA) && is_standard(AT))
+        usage_error("--data and --at cannot both be the standard input");
+    if (is_standard(PREDICT) && is_standard(REPORT))
+        usage_error("--predict and --report cannot both be the standard output");
+    if (is_standard(PREDICT) || is_standard(REPORT)) leave_stdout_to_data();
 }
 
 /* An option that would have no effect is a mistake of somebody. */
@@ -242,9 +265,8 @@ static void check_options(const settings *o)
     refuse(GRID, !asked && !o->plot, "goes with --predict, --weights, --report or --plot");
     if (o->load && !asked && !o->plot)
         usage_error("--load goes with --predict, --weights, --report or --plot");
+    check_streams();
     check_files();
-    if (o->data && o->at && !strcmp(o->data, "-") && !strcmp(o->at, "-"))
-        usage_error("--data and --at cannot both be the standard input");
 }
 
 settings read_settings(int argc, char **argv)

@@ -520,7 +520,7 @@ qkv_status qkv_csv_write(const char *path, const qkv_csv_column *columns, size_t
 {
     if (n == 0 || !columns) return qkv_fail(QKV_E_ARG, "qkv_csv_save: no columns, or NULL");
     qkv_output output;
-    qkv_status status = qkv_output_open(&output, path, "qkv_csv_save");
+    qkv_status status = qkv_output_open_or_standard(&output, path, "qkv_csv_save");
     if (status) return status;
     locale_t locale = qkv_c_locale_enter();
     for (size_t j = 0; j < n; j++) {

@@ -56,8 +56,8 @@ typedef struct qkv_csv_column {
 } qkv_csv_column;
 
 /* Writes a header of n names and rows rows; columns[j] is a column of rows numbers. Numbers have
- * the fewest digits that read back as the same double; NaN becomes NA. The file appears whole or
- * not at all. QKV_E_ARG, QKV_E_IO, QKV_E_NOMEM. */
+ * the fewest digits that read back as the same double; NaN becomes NA. path "-" is the
+ * standard output; a file appears whole or not at all. QKV_E_ARG, QKV_E_IO, QKV_E_NOMEM. */
 qkv_status qkv_csv_save(const char *path, const char *const *names, const double *const *columns,
                         size_t n, size_t rows);
 qkv_status qkv_csv_write(const char *path, const qkv_csv_column *columns, size_t n, size_t rows);

@@ -70,6 +70,19 @@ qkv_status qkv_output_open(qkv_output *output, const char *path, const char *cal
                     path, strerror(error));
 }
 
+qkv_status qkv_output_open_or_standard(qkv_output *output, const char *path, const char *caller)
+{
+    if (!path || strcmp(path, "-") != 0) return qkv_output_open(output, path, caller);
+    *output = (qkv_output){.path = strdup("the standard output")};
+    int file = dup(STDOUT_FILENO); /* stdout itself stays open */
+    if (file >= 0) output->stream = fdopen(file, "wb");
+    if (output->path && output->stream) return QKV_OK;
+    int error = errno;
+    if (file >= 0 && !output->stream) close(file);
+    finish(output);
+    return qkv_fail(QKV_E_IO, "%s: cannot write the standard output: %s", caller, strerror(error));
+}
+
 qkv_status qkv_output_commit(qkv_output *output, const char *caller)
 {
     bool failed = false;

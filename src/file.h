@@ -18,6 +18,9 @@ typedef struct qkv_output {
  * path, QKV_E_IO, QKV_E_NOMEM; nothing is left behind then. */
 qkv_status qkv_output_open(qkv_output *output, const char *path, const char *caller);
 
+/* The same, but path "-" is the standard output. */
+qkv_status qkv_output_open_or_standard(qkv_output *output, const char *path, const char *caller);
+
 /* Flushes, closes and renames over the target: the target is the old file or the whole new one. On
  * QKV_E_IO the temporary file is gone. Either way output is finished. */
 qkv_status qkv_output_commit(qkv_output *output, const char *caller);

@@ -610,7 +610,7 @@ static void labels_have_probabilities(void **state)
     free(text);
 }
 
-/* ---- Queries, models, weights ---------------------------------------------------------------- */
+/* ---- Queries, models, weights, streams ------------------------------------------------------- */
 
 static void queries_come_from_a_file_by_name(void **state)
 {
@@ -680,6 +680,34 @@ static void weights_are_written_as_an_array(void **state)
         qkv_regression_predict(&r, &h, grid, GRID, &(qkv_regression_results){.weights = expected}));
     assert_memory_equal(w.data, expected, sizeof expected);
     qkv_npy_free(&w);
+}
+
+/* "-" is the standard output, which then has nothing else; what is told a person goes to stderr. */
+static void text_can_go_to_the_standard_output(void **state)
+{
+    (void)state;
+    static const char csv[] = "x,y\n1,2\n2,4\n3,3\n4,5\n";
+    static const char *const options[] = {"--predict", "--report"};
+    for (int i = 0; i < 2; i++) {
+        const char *path = scratch("stream");
+        succeed(ARGUMENTS("--data", "-", "--bandwidth", "1", options[i], path), csv);
+        ran r = regress(ARGUMENTS("--data", "-", "--bandwidth", "1", options[i], "-"), csv);
+        assert_int_equal(r.exit_code, 0);
+        char *text = read_file(path, NULL), *seconds = strstr(text, "\"seconds");
+        size_t same = seconds ? (size_t)(seconds - text) : strlen(text) + 1;
+        assert_true(strlen(text) > 50);
+        assert_int_equal(strncmp(r.out, text, same), 0);
+        assert_contains(r.err, "kernel         gaussian\n");
+        assert_null(strstr(r.err, "wrote"));
+        free(text), ran_free(&r);
+    }
+    char line[512];
+    snprintf(line, sizeof line, "exec '%s' --data '" CARS "' --bandwidth 2 --predict - >/dev/full",
+             program);
+    ran r = run(ARGUMENTS("sh", "-c", line), NULL);
+    assert_int_equal(r.exit_code, 1);
+    assert_contains(r.err, "cannot write the standard output: No space left on device\n");
+    ran_free(&r);
 }
 
 static void threads_and_seeds_do_what_they_should(void **state)
@@ -827,7 +855,12 @@ static void a_wrong_command_line_is_exit_2(void **state)
                                     {"--data", CARS, "--y", "speed,dist", "--classify"},
                                     {"--load", "m.qkv", "--data", CARS, "--predict", "p.csv"},
                                     {"--data", "missing.csv", "--predict", "missing.csv"},
-                                    {"--data", CARS, "--predict", "p", "--report", "p"}};
+                                    {"--data", CARS, "--predict", "p", "--report", "p"},
+                                    {"--data", CARS, "--predict", "-", "--report", "-"},
+                                    {"--data", CARS, "--weights", "-"},
+                                    {"--data", CARS, "--save", "-"},
+                                    {"--data", CARS, "--plot", "-"},
+                                    {"--load", "-", "--grid", "3", "--predict", "p.csv"}};
     for (size_t i = 0; i < sizeof lines / sizeof *lines; i++) {
         ran r = regress(lines[i], NULL);
         if (r.exit_code != 2) fail_msg("line %zu, %s: exit %d", i, lines[i][0], r.exit_code);
@@ -948,6 +981,7 @@ int main(void)
         cmocka_unit_test(queries_come_from_a_file_by_name),
         cmocka_unit_test(a_saved_model_predicts_the_same_bits),
         cmocka_unit_test(weights_are_written_as_an_array),
+        cmocka_unit_test(text_can_go_to_the_standard_output),
         cmocka_unit_test(threads_and_seeds_do_what_they_should),
         cmocka_unit_test(good_files_of_every_kind_just_work),
         cmocka_unit_test(bad_files_are_exit_1_with_line_and_column_and_write_nothing),
