@@ -320,6 +320,7 @@ static query_set load_queries(const char *path, const session *s)
     check(qkv_csv_read(&t, path,
                        &(qkv_csv_options){.columns = (const char *const *)s->model.x_names,
                                           .n = (size_t)columns_x(s),
+                                          .by_place = true,
                                           .keep_missing = true}));
     query_set q = {t.data, (ptrdiff_t)t.rows};
     t.data = NULL;

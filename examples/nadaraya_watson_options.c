@@ -67,7 +67,11 @@ static const command_option options[] = {
     [ROWS] = {"rows", "N",
               "Learn and measure by the fits of N rows, which stand for the others; 0: all "
               "(default: 10000 if there are more than 50000). A fit is always of all data."},
-    [AT] = {"at", "FILE", "Predict at the rows of this CSV, which has the columns of x by name."},
+    [AT] =
+        {"at", "FILE",
+         "Predict at the rows of this CSV, - for standard input. With a header it has the columns "
+         "of x by name, among others; without one it has them alone, in the order of --x, or is "
+         "laid out as data without a header were."},
     [GRID] = {"grid", "N", "Predict at N numbers over the range of each column of x."},
     [PREDICT] =
         {"predict", "FILE",

@@ -126,6 +126,8 @@ static void list_columns(const record *r, bool header, char *text, size_t room)
     }
 }
 
+static const char unnamed[] = "column "; /* and a number: what is without a name is called so */
+
 /* By name if there is a header and it has that name, otherwise by number from 1. */
 static qkv_status find_column(const reader *d, bool header, const char *wanted, size_t *index)
 {
@@ -141,13 +143,21 @@ static qkv_status find_column(const reader *d, bool header, const char *wanted, 
         found = i;
     }
     if (found == r->fields) {
+        const size_t prefix = strlen(unnamed);
+        const char *digits =
+            !header && strncmp(wanted, unnamed, prefix) == 0 ? wanted + prefix : wanted;
         char *end;
-        unsigned long number = strtoul(wanted, &end, 10);
-        if (*wanted >= '0' && *wanted <= '9' && !*end && number >= 1 && number <= r->fields)
+        unsigned long number = strtoul(digits, &end, 10);
+        if (*digits >= '0' && *digits <= '9' && !*end && number >= 1 && number <= r->fields)
             found = number - 1;
     }
     *index = found;
     if (found < r->fields) return QKV_OK;
+    if (d->o.by_place && !header)
+        return qkv_fail(QKV_E_FORMAT,
+                        "%s: %s, line %zu: columns: %zu, without a header; expected %zu, or a "
+                        "header with '%.60s'",
+                        caller, d->path, d->record_line, r->fields, d->o.n, wanted);
     char there[200];
     list_columns(r, header, there, sizeof there);
     return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%.60s': expected %s", caller,
@@ -160,7 +170,7 @@ static qkv_status name_column(reader *d, const char *text, size_t j)
     char **name = &d->table->names[j];
     if (text && *text)
         *name = strdup(text);
-    else if (asprintf(name, "column %zu", d->index[j] + 1) < 0)
+    else if (asprintf(name, "%s%zu", unnamed, d->index[j] + 1) < 0)
         *name = NULL;
     return *name ? QKV_OK : no_memory();
 }
@@ -169,6 +179,7 @@ static qkv_status choose_columns(reader *d, bool header)
 {
     qkv_table *t = d->table;
     bool all = d->o.n == 0 && !d->o.others;
+    bool in_order = all || (d->o.by_place && !header && d->record.fields == d->o.n);
     t->columns = all ? d->record.fields : d->o.n;
     t->names = calloc(t->columns + 1, sizeof *t->names);
     d->index = calloc(t->columns + 1, sizeof *d->index);
@@ -176,7 +187,8 @@ static qkv_status choose_columns(reader *d, bool header)
     if (!t->names || !d->index || (d->o.text && !t->levels)) return no_memory();
     for (size_t j = 0; j < t->columns; j++) {
         d->index[j] = j;
-        qkv_status status = all ? QKV_OK : find_column(d, header, d->o.columns[j], &d->index[j]);
+        qkv_status status =
+            in_order ? QKV_OK : find_column(d, header, d->o.columns[j], &d->index[j]);
         if (!status) status = name_column(d, header ? field(&d->record, d->index[j]) : NULL, j);
         if (status) return status;
         for (size_t k = 0; k < j; k++)

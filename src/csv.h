@@ -27,20 +27,21 @@ typedef struct qkv_csv_options {
     const char *const *columns; /* n names, or numbers from "1" on */
     size_t n;
     const bool *text; /* [n]: data has the number of each label in levels, from 0; NULL: none */
-    bool others; /* after those, all other columns with a number, what is meant as one (12a), or
-                          nothing in the first row, and a name if there is a header */
+    bool others;   /* after those, all other columns with a number, what is meant as one (12a), or
+                      nothing in the first row, and a name if there is a header */
+    bool by_place; /* a file without a header that has just n columns has them in this order */
     bool keep_missing; /* a missing cell is NaN; its row is kept, and counted in dropped */
 } qkv_csv_options;
 
 /* Reads a CSV (RFC 4180, by libcsv): fields separated by comma, semicolon or tab, whichever the
  * first line has most of; quotes, CRLF and a byte order mark are fine. The first line is a header
  * if none of its cells is a number. columns: n names of the header or numbers from "1" on (names
- * win); n = 0: all. path "-" is the standard input. A decimal point is a point in every locale, and
- * a number the nearest double: 1e-400 is 0. table is overwritten, and zeroed on an error:
- * QKV_E_FORMAT naming file, line and column for an unknown column (with those there are), a name
- * that two have, a column asked for twice, a row of another length, text or a number beyond double
- * in a column asked for, a misplaced quote, a NUL byte, a row of more than 16 MiB, no complete row;
- * QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
+ * win; without a header "column 1" and so on are names); n = 0: all. path "-" is the standard
+ * input. A decimal point is a point in every locale, and a number the nearest double: 1e-400 is 0.
+ * table is overwritten, and zeroed on an error: QKV_E_FORMAT naming file, line and column for an
+ * unknown column (with those there are), a name that two have, a column asked for twice, a row of
+ * another length, text or a number beyond double in a column asked for, a misplaced quote, a NUL
+ * byte, a row of more than 16 MiB, no complete row; QKV_E_IO, QKV_E_NOMEM, QKV_E_ARG. */
 qkv_status qkv_csv_load(qkv_table *table, const char *path, const char *const *columns, size_t n);
 void qkv_csv_free(qkv_table *table);
 

@@ -635,6 +635,35 @@ static void queries_come_from_a_file_by_name(void **state)
     assert_refused(line, 1, "query.csv, line 1: no column 'speed': expected 'note'");
 }
 
+/* Without a header columns go by their places: those of x alone, or those of the data. */
+static void queries_without_a_header_go_by_place(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *data, *x, *y, *queries;
+    } same[] = {{"a,b,y\n0,0,1\n1,3,4\n2,1,2\n4,4,8\n", "a,b", "y", "a,b\n1,2\n3,1\n"},
+                {"a,b,y\n0,0,1\n1,3,4\n2,1,2\n4,4,8\n", "a,b", "y", "1,2\n3,1\n"},
+                {"b,a,y\n0,0,1\n3,1,4\n1,2,2\n4,4,8\n", "a,b", "y", "1,2\n3,1\n"},
+                {"0,0,1\n1,3,4\n2,1,2\n4,4,8\n", "1,2", "3", "1;2\n3;1\n"},
+                {"1,0,0\n4,1,3\n2,2,1\n8,4,4\n", "2,3", "1", "9,1,2\n9,3,1\n"}};
+    const char *out = scratch("place.csv");
+    double *expected = NULL;
+    for (size_t i = 0; i < sizeof same / sizeof *same; i++) {
+        write_text("place_at.csv", same[i].queries);
+        succeed(ARGUMENTS("--data", "-", "--x", same[i].x, "--y", same[i].y, "--bandwidth", "1,2",
+                          "--at", scratch("place_at.csv"), "--predict", out),
+                same[i].data);
+        if (i == 0) expected = column(out, "mean", NULL);
+        assert_column(out, "mean", expected, 2, 1, 1e-14); /* sums are in the order of x */
+    }
+    free(expected);
+    write_text("place_at.csv", "1,2\n3,1\n");
+    assert_refused(
+        ARGUMENTS("--data", CARS, "--at", scratch("place_at.csv"), "--predict", out), 1,
+        "place_at.csv, line 1: columns: 2, without a header; expected 1, or a header with "
+        "'speed'\n");
+}
+
 static void a_saved_model_predicts_the_same_bits(void **state)
 {
     (void)state;
@@ -979,6 +1008,7 @@ int main(void)
         cmocka_unit_test(each_y_is_predicted_as_if_alone),
         cmocka_unit_test(labels_have_probabilities),
         cmocka_unit_test(queries_come_from_a_file_by_name),
+        cmocka_unit_test(queries_without_a_header_go_by_place),
         cmocka_unit_test(a_saved_model_predicts_the_same_bits),
         cmocka_unit_test(weights_are_written_as_an_array),
         cmocka_unit_test(text_can_go_to_the_standard_output),
