@@ -105,7 +105,7 @@ static const command program = {
         "four widths. Rows with an empty or NA cell are left out, and counted. Predictions have "
         "the columns x, then mean, se, lower, upper, n_effective (how many rows it rests on: below "
         "2 is extrapolation) and grad_NAME for each x; several y: mean_NAME and so on; --classify: "
-        "p_LABEL, then class.",
+        "p_LABEL, then class. A column of x with the name of one of these is x_NAME there.",
     .options = options};
 
 static const char *given[OPTIONS]; /* the arguments, "" for those without; NULL: absent */

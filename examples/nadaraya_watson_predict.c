@@ -196,6 +196,34 @@ static void add_gradients(output *t, const session *s, const predictions *p)
         }
 }
 
+/* By a column before j or, if j is one of the d columns of x, by a result. */
+static bool is_taken(const output *t, const char *name, size_t j, size_t d)
+{
+    for (size_t i = 0; i < t->n; i++)
+        if ((i < j || (j < d && i >= d)) && strcmp(t->columns[i].name, name) == 0) return true;
+    return false;
+}
+
+/* No two columns have one name: results keep theirs, and the column of x that is called "mean" is
+ * "x_mean"; where columns of the data have one name, the results for the second are "mean_a_2". */
+static void tell_apart(output *t, size_t d)
+{
+    for (size_t j = 0; j < t->n; j++) {
+        const char *name = t->columns[j].name;
+        char *other = print_text("%s", name);
+        for (int k = 2; is_taken(t, other, j, d); k++) {
+            char *longer = j < d ? print_text("x_%s", other) : print_text("%s_%d", name, k);
+            free(other);
+            other = longer;
+        }
+        if (strcmp(name, other) != 0)
+            complain("two columns of the predictions would be called '%s': one is '%s'", name,
+                     other);
+        t->columns[j].name = other;
+        free((char *)name);
+    }
+}
+
 void save_predictions(const session *s, const predictions *p, const char *path)
 {
     output t = {0};
@@ -213,6 +241,7 @@ void save_predictions(const session *s, const predictions *p, const char *path)
     }
     add_column(&t, print_text("n_effective"), take_column(p->n_effective, n, 1, 0), NULL);
     add_gradients(&t, s, p);
+    tell_apart(&t, (size_t)d);
     check(qkv_csv_write(path, t.columns, t.n, (size_t)n));
     for (size_t j = 0; j < t.n; j++)
         free((char *)t.columns[j].name), free((double *)t.columns[j].data);

@@ -560,6 +560,36 @@ static void each_y_is_predicted_as_if_alone(void **state)
     }
 }
 
+/* Results keep their names, whatever the columns of the data are called. */
+static void columns_of_predictions_have_different_names(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *x, *y, *csv, *header, *message;
+    } cases[] = {
+        {"mean,se", "y", "mean,se,y\n1,5,2\n2,3,4\n3,1,3\n",
+         "x_mean,x_se,mean,se,lower,upper,n_effective,grad_mean,grad_se\n",
+         "warning: two columns of the predictions would be called 'mean': one is 'x_mean'\n"},
+        {"1,2", "y", "grad_b,b,y\n1,5,2\n2,3,4\n3,1,3\n",
+         "x_grad_b,b,mean,se,lower,upper,n_effective,grad_grad_b,grad_b\n", "one is 'x_grad_b'\n"},
+        {"1,2", "3", "x,x,y\n1,5,2\n2,3,4\n3,1,3\n",
+         "x,x_x,mean,se,lower,upper,n_effective,grad_x,grad_x_2\n", "one is 'x_x'\n"},
+        {"1", "2,3", "mean_y,y,y\n1,5,2\n2,3,4\n3,1,3\n",
+         "x_mean_y,mean_y,se_y,lower_y,upper_y,mean_y_2,se_y_2,lower_y_2,upper_y_2,n_effective,"
+         "grad_mean_y_y,grad_mean_y_y_2\n",
+         "one is 'x_mean_y'\n"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        ran r = regress(ARGUMENTS("--data", "-", "--x", cases[i].x, "--y", cases[i].y,
+                                  "--bandwidth", "1", "--predict", "-"),
+                        cases[i].csv);
+        assert_int_equal(r.exit_code, 0);
+        assert_int_equal(strcspn(r.out, "\n"), strlen(cases[i].header) - 1);
+        assert_contains(r.out, cases[i].header);
+        assert_contains(r.err, cases[i].message);
+        ran_free(&r);
+    }
+}
+
 static void labels_have_probabilities(void **state)
 {
     (void)state;
@@ -1006,6 +1036,7 @@ int main(void)
         cmocka_unit_test(progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere),
         cmocka_unit_test(of_many_rows_some_stand_for_all),
         cmocka_unit_test(each_y_is_predicted_as_if_alone),
+        cmocka_unit_test(columns_of_predictions_have_different_names),
         cmocka_unit_test(labels_have_probabilities),
         cmocka_unit_test(queries_come_from_a_file_by_name),
         cmocka_unit_test(queries_without_a_header_go_by_place),
