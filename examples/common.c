@@ -223,10 +223,12 @@ double number_argument(const char *option, const char *text, double lower, doubl
 {
     char *end;
     double value = strtod(text, &end);
-    if (end == text || *end) usage_error("--%s: '%s' is not a number", option, text);
-    if (!(value >= lower && value <= upper))
-        usage_error("--%s: %s is not between %g and %g", option, text, lower, upper);
-    return value;
+    if (end == text || *end || isnan(value))
+        usage_error("--%s: '%s' is not a number", option, text);
+    if (value >= lower && value <= upper) return value;
+    if (value <= 0 && lower > 0 && upper > 1e300) /* limits that are only those of a double */
+        usage_error("--%s: %s is not above 0", option, text);
+    usage_error("--%s: %s is not between %.10g and %.10g", option, text, lower, upper);
 }
 
 long integer_argument(const char *option, const char *text, long lower, long upper)
@@ -235,9 +237,10 @@ long integer_argument(const char *option, const char *text, long lower, long upp
     errno = 0;
     long value = strtol(text, &end, 10);
     if (end == text || *end) usage_error("--%s: '%s' is not a whole number", option, text);
-    if (errno || value < lower || value > upper)
-        usage_error("--%s: %s is not between %ld and %ld", option, text, lower, upper);
-    return value;
+    if (!errno && value >= lower && value <= upper) return value;
+    if (value < lower && upper >= 1L << 62) /* no limit that anybody would meet */
+        usage_error("--%s: %s is less than %ld", option, text, lower);
+    usage_error("--%s: %s is not between %ld and %ld", option, text, lower, upper);
 }
 
 const char *text_argument(const char *option, const char *text)

@@ -1,5 +1,5 @@
 /* nadaraya_watson_fit.c - how the bandwidth, and the kernel if asked to, is found. */
-
+#include <float.h>
 #include <math.h>
 #include <string.h>
 #include <time.h>
@@ -31,7 +31,8 @@ static bool observe(void *context, const qkv_regression_step *s)
     else
         part += 0.5 * fmin(1, (s->start + 1 - pow(0.9, (double)s->step)) / STARTS);
     long done = w->before + (long)(part * PERCENT);
-    if (done < w->bar.total) progress_show(&w->bar, done, "objective %.6g", s->loss);
+    if (done < w->bar.total)
+        progress_show(&w->bar, done, isnan(s->loss) ? "objective NA" : "objective %.6g", s->loss);
     return true;
 }
 
@@ -51,12 +52,17 @@ static qkv_status learn(const settings *o, const qkv_regression *r, watch *w, tr
 static void take_numbers(const settings *o, qkv_regression *r, double *bandwidth)
 {
     if (o->n_h != 1 && o->n_h != r->d_x)
-        usage_error("--bandwidth gives %ld numbers, expected 1 or %td", o->n_h, r->d_x);
+        usage_error("--bandwidth gives %ld numbers, expected 1%s", o->n_h,
+                    r->d_x > 1 ? print_text(" or %td, the columns of x", r->d_x)
+                               : ", for the only column of x");
     for (ptrdiff_t c = 0; c < r->d_x; c++) {
         bandwidth[c] = o->h[o->n_h > 1 ? c : 0];
-        if (o->converts)
-            check(qkv_regression_from_convention(o->convention, r->kernel, bandwidth[c],
-                                                 &bandwidth[c]));
+        double b = bandwidth[c];
+        if (!o->converts) continue;
+        check(qkv_regression_from_convention(o->convention, r->kernel, b, &bandwidth[c]));
+        if (!isnormal(bandwidth[c]))
+            usage_error("--bandwidth: %g is %g without --convention, expected between %g and %g", b,
+                        bandwidth[c], DBL_MIN, DBL_MAX);
     }
     bool multiplies =
         o->convention == QKV_REGRESSION_NP || o->convention == QKV_REGRESSION_STATSMODELS;
@@ -104,8 +110,8 @@ static void search_kernels(const settings *o, session *s, search *found)
         if (k > first && is_better(t, &found->trials[best])) best = k;
         w.before += PERCENT;
         if (o->rule == AUTO)
-            progress_show(&w.bar, w.before, "%s: objective %.6g",
-                          qkv_regression_kernel_name(r->kernel), t->found ? t->objective : NAN);
+            progress_show(&w.bar, w.before, t->found ? "%s: objective %.6g" : "%s: no bandwidth",
+                          qkv_regression_kernel_name(r->kernel), t->objective);
     }
     r->kernel = (qkv_regression_kernel)best;
     if (!found->trials[best].found) {

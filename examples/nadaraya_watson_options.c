@@ -242,6 +242,22 @@ static void check_streams(void)
     if (is_standard(PREDICT) || is_standard(REPORT)) leave_stdout_to_data();
 }
 
+/* Not every tool has every kernel. */
+static void check_convention(const settings *o)
+{
+    char *all = NULL;
+    double unused;
+    for (int k = 0; k < KERNELS; k++) {
+        qkv_regression_kernel kernel = (qkv_regression_kernel)k;
+        if (qkv_regression_from_convention(o->convention, kernel, 1, &unused)) continue;
+        if (kernel == o->kernel) return;
+        const char *name = qkv_regression_kernel_name(kernel);
+        all = all ? print_text("%s, %s", all, name) : print_text("%s", name);
+    }
+    usage_error("--convention %s has no %s kernel, but %s", given[CONVENTION],
+                qkv_regression_kernel_name(o->kernel), all);
+}
+
 /* An option that would have no effect is a mistake of somebody. */
 static void check_options(const settings *o)
 {
@@ -257,6 +273,7 @@ static void check_options(const settings *o)
     refuse(EDGE, o->kernel != QKV_REGRESSION_BOXCAR && !o->every_kernel,
            "goes with --kernel boxcar: no other has an edge");
     refuse(CONVENTION, o->rule != NUMBERS, "goes with numbers in --bandwidth");
+    if (o->converts) check_convention(o);
     refuse(SELECT, o->rule == NUMBERS && !o->every_kernel,
            "chooses a bandwidth: it does not go with numbers in --bandwidth");
     refuse(OPTIMIZER, o->rule != AUTO, "goes with --bandwidth auto");

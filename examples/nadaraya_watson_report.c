@@ -42,6 +42,26 @@ void measure(session *s, account *a)
 
 /* ---- For a person ---------------------------------------------------------------------------- */
 
+typedef struct digits {
+    char text[32];
+} digits;
+
+/* Six digits; NA for NaN, whose sign is an accident. */
+static digits show(double x)
+{
+    digits d = {"NA"};
+    if (!isnan(x)) snprintf(d.text, sizeof d.text, "%.6g", x);
+    return d;
+}
+
+/* A part of 1, with four decimals. */
+static digits show_part(double x)
+{
+    digits d = {"NA"};
+    if (!isnan(x)) snprintf(d.text, sizeof d.text, "%.4f", x);
+    return d;
+}
+
 /* "a, b and c", to be freed. */
 static char *list_names(char *const *names, ptrdiff_t n)
 {
@@ -82,7 +102,7 @@ static void print_kernels(const settings *o, const session *s, const search *fou
             free(list);
             list = longer;
         }
-        say("  %-12s %-10.6g   %s%s%s", name, t->objective, list,
+        say("  %-12s %-10s   %s%s%s", name, show(t->objective).text, list,
             t->undefined ? "   (rows undefined)" : "",
             k == (int)s->model.r.kernel ? "   best" : "");
         free(list);
@@ -119,15 +139,16 @@ static void print_search(const trial *t, ptrdiff_t d)
 static void print_statistics(const session *s, const account *a)
 {
     const qkv_regression_statistics *t = &a->statistics;
-    say("leave-one-out  %-10.6g   mean squared error (aicc %.6g, gcv %.6g)", t->cv, t->aicc,
-        t->gcv);
-    say("trace          %-10.6g   degrees of freedom", t->trace);
-    say("sigma          %-10.6g   standard deviation of the noise", sqrt(t->sigma2));
+    say("leave-one-out  %-10s   mean squared error (aicc %s, gcv %s)", show(t->cv).text,
+        show(t->aicc).text, show(t->gcv).text);
+    say("trace          %-10s   degrees of freedom", show(t->trace).text);
+    say("sigma          %-10s   standard deviation of the noise", show(sqrt(t->sigma2)).text);
     if (s->model.classes)
-        say("accuracy       %-10.4f   leave-one-out, %td classes", a->accuracy, columns_y(s));
+        say("accuracy       %-10s   leave-one-out, %td classes", show_part(a->accuracy).text,
+            columns_y(s));
     else
-        say("R^2            %-10.4f   leave-one-out (%.4f in sample)", t->r_squared_loo,
-            t->r_squared);
+        say("R^2            %-10s   leave-one-out (%s in sample)", show_part(t->r_squared_loo).text,
+            show_part(t->r_squared).text);
 }
 
 void print_account(const settings *o, const session *s, const account *a)

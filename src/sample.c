@@ -190,8 +190,8 @@ qkv_status qkv_sample_widen(const char *who, const double *bandwidth, qkv_sample
     for (ptrdiff_t c = 0; c < s->d; c++) {
         double h = bandwidth[one ? 0 : c];
         if (!(h >= DBL_MIN && isfinite(h)))
-            return qkv_fail(QKV_E_ARG, "%s: bandwidth[%td] is %g, expected a finite number > 0",
-                            who, one ? 0 : c, h);
+            return qkv_fail(QKV_E_ARG, "%s: bandwidth[%td] is %g, expected between %g and %g", who,
+                            one ? 0 : c, h, DBL_MIN, DBL_MAX);
         s->h[c] =
             fmax(1e-300, fmin(1e300, ldexp(h, -s->exponent[c]))); /* the limits, long before */
         s->least = fmin(s->least, s->h[c]);

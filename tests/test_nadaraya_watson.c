@@ -929,6 +929,55 @@ static void a_wrong_command_line_is_exit_2(void **state)
     }
 }
 
+static void what_is_out_of_range_is_told_what_the_range_is(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *options[7], *message;
+    } cases[] = {
+        {{"--bandwidth", "0"}, "--bandwidth: 0 is not above 0\n"},
+        {{"--bandwidth", "1e400"}, "--bandwidth: 1e400 is not between 2.3e-308 and 1.7e+308\n"},
+        {{"--bandwidth", "nan"}, "--bandwidth: 'nan' is not a number\n"},
+        {{"--bandwidth", "1,2"}, "--bandwidth gives 2 numbers, expected 1, for the only column"},
+        {{"--bands", "1"}, "--bands: 1 is not between 1e-09 and 0.999999999\n"},
+        {{"--rows", "-1"}, "--rows: -1 is less than 0\n"},
+        {{"--seed", "-1"}, "--seed: -1 is less than 0\n"},
+        {{"--grid", "1"}, "--grid: 1 is not between 2 and 10000000\n"},
+        {{"--bandwidth", "1e308", "--convention", "np", "--kernel", "epanechnikov"},
+         "--bandwidth: 1e+308 is inf without --convention, expected between 2.22507e-308 and "},
+        {{"--bandwidth", "1", "--convention", "np", "--kernel", "tricube"},
+         "--convention np has no tricube kernel, but gaussian, epanechnikov\n"},
+        {{"--bandwidth", "1", "--convention", "statsmodels", "--kernel", "boxcar"},
+         "--convention statsmodels has no boxcar kernel, but gaussian\n"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++)
+        assert_refused(cases[i].options, 2, cases[i].message);
+}
+
+/* Where there is no number NA is printed, not a NaN with whatever sign it has. */
+static void no_number_is_na(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *csv, *options[5], *out;
+    } cases[] = {{"x,y\n1,1\n2,3\n9,5\n",
+                  {"--kernel", "boxcar", "--bandwidth", "0.5"},
+                  "leave-one-out  NA           mean"},
+                 {"x,y\n1,u\n2,v\n9,u\n",
+                  {"--classify", "--kernel", "boxcar", "--bandwidth", "0.5"},
+                  "accuracy       NA           leave"},
+                 {"x,y\n1,3\n2,3\n3,3\n", {NULL}, "R^2            NA           leave-one-out (NA"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *line[10] = {"--data", "-", "--y", "y"};
+        memcpy(line + 4, cases[i].options, sizeof cases[i].options);
+        ran r = regress(line, cases[i].csv);
+        assert_int_equal(r.exit_code, 0);
+        assert_contains(r.out, cases[i].out);
+        assert_null(strstr(r.out, "nan"));
+        assert_null(strstr(r.err, "nan"));
+        ran_free(&r);
+    }
+}
+
 /* Names from a file reach the terminal as text, and messages name no function of the library. */
 static void names_do_not_steer_the_terminal(void **state)
 {
@@ -1047,6 +1096,8 @@ int main(void)
         cmocka_unit_test(good_files_of_every_kind_just_work),
         cmocka_unit_test(bad_files_are_exit_1_with_line_and_column_and_write_nothing),
         cmocka_unit_test(a_wrong_command_line_is_exit_2),
+        cmocka_unit_test(what_is_out_of_range_is_told_what_the_range_is),
+        cmocka_unit_test(no_number_is_na),
         cmocka_unit_test(names_do_not_steer_the_terminal),
         cmocka_unit_test(what_cannot_be_written_is_exit_1),
         cmocka_unit_test(without_gnuplot_the_predictions_are_written_all_the_same),
