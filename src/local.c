@@ -71,11 +71,12 @@ static double negligible(const qkv_sample *s)
 
 static const double LEAST_EXPONENT = 744; /* - log of the least positive double */
 
-/* How far from q, in the first column, a row may lie whose weight is not so small. */
-static double reach(const qkv_local *l, double small)
+/* How far from q, in the first column, a row may lie whose weight is not so small beside that of
+ * row j. */
+static double reach(const qkv_local *l, ptrdiff_t j, double small)
 {
     const qkv_sample *s = l->s;
-    double d = distance(l, l->near), h = s->h[0];
+    double d = distance(l, j), h = s->h[0];
     switch (s->r->kernel) {
     case QKV_REGRESSION_GAUSSIAN:
         return hypot(d * (h / s->least), h * sqrt(2 * small));
@@ -94,7 +95,8 @@ static double reach(const qkv_local *l, double small)
 static void find_window(qkv_local *l, double small)
 {
     const qkv_sample *s = l->s;
-    double far = reach(l, small) * (1 + 0x1p-50), q = l->q[0];
+    double far = reach(l, l->second < 0 ? l->near : l->second, small) * (1 + 0x1p-50);
+    double q = l->q[0];
     l->from = first_from(s, q - far - fabs(q) * 0x1p-50);
     l->to = first_from(s, nextafter(q + far + fabs(q) * 0x1p-50, INFINITY));
 }
@@ -177,12 +179,52 @@ static ptrdiff_t largest(const qkv_local *l)
     return best;
 }
 
+/* - log w of row j over that of row i, of one column. */
+static double falls(const qkv_local *l, ptrdiff_t i, ptrdiff_t j)
+{
+    const double *x = l->s->x, q = l->q[0], inverse = 1 / l->s->least;
+    if (l->s->r->kernel == QKV_REGRESSION_LAPLACE)
+        return (fabs(q - x[j]) - fabs(q - x[i])) * inverse;
+    return (x[i] - x[j]) * ((q - x[j]) + (q - x[i])) * inverse * (0.5 * inverse);
+}
+
+static const double LEAST_RAISED =
+    300; /* - log: e^-300 is nothing beside 1, its squares are numbers */
+
+/* Far from the data, or with a narrow kernel, all rows but those at the nearest x may have weights
+ * beyond double. The mean does not miss them, but the slope of a line hangs on their ratios: the
+ * heaviest of them is then l->second. -1: it is not so. */
+static void find_second(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    bool tail = s->r->kernel == QKV_REGRESSION_GAUSSIAN || s->r->kernel == QKV_REGRESSION_LAPLACE;
+    l->second = -1;
+    if (s->d > 1 || !tail || LEAST_RAISED + s->spread > LEAST_EXPONENT) return;
+    const double x = s->x[l->near];
+    ptrdiff_t below = first_from(s, x) - 1, above = first_from(s, nextafter(x, INFINITY));
+    below -= below == l->self && below >= 0;
+    above += above == l->self;
+    if (below >= 0) l->second = below;
+    if (above < s->n && (below < 0 || falls(l, below, above) < 0)) l->second = above;
+    if (l->second >= 0 && falls(l, l->near, l->second) <= LEAST_RAISED + s->spread) l->second = -1;
+}
+
+/* The exponents of all but the rows nearest to q grow alike, until the largest is a number. */
+static void raise(qkv_local *l)
+{
+    const qkv_sample *s = l->s;
+    for (ptrdiff_t j = l->from; j < l->to; j++)
+        if (s->x[j] < s->x[l->near] || s->x[j] > s->x[l->near])
+            l->w[j] = -LEAST_RAISED - s->spread - falls(l, l->second, j);
+}
+
 /* w = exp of exponents(l), from a reference that is not much farther than the nearest row: the
  * first was only one of a few. */
 static void exponential(qkv_local *l, void (*exponents)(qkv_local *l))
 {
     for (int attempt = 0; attempt < 2; attempt++) {
         exponents(l);
+        if (l->second >= 0) raise(l);
         if (l->self >= l->from && l->self < l->to) l->w[l->self] = -INFINITY;
         vec most = splat(-INFINITY);
         for (ptrdiff_t j = l->from; j + QKV_VEC <= l->to; j += QKV_VEC)
@@ -582,7 +624,7 @@ static void weigh_within(qkv_local *l, double small, bool slopes)
 {
     const qkv_sample *s = l->s;
     find_window(l, small);
-    if (s->d == 1 && s->r->kernel == QKV_REGRESSION_GAUSSIAN) {
+    if (s->d == 1 && s->r->kernel == QKV_REGRESSION_GAUSSIAN && l->second < 0) {
         gaussian_column(l);
     } else {
         kernel_weights(l, slopes);
@@ -599,9 +641,13 @@ static bool leans_on_few(const qkv_local *l)
 void IN(qkv_local_weigh)(qkv_local *l, bool slopes)
 {
     const qkv_sample *s = l->s;
+    l->second = -1;
     find_near(l);
     weigh_within(l, negligible(s), slopes);
-    if (leans_on_few(l)) weigh_within(l, LEAST_EXPONENT, slopes);
+    if (leans_on_few(l)) {
+        find_second(l);
+        weigh_within(l, LEAST_EXPONENT, slopes);
+    }
     l->empty = !(l->sum > 0);
     if (l->empty && s->r->empty == QKV_EMPTY_NEAREST) {
         share_among_nearest(l, slopes);

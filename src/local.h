@@ -44,6 +44,7 @@ typedef struct qkv_local {
     ptrdiff_t self;     /* the row that is left out, -1: none */
     ptrdiff_t from, to; /* the rows within reach */
     ptrdiff_t near;     /* one of those closest to q, or not much farther */
+    ptrdiff_t second;   /* the nearest row elsewhere, if the slope of a line hangs on it; or -1 */
     ptrdiff_t base;     /* the heaviest row, which a line counts x from */
     bool empty;         /* no row in the support, whatever the policy made of it */
     double *w, *t, *part;

@@ -710,6 +710,50 @@ static void a_local_line_is_exact_and_safe(void **state)
     assert_true(gradient[0] == 0);
 }
 
+/* All but the nearest x may weigh less than a double can tell: the line through the two nearest
+ * stays. */
+static void a_local_line_has_its_limit_far_away_and_for_narrow_kernels(void **state)
+{
+    (void)state;
+    qkv_regression r = cars();
+    r.degree = 1;
+    double m, slope, norm;
+    qkv_regression_results out = {.mean = &m, .gradient = &slope, .norm = &norm};
+    const double weights[] = {1, 3}; /* of the even and the odd rows */
+    double c[50];
+    for (int i = 0; i < 50; i++) c[i] = weights[i % 2];
+    for (int weighted = 0; weighted < 2; weighted++) {
+        double ends[] = {93.75, 85}; /* means at 24 and 25 */
+        r.weight = weighted ? c : NULL;
+        if (weighted) ends[0] = (3 * 70 + 92 + 3 * 93 + 120) / 8.0;
+        for (double q = 300; q < 1e20; q *= 1.5) {
+            double h = 2, expected = ends[1] + (ends[1] - ends[0]) * (q - 25);
+            assert_ok(qkv_regression_predict(&r, &h, &q, 1, &out));
+            assert_relative(m, expected, 1e-12);
+            assert_relative(slope, ends[1] - ends[0], 1e-12);
+            if (!weighted) assert_relative(norm, hypot((q - 24), 0.5 * (q - 25)), 1e-12);
+        }
+    }
+    r.weight = NULL;
+    /* Between rows the line through the two nearest, which need not be on both sides. */
+    double x[] = {0, 1, 3, 3, 7}, y[] = {1, 4, 2, 4, 9}, q[] = {1.4, 3.4, 5.5, -2, 7};
+    const double expected[] = {5.2, 2.8, 6.75, -5, 9}, slopes[] = {3, -0.5, 1.5, 3, 1.5};
+    qkv_regression few = {.x = x, .y = y, .n = 5, .degree = 1};
+    for (int kernel = 0; kernel < 2; kernel++)
+        for (double h = 1e-3; h > 1e-160; h *= 0.7)
+            for (int i = 0; i < 5; i++) {
+                few.kernel = kernel ? QKV_REGRESSION_LAPLACE : QKV_REGRESSION_GAUSSIAN;
+                assert_ok(qkv_regression_predict(&few, &h, &q[i], 1, &out));
+                assert_close(m, expected[i], 1e-12);
+                assert_close(slope, slopes[i], 1e-12);
+            }
+    double h = 1e-3, cv, gradient;
+    assert_ok(cv_of(&few, &h, &cv, NULL, &gradient));
+    assert_relative(cv, (3.5 * 3.5 + 49 / 9.0 + 4 + 4 + 64) / 5, 1e-12);
+    assert_close(gradient, 0, 1e-9 * cv);
+    free_data(&r);
+}
+
 /* ---- Extremes ------------------------------------------------------------------------------ */
 
 static void extremes_have_the_true_limit(void **state)
@@ -1054,6 +1098,7 @@ int main(void)
         cmocka_unit_test(a_regression_is_attention),
         cmocka_unit_test(weights_count_rows_and_missing_rows_do_not),
         cmocka_unit_test(a_local_line_is_exact_and_safe),
+        cmocka_unit_test(a_local_line_has_its_limit_far_away_and_for_narrow_kernels),
         cmocka_unit_test(extremes_have_the_true_limit),
         cmocka_unit_test(units_do_not_matter),
         cmocka_unit_test(a_window_gives_what_all_rows_give),

@@ -62,7 +62,10 @@ typedef struct qkv_regression {
     bool product;    /* the product of K(|q_c - x_c| / h_c) over columns instead of K(u) */
     bool open_edge;  /* of the boxcar */
     int degree;      /* 0: the weighted mean; 1: the weighted least-squares line at q, whose slope
-                        takes no part in directions in which the rows in reach do not differ */
+                        takes no part in directions in which the rows in reach do not differ. One
+                        column has the limit of that far from all data and for h near 0, the line
+                        through the two nearest x; in several, rows whose weights are less than
+                        e^-744 of the nearest one's are out of reach of a Gaussian or Laplace */
     qkv_empty empty; /* what a prediction with no row in the support of K is: attention.h */
     ptrdiff_t rows;  /* criteria and statistics come from the fits of at most so many rows, evenly
                         chosen in the order of the first column, which stand for the others; 0: all.
