@@ -1,4 +1,5 @@
 /* local.c - the weights of the rows within reach of one query, and the mean or line they make. */
+#include <float.h>
 #include <math.h>
 
 #include "simd/exp.h"
@@ -8,7 +9,8 @@
 
 #if QKV_REAL == 64 /* regression has no float */
 
-static const double FAR_EXPONENT = 30; /* of a row that is so much nearer, a new reference */
+static const double FEW_ROUNDINGS = 0x1p-50; /* four of a number near 1 */
+static const double FAR_EXPONENT = 30;       /* of a row that is so much nearer, a new reference */
 
 /* (q - x_j)^2 - (q - x_near)^2 in column c, without the difference of large squares. */
 INLINE double excess(const qkv_local *l, ptrdiff_t j, ptrdiff_t c)
@@ -95,10 +97,10 @@ static double reach(const qkv_local *l, ptrdiff_t j, double small)
 static void find_window(qkv_local *l, double small)
 {
     const qkv_sample *s = l->s;
-    double far = reach(l, l->second < 0 ? l->near : l->second, small) * (1 + 0x1p-50);
-    double q = l->q[0];
-    l->from = first_from(s, q - far - fabs(q) * 0x1p-50);
-    l->to = first_from(s, nextafter(q + far + fabs(q) * 0x1p-50, INFINITY));
+    double far = reach(l, l->second < 0 ? l->near : l->second, small), q = l->q[0];
+    far += 2 * FEW_ROUNDINGS * (far + fabs(q));
+    l->from = first_from(s, q - far);
+    l->to = first_from(s, nextafter(q + far, INFINITY));
 }
 
 /* ---- Weights relative to the nearest row's ----------------------------------------------------
@@ -254,14 +256,28 @@ static void cauchy_weights(qkv_local *l)
 /* ---- Compact kernels --------------------------------------------------------------------------
  */
 
-/* K(u) and -2 dK/d(u^2) at u^2 = s; 0 where that has no value. */
-INLINE void compact_weight(const qkv_regression_kernel kernel, const bool open, double s, double *k,
-                           double *t)
+/* What roundings of q, x and h may add to |q - x| / h in column c: 0.4 - 0.3 is more than 0.1. */
+static double roundings(const qkv_local *l, ptrdiff_t c)
+{
+    return FEW_ROUNDINGS * (1 + fabs(l->q[c]) / l->s->h[c]);
+}
+
+/* The u^2 up to which, or with an open edge below which, rows are in reach of a boxcar: an edge
+ * that is met but for those roundings is met. */
+static double edge_of(const qkv_regression *r, double roundings)
+{
+    double u = r->open_edge ? fmax(1 - roundings, DBL_MIN) : 1 + roundings;
+    return fmax(u * u, DBL_MIN);
+}
+
+/* K(u) and -2 dK/d(u^2) at u^2 = s; 0 where that has no value. The edge is the boxcar's. */
+INLINE void compact_weight(const qkv_regression_kernel kernel, const bool open, double edge,
+                           double s, double *k, double *t)
 {
     double rest = s < 1 ? 1 - s : 0, inside = s < 1, u = sqrt(s), cube;
     switch (kernel) {
     case QKV_REGRESSION_BOXCAR:
-        *k = open ? s < 1 : s <= 1;
+        *k = open ? s < edge : s <= edge;
         *t = 0;
         break;
     case QKV_REGRESSION_TRIANGULAR:
@@ -296,38 +312,38 @@ INLINE void compact_weight(const qkv_regression_kernel kernel, const bool open, 
 }
 
 /* Of n rows, with the kernel known to the compiler. t holds u^2 at first. */
-INLINE void compact_weights(const qkv_regression_kernel kernel, const bool open, double *k,
-                            double *t, ptrdiff_t n)
+INLINE void compact_weights(const qkv_regression_kernel kernel, const bool open, double edge,
+                            double *k, double *t, ptrdiff_t n)
 {
-    for (ptrdiff_t j = 0; j < n; j++) compact_weight(kernel, open, t[j], &k[j], &t[j]);
+    for (ptrdiff_t j = 0; j < n; j++) compact_weight(kernel, open, edge, t[j], &k[j], &t[j]);
 }
 
-static void compact(const qkv_regression *r, double *k, double *t, ptrdiff_t n)
+static void compact(const qkv_regression *r, double edge, double *k, double *t, ptrdiff_t n)
 {
     switch (r->kernel) {
     case QKV_REGRESSION_BOXCAR:
-        compact_weights(QKV_REGRESSION_BOXCAR, r->open_edge, k, t, n);
+        compact_weights(QKV_REGRESSION_BOXCAR, r->open_edge, edge, k, t, n);
         break;
     case QKV_REGRESSION_TRIANGULAR:
-        compact_weights(QKV_REGRESSION_TRIANGULAR, false, k, t, n);
+        compact_weights(QKV_REGRESSION_TRIANGULAR, false, 1, k, t, n);
         break;
     case QKV_REGRESSION_EPANECHNIKOV:
-        compact_weights(QKV_REGRESSION_EPANECHNIKOV, false, k, t, n);
+        compact_weights(QKV_REGRESSION_EPANECHNIKOV, false, 1, k, t, n);
         break;
     case QKV_REGRESSION_BIWEIGHT:
-        compact_weights(QKV_REGRESSION_BIWEIGHT, false, k, t, n);
+        compact_weights(QKV_REGRESSION_BIWEIGHT, false, 1, k, t, n);
         break;
     case QKV_REGRESSION_TRIWEIGHT:
-        compact_weights(QKV_REGRESSION_TRIWEIGHT, false, k, t, n);
+        compact_weights(QKV_REGRESSION_TRIWEIGHT, false, 1, k, t, n);
         break;
     case QKV_REGRESSION_TRICUBE:
-        compact_weights(QKV_REGRESSION_TRICUBE, false, k, t, n);
+        compact_weights(QKV_REGRESSION_TRICUBE, false, 1, k, t, n);
         break;
     case QKV_REGRESSION_COSINE:
-        compact_weights(QKV_REGRESSION_COSINE, false, k, t, n);
+        compact_weights(QKV_REGRESSION_COSINE, false, 1, k, t, n);
         break;
     default:
-        compact_weights(QKV_REGRESSION_CONSTANT, false, k, t, n);
+        compact_weights(QKV_REGRESSION_CONSTANT, false, 1, k, t, n);
     }
 }
 
@@ -339,12 +355,14 @@ static double square(double x)
 static void radial_weights(qkv_local *l)
 {
     const qkv_sample *s = l->s;
+    double slack = 0;
     for (ptrdiff_t c = 0; c < s->d; c++) {
         const double *x = s->x + c * s->stride, q = l->q[c], h = s->h[c];
         for (ptrdiff_t j = l->from; j < l->to; j++)
             l->t[j] = (c ? l->t[j] : 0) + square((q - x[j]) / h);
+        slack += roundings(l, c);
     }
-    compact(s->r, l->w + l->from, l->t + l->from, l->to - l->from);
+    compact(s->r, edge_of(s->r, slack), l->w + l->from, l->t + l->from, l->to - l->from);
     for (ptrdiff_t j = l->from; j < l->to; j++) l->t[j] /= s->least;
 }
 
@@ -357,7 +375,7 @@ static void product_weights(qkv_local *l)
         const double *x = s->x + c * s->stride, q = l->q[c], h = s->h[c];
         double *t = l->t + c * s->stride, *k = l->part;
         for (ptrdiff_t j = l->from; j < l->to; j++) t[j] = square((q - x[j]) / h);
-        compact(s->r, k + l->from, t + l->from, l->to - l->from);
+        compact(s->r, edge_of(s->r, roundings(l, c)), k + l->from, t + l->from, l->to - l->from);
         for (ptrdiff_t j = l->from; j < l->to; j++) {
             l->w[j] *= k[j];
             t[j] = k[j] > 0 ? t[j] / k[j] : 0;

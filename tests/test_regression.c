@@ -942,6 +942,44 @@ static void the_boxcar_is_searched_at_its_steps(void **state)
     free_data(&r);
 }
 
+/* Between decimals, which a double has not, an edge is met where it would be on paper. */
+static void the_boxcars_edge_is_met_between_decimals(void **state)
+{
+    (void)state;
+    double x[2 * ROWS], y[ROWS] = {0}, n[ROWS];
+    const double offsets[] = {0, -32, 10007}; /* in tenths */
+    for (int o = 0; o < 3; o++)
+        for (int mode = 0; mode < 8; mode++) { /* open edge, two columns, their product */
+            bool open = mode & 1, two = mode & 2, product = mode & 4;
+            for (int i = 0; i < ROWS; i++) {
+                x[two ? 2 * i : i] = (offsets[o] + i) / 10;
+                if (two) x[2 * i + 1] = 0.7;
+            }
+            for (int k = 1; k < 20; k++) {
+                double h = k / 10.0;
+                qkv_regression r = {.x = x,
+                                    .y = y,
+                                    .n = ROWS,
+                                    .d_x = two ? 2 : 1,
+                                    .kernel = QKV_REGRESSION_BOXCAR,
+                                    .open_edge = open,
+                                    .product = product};
+                assert_ok(qkv_regression_predict(&r, &h, x, ROWS,
+                                                 &(qkv_regression_results){.n_effective = n}));
+                for (int i = 20; i < 40; i++)
+                    assert_relative(n[i], open ? 2 * k - 1 : 2 * k + 1, 1e-12);
+            }
+        }
+    double here[] = {1e9, 1e9}, h = 1e-9; /* narrower than a rounding: what is at q is in reach */
+    qkv_regression r = {.x = here, .y = y, .n = 2, .kernel = QKV_REGRESSION_BOXCAR};
+    for (int open = 0; open < 2; open++) {
+        r.open_edge = open;
+        assert_ok(
+            qkv_regression_predict(&r, &h, here, 1, &(qkv_regression_results){.n_effective = n}));
+        assert_relative(n[0], 2, 0);
+    }
+}
+
 static void minima_are_told_the_best_first(void **state)
 {
     (void)state;
@@ -1105,6 +1143,7 @@ int main(void)
         cmocka_unit_test(some_rows_stand_for_all),
         cmocka_unit_test(interpolation_does_not_win),
         cmocka_unit_test(the_boxcar_is_searched_at_its_steps),
+        cmocka_unit_test(the_boxcars_edge_is_met_between_decimals),
         cmocka_unit_test(minima_are_told_the_best_first),
         cmocka_unit_test(silvermans_rule_is_its_formula),
         cmocka_unit_test(an_empty_support_follows_the_policy),

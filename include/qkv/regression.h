@@ -32,7 +32,8 @@ extern "C" {
 /* K(u). Those from the boxcar to the cosine have the support u <= 1, or u < 1 where K(1) = 0. */
 typedef enum qkv_regression_kernel {
     QKV_REGRESSION_GAUSSIAN = 0, /* exp(-u^2 / 2) */
-    QKV_REGRESSION_BOXCAR,       /* 1 if u <= 1 (u < 1 with open_edge) */
+    QKV_REGRESSION_BOXCAR,       /* 1 if u <= 1 (u < 1 with open_edge); u within 2^-50 (1 + |q| / h)
+                                    of 1, a few roundings, counts as 1: 0.4 is 0.1 from 0.3 */
     QKV_REGRESSION_TRIANGULAR,   /* 1 - u; the chapter calls it Epanechikov */
     QKV_REGRESSION_EPANECHNIKOV, /* 1 - u^2 */
     QKV_REGRESSION_BIWEIGHT,     /* (1 - u^2)^2 */
