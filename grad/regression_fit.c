@@ -5,14 +5,18 @@
 
 #include "grad/descent.h"
 #include "src/fail.h"
+#include "src/order.h"
 #include "src/regression.h"
 
 static const double SMOOTH = 10;   /* times a column's range: its rows weigh alike */
 static const double FARTHEST = 20; /* ranges: the end of the grid */
 
 enum {
-    STEPS_OF_BOXCAR = 128,
-    LOOKED_AT = 1000 /* rows whose fits make the criterion on the grid */
+    LOOKED_AT = 1000,   /* rows whose fits make the criterion on the grid */
+    PAIRED_ROWS = 1400, /* rows whose distances are steps of the boxcar's: a million */
+    MOST_TRIED = 4096,  /* steps, of few rows */
+    FEWEST_TRIED = 128, /* of many: in between as many as are this */
+    MOST_WORK = 1 << 20 /* over the rows */
 };
 
 typedef struct candidate {
@@ -156,40 +160,107 @@ static double entry(const search *s, ptrdiff_t i, ptrdiff_t j)
     return sqrt(sum);
 }
 
-/* The first step at or beyond each of STEPS_OF_BOXCAR multiples from 1/2 to 2. */
-static void find_steps(const search *s, double *steps)
+/* The multiples of the sample's bandwidths at which the criterion steps, ascending. */
+typedef struct steps {
+    double *at;
+    ptrdiff_t n;
+} steps;
+
+/* Multiples that differ by roundings of x (src/local.c) are one step. */
+static void merge_steps(const search *s, steps *all)
 {
-    for (int m = 0; m < STEPS_OF_BOXCAR; m++) steps[m] = INFINITY;
-    for (ptrdiff_t i = 0; i < s->d.s->n; i++)
-        for (ptrdiff_t j = 0; j < i; j++) {
-            double at = entry(s, i, j);
-            if (!(at >= 0.5 && at < 2)) continue;
-            int m = (int)((log2(at) + 1) / 2 * STEPS_OF_BOXCAR);
-            steps[m] = fmin(steps[m], at);
-        }
+    const qkv_sample *sample = s->d.s;
+    double offset = 0, last = 0;
+    for (ptrdiff_t c = 0; c < sample->d; c++) {
+        const double *x = sample->x + c * sample->stride;
+        double most = 0;
+        for (ptrdiff_t i = 0; i < sample->n; i++) most = fmax(most, fabs(x[i]));
+        offset += most / sample->h[c];
+    }
+    ptrdiff_t n = 0;
+    for (ptrdiff_t i = 0; i < all->n; i++) {
+        double at = all->at[i];
+        if (at - last > 0x1p-48 * (at + offset)) all->at[n++] = at;
+        last = at;
+    }
+    all->n = n;
 }
 
-/* The criterion between steps about the candidate, which becomes the best of them. */
+/* Those of all pairs of rows, or of some rows, which stand for the others; at to be freed. */
+static qkv_status find_steps(const search *s, steps *all)
+{
+    const ptrdiff_t n = s->d.s->n, every = (n + PAIRED_ROWS - 1) / PAIRED_ROWS;
+    const ptrdiff_t some = (n + every - 1) / every;
+    qkv_status status =
+        qkv_regression_allocate("qkv_regression_fit", &all->at, some, (some - 1) / 2 + 1);
+    if (status != QKV_OK) return status;
+    for (ptrdiff_t i = 0; i < some; i++)
+        for (ptrdiff_t j = 0; j < i; j++) all->at[all->n++] = entry(s, i * every, j * every);
+    qkv_sort(all->at, all->n);
+    merge_steps(s, all);
+    return QKV_OK;
+}
+
+/* Beyond step k, as far from the next as it can be: roundings of h, too, decide nothing. */
+static double beyond(const steps *all, ptrdiff_t k)
+{
+    return k + 1 < all->n ? (all->at[k] + all->at[k + 1]) / 2 : 2 * all->at[k];
+}
+
+/* The search among steps: what is tried is a multiple of start. */
+typedef struct stair {
+    const double *start;
+    steps all;
+    double best, factor; /* the criterion, and where it is that */
+    ptrdiff_t place;     /* the step; -1: the start */
+} stair;
+
+static qkv_status climb(search *s, stair *t, ptrdiff_t from, ptrdiff_t to, ptrdiff_t stride)
+{
+    for (ptrdiff_t k = from; k < to && !s->stopped; k += stride) {
+        double loss, factor = beyond(&t->all, k), *h = s->d.tried;
+        for (ptrdiff_t c = 0; c < s->n; c++) h[c] = t->start[c] * factor;
+        qkv_status status = try(s, h, k - from + 1, to - from, &loss);
+        if (status != QKV_OK) return status;
+        if (loss < t->best) t->best = loss, t->factor = factor, t->place = k;
+    }
+    return QKV_OK;
+}
+
+/* The criterion at all steps if they are few; or about the candidate, from half to twice it, at as
+ * many as may be tried, and then at those about the best, until none is between. */
+static qkv_status climb_stair(search *s, stair *t)
+{
+    const ptrdiff_t n = s->d.s->n, work = MOST_WORK / n;
+    const ptrdiff_t most = work < FEWEST_TRIED ? FEWEST_TRIED
+                           : work < MOST_TRIED ? work
+                                               : MOST_TRIED;
+    ptrdiff_t from = 0, to = t->all.n;
+    if (s->report->starts > 0 || to > most) {
+        while (from < to && beyond(&t->all, from) < 0.5) from++;
+        while (from < to && beyond(&t->all, to - 1) > 2) to--;
+    }
+    for (ptrdiff_t stride = 0; from < to && stride != 1;) {
+        stride = (to - from + most - 1) / most;
+        qkv_status status = climb(s, t, from, to, stride);
+        if (status != QKV_OK || s->stopped || t->place < 0) return status;
+        from = t->place - stride + 1 < 0 ? 0 : t->place - stride + 1;
+        to = t->place + stride < t->all.n ? t->place + stride : t->all.n;
+    }
+    return QKV_OK;
+}
+
+/* The candidate becomes the best about it. */
 static qkv_status refine_boxcar(search *s, candidate *at)
 {
-    double steps[STEPS_OF_BOXCAR], best, factor = 1, *h = s->d.tried;
-    qkv_status status = try(s, at->h, 0, STEPS_OF_BOXCAR, &best);
-    if (status != QKV_OK) return status;
-    find_steps(s, steps);
-    for (int m = 0; m < STEPS_OF_BOXCAR && !s->stopped; m++) {
-        if (isinf(steps[m])) continue;
-        double loss, just_beyond = steps[m] * (1 + 0x1p-50);
-        for (ptrdiff_t c = 0; c < s->n; c++) h[c] = at->h[c] * just_beyond;
-        status = try(s, h, m + 1, STEPS_OF_BOXCAR, &loss);
-        if (status != QKV_OK) return status;
-        if (loss < best) {
-            best = loss;
-            factor = just_beyond;
-        }
-    }
-    for (ptrdiff_t c = 0; c < s->n; c++) at->h[c] *= factor;
-    at->loss = best;
-    return QKV_OK;
+    stair t = {.start = at->h, .factor = 1, .place = -1};
+    qkv_status status = try(s, at->h, 0, 1, &t.best); /* and the sample has these bandwidths */
+    if (status == QKV_OK) status = find_steps(s, &t.all);
+    if (status == QKV_OK) status = climb_stair(s, &t);
+    for (ptrdiff_t c = 0; c < s->n; c++) at->h[c] *= t.factor;
+    at->loss = t.best;
+    free(t.all.at);
+    return status;
 }
 
 /* ---- Minima ---------------------------------------------------------------------------------- */

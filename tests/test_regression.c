@@ -942,6 +942,55 @@ static void the_boxcar_is_searched_at_its_steps(void **state)
     free_data(&r);
 }
 
+static int ascending(const void *a, const void *b)
+{
+    double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* The least criterion of all bandwidths, each between two distances of rows. */
+static double least_between_steps(const qkv_regression *r, qkv_regression_criterion criterion)
+{
+    double *at = calloc((size_t)(r->n * r->n), sizeof *at), least = INFINITY;
+    ptrdiff_t n = 0;
+    for (ptrdiff_t i = 0; i < r->n; i++)
+        for (ptrdiff_t j = 0; j < i; j++) at[n++] = fabs(r->x[i] - r->x[j]);
+    qsort(at, (size_t)n, sizeof *at, ascending);
+    for (ptrdiff_t k = 0; k + 1 < n; k++) {
+        double h = (at[k] + at[k + 1]) / 2, value;
+        ptrdiff_t undefined;
+        if (at[k + 1] - at[k] < 1e-9) continue;
+        assert_ok(qkv_regression_objective(r, criterion, &h, &value, &undefined, NULL));
+        if (undefined == 0) least = fmin(least, value);
+    }
+    free(at);
+    return least;
+}
+
+static void the_boxcars_best_step_is_found(void **state)
+{
+    (void)state;
+    double x[ROWS], y[ROWS], h, value;
+    fill_normal(y, ROWS, 3);
+    for (int i = 0; i < ROWS; i++) {
+        x[i] = uniform(4, (uint64_t)i, 0, 10);
+        y[i] = sin(x[i]) + 0.5 * y[i];
+    }
+    qkv_regression data[] = {mcycle(), {.x = x, .y = y, .n = ROWS}};
+    for (int d = 0; d < 2; d++)
+        for (int criterion = 0; criterion < 3; criterion++) {
+            qkv_regression *r = &data[d];
+            r->kernel = QKV_REGRESSION_BOXCAR;
+            qkv_regression_fit_options o = {.criterion = (qkv_regression_criterion)criterion};
+            assert_ok(qkv_regression_fit(r, &o, &h, NULL));
+            assert_ok(qkv_regression_objective(r, o.criterion, &h, &value, NULL, NULL));
+            assert_relative(value, least_between_steps(r, o.criterion), 1e-13);
+            /* Counted in tenths, without roundings: rows up to 2.8 away. */
+            if (d == 0 && criterion == 0) assert_relative(value, 651.0970780073218, 1e-12);
+        }
+    free_data(&data[0]);
+}
+
 /* Between decimals, which a double has not, an edge is met where it would be on paper. */
 static void the_boxcars_edge_is_met_between_decimals(void **state)
 {
@@ -1143,6 +1192,7 @@ int main(void)
         cmocka_unit_test(some_rows_stand_for_all),
         cmocka_unit_test(interpolation_does_not_win),
         cmocka_unit_test(the_boxcar_is_searched_at_its_steps),
+        cmocka_unit_test(the_boxcars_best_step_is_found),
         cmocka_unit_test(the_boxcars_edge_is_met_between_decimals),
         cmocka_unit_test(minima_are_told_the_best_first),
         cmocka_unit_test(silvermans_rule_is_its_formula),

@@ -207,11 +207,13 @@ typedef struct qkv_regression_fit_report {
  *
  * Without a start, a grid of bandwidths is searched (from the spacing of the rows to well beyond
  * their range, in steps of a factor of sqrt 2; for several, about the reference bandwidths), with
- * the fits of 1000 rows standing for all, and
- * its local minima are descended from. Where the criterion falls all the way to the largest h, h is
- * left there: the column is smoothed out. The boxcar, whose criterion is a step function of h, and
- * the constant kernel need no descent: between the best grid points the boxcar's criterion is
- * compared at the distances between rows where it steps (all of them, or 128 evenly chosen).
+ * the fits of 1000 rows standing for all, and its local minima are descended from. Where the
+ * criterion falls all the way to the largest h, h is left there: the column is smoothed out. The
+ * constant kernel needs no descent, nor does the boxcar, whose criterion is a step function of h:
+ * it is compared between the distances of rows, where it steps. If they are no more than 2^20 / n,
+ * at least 128 and at most 4096, h is the best of all (of several bandwidths, of all multiples of
+ * the best of the grid). Otherwise so many of them are tried from half to twice a start, then about
+ * the best of those, until none is between.
  *
  * In a descent every step lowers the loss: one that would not is taken back, and the next starts
  * without momentum and at half the rate, which grows again by a fifth a step. It has converged
