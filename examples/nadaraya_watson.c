@@ -24,6 +24,7 @@ int main(int argc, char **argv)
     double start = now();
     session s = open_session(&o);
     query_set queries = find_queries(&o, &s); /* what is wrong with them is told before a search */
+    if (o.weights) refuse_many_weights(&s, queries);
     search found = {0};
     account a = {.found = o.load ? NULL : &found};
     if (!o.load) find_bandwidth(&o, &s, &found);

@@ -123,6 +123,8 @@ double best_class(const double *probabilities, ptrdiff_t n);
 double *transpose(const double *x, ptrdiff_t n, ptrdiff_t d);
 
 void save_predictions(const session *s, const predictions *p, const char *path);
+/* Exits with a message if the weights would be too large a file. */
+void refuse_many_weights(const session *s, query_set queries);
 void save_weights(const session *s, query_set queries, const char *path);
 
 /* ---- What is told: nadaraya_watson_report.c -------------------------------------------------- */

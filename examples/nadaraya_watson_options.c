@@ -81,8 +81,10 @@ static const command_option options[] = {
                "Where no row is in reach of a kernel: nan (default), nearest or error."},
     [BANDS] = {"bands", "P", "Level of lower and upper, pointwise (default: 0.95)."},
     [BOOTSTRAP] = {"bootstrap", "N", "lower and upper from N resamples, not from normal errors."},
-    [WEIGHTS] = {"weights", "FILE",
-                 "Write the weights to this .npy, float64 [queries, rows without missing cells]."},
+    [WEIGHTS] =
+        {"weights", "FILE",
+         "Write the weights to this .npy, float64 [queries, rows without missing cells], at most "
+         "2 GB."},
     [REPORT] =
         {"report", "FILE",
          "Write everything found as JSON, - for standard output (bandwidth: a number for one "

@@ -248,12 +248,21 @@ void save_predictions(const session *s, const predictions *p, const char *path)
     free(t.columns);
 }
 
+/* They are in memory as a whole. */
+void refuse_many_weights(const session *s, query_set queries)
+{
+    static const double most = 2e9;
+    double bytes = (double)queries.n * (double)s->model.r.n * sizeof(double);
+    if (bytes > most)
+        fail_with("--weights: %td queries by %td rows are %.3g GB, expected at most %g: ask for "
+                  "fewer queries with --grid or --at",
+                  queries.n, s->model.r.n, bytes / 1e9, most / 1e9);
+}
+
 void save_weights(const session *s, query_set queries, const char *path)
 {
     const qkv_regression_model *m = &s->model;
     qkv_npy weights = {.type = QKV_NPY_F64, .rank = 2, .dim = {queries.n, m->r.n}};
-    if (m->r.n > 0 && queries.n > PTRDIFF_MAX / (ptrdiff_t)sizeof(double) / m->r.n)
-        fail_with("%s: %td times %td weights are too many", path, queries.n, m->r.n);
     weights.data = allocate(qkv_npy_size(&weights), sizeof(double));
     qkv_regression_results results = {.weights = weights.data};
     check(qkv_regression_predict(&m->r, m->bandwidth, queries.x, queries.n, &results));

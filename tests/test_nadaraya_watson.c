@@ -739,6 +739,15 @@ static void weights_are_written_as_an_array(void **state)
         qkv_regression_predict(&r, &h, grid, GRID, &(qkv_regression_results){.weights = expected}));
     assert_memory_equal(w.data, expected, sizeof expected);
     qkv_npy_free(&w);
+    /* More than a machine may have are refused before anything is searched or written. */
+    remove(path);
+    ran many = regress(ARGUMENTS("--data", CARS, "--grid", "10000000", "--weights", path), NULL);
+    assert_int_equal(many.exit_code, 1);
+    assert_string_equal(many.err, "nadaraya_watson: --weights: 10000000 queries by 50 rows are 4 "
+                                  "GB, expected at most 2: ask for fewer queries with --grid or "
+                                  "--at\n");
+    assert_int_equal(scratch_count("w.npy"), 0);
+    ran_free(&many);
 }
 
 /* "-" is the standard output, which then has nothing else; what is told a person goes to stderr. */
