@@ -18,6 +18,7 @@ typedef struct qkv_sample {
     double *x, *y; /* [d, n], [d_y, n]; column c of x times 2^-exponent[c], which is exact and keeps
                          squares of differences within double: h and q are so, too */
     int *exponent; /* [d] */
+    double *scale; /* [d] 2^-exponent */
     double *c;     /* [n] case weights, of mean 1; padded with 1. NULL: all 1 */
     double spread; /* log(largest c / least c) */
     double *h;     /* [d] bandwidths */

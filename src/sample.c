@@ -8,6 +8,7 @@
 
 #include "fail.h"
 #include "local.h"
+#include "radix.h"
 #include "regression.h"
 #include "simd/isa.h"
 #include "team.h"
@@ -54,32 +55,29 @@ static qkv_status check_row(const char *who, const qkv_sample *s, ptrdiff_t i, b
     return QKV_OK;
 }
 
-typedef struct key {
-    double x;
-    ptrdiff_t row;
-} key;
-
-/* By the first column, rows that tie in their order. */
-static int by_first_column(const void *a, const void *b)
-{
-    const key *p = a, *q = b;
-    if (p->x != q->x) return p->x < q->x ? -1 : 1;
-    return (p->row > q->row) - (p->row < q->row);
-}
-
-static qkv_status find_rows(const char *who, qkv_sample *s, key *keys)
+/* Keys are by the first column. */
+static qkv_status find_rows(const char *who, qkv_sample *s, qkv_key *keys)
 {
     const qkv_regression *r = s->r;
     for (ptrdiff_t i = 0; i < r->n; i++) {
         bool complete;
         qkv_status status = check_row(who, s, i, &complete);
         if (status != QKV_OK) return status;
-        if (complete) keys[s->n++] = (key){r->x[i * s->d], i};
+        if (complete) keys[s->n++] = (qkv_key){r->x[i * s->d], i};
     }
     s->missing = r->n - s->n;
     s->every = r->rows > 0 ? (s->n + r->rows - 1) / r->rows : 1;
     if (s->every < 1) s->every = 1;
     if (s->n == 0) return qkv_fail(QKV_E_SHAPE, "%s: none of the %td rows is complete", who, r->n);
+    return QKV_OK;
+}
+
+static qkv_status sort_rows(const char *who, const qkv_sample *s, qkv_key *keys)
+{
+    qkv_key *room = malloc((size_t)s->n * sizeof *room);
+    if (!room) return qkv_fail(QKV_E_NOMEM, "%s: no memory for %td rows", who, s->n);
+    qkv_radix_sort(keys, room, s->n);
+    free(room);
     return QKV_OK;
 }
 
@@ -93,10 +91,11 @@ static qkv_status take_memory(const char *who, qkv_sample *s)
     qkv_status status = s->row && s->place
                             ? qkv_regression_allocate(who, &s->x, s->stride, s->d + s->d_y + 1)
                             : qkv_fail(QKV_E_NOMEM, "%s: no memory for %td rows", who, s->n);
-    if (status == QKV_OK) status = qkv_regression_allocate(who, &s->h, s->d, 3);
+    if (status == QKV_OK) status = qkv_regression_allocate(who, &s->h, s->d, 4);
     if (status != QKV_OK) return status;
     s->ratio = s->h + s->d;
-    s->exponent = (int *)(s->ratio + s->d);
+    s->scale = s->ratio + s->d;
+    s->exponent = (int *)(s->scale + s->d);
     s->y = s->x + s->d * s->stride;
     s->c = s->r->weight ? s->y + s->d_y * s->stride : NULL;
     memset(s->x, 0, (size_t)(s->stride * (s->d + s->d_y)) * sizeof *s->x);
@@ -117,26 +116,30 @@ static void scale_weights(qkv_sample *s)
 }
 
 /* That of the range of column c, within what leaves room for far queries. */
-static int exponent_of(const qkv_sample *s, const key *keys, ptrdiff_t c)
+static int exponent_of(const qkv_sample *s, const qkv_key *keys, ptrdiff_t c)
 {
     double low = INFINITY, high = -INFINITY;
     for (ptrdiff_t i = 0; i < s->n; i++) {
-        double x = s->r->x[keys[i].row * s->d + c];
+        double x = c ? s->r->x[keys[i].row * s->d + c] : keys[i].x;
         low = fmin(low, x / 2); /* half of it does not overflow */
         high = fmax(high, x / 2);
     }
     return high > low ? (int)fmax(-900, fmin(900, ilogb(high - low) + 1)) : 0;
 }
 
-static void fill(qkv_sample *s, const key *keys)
+static void fill(qkv_sample *s, const qkv_key *keys)
 {
-    for (ptrdiff_t c = 0; c < s->d; c++) s->exponent[c] = exponent_of(s, keys, c);
+    for (ptrdiff_t c = 0; c < s->d; c++) {
+        s->exponent[c] = exponent_of(s, keys, c);
+        s->scale[c] = ldexp(1, -s->exponent[c]);
+    }
     for (ptrdiff_t i = 0; i < s->r->n; i++) s->place[i] = -1;
     for (ptrdiff_t i = 0; i < s->n; i++) {
         ptrdiff_t row = s->row[i] = keys[i].row;
         s->place[row] = i;
-        for (ptrdiff_t c = 0; c < s->d; c++)
-            s->x[c * s->stride + i] = ldexp(s->r->x[row * s->d + c], -s->exponent[c]);
+        s->x[i] = keys[i].x * s->scale[0];
+        for (ptrdiff_t c = 1; c < s->d; c++)
+            s->x[c * s->stride + i] = s->r->x[row * s->d + c] * s->scale[c];
         for (ptrdiff_t c = 0; c < s->d_y; c++) s->y[c * s->stride + i] = s->r->y[row * s->d_y + c];
     }
     if (s->c) scale_weights(s);
@@ -154,14 +157,12 @@ qkv_status qkv_sample_take(const char *who, const qkv_regression *r, qkv_sample 
         !qkv_size_mul(&bytes, s->d + s->d_y + 1))
         return qkv_fail(QKV_E_OVERFLOW, "%s: %td rows of %td and %td numbers exceed SIZE_MAX", who,
                         r->n, s->d, s->d_y);
-    key *keys = malloc((size_t)r->n * sizeof *keys);
+    qkv_key *keys = malloc((size_t)r->n * sizeof *keys);
     if (!keys) return qkv_fail(QKV_E_NOMEM, "%s: no memory for %td rows", who, r->n);
     status = find_rows(who, s, keys);
+    if (status == QKV_OK) status = sort_rows(who, s, keys);
     if (status == QKV_OK) status = take_memory(who, s);
-    if (status == QKV_OK) {
-        qsort(keys, (size_t)s->n, sizeof *keys, by_first_column);
-        fill(s, keys);
-    }
+    if (status == QKV_OK) fill(s, keys);
     free(keys);
     return status;
 }
@@ -226,8 +227,7 @@ static void see(const qkv_sweep *sweep, qkv_local *l, ptrdiff_t i)
     const qkv_sample *s = l->s;
     bool complete = true;
     for (ptrdiff_t c = 0; c < s->d; c++) {
-        l->room[c] =
-            sweep->q ? ldexp(sweep->q[i * s->d + c], -s->exponent[c]) : s->x[c * s->stride + i];
+        l->room[c] = sweep->q ? sweep->q[i * s->d + c] * s->scale[c] : s->x[c * s->stride + i];
         complete &= !isnan(l->room[c]);
     }
     l->self = sweep->leave_out ? i : -1;
