@@ -111,7 +111,7 @@ static double gradient_norm(const qkv_local *l, ptrdiff_t c)
         vec g = by_query(l, &a, j) - load_any(l->w + j) * common;
         g *= a.factor / l->sum; /* before it is squared */
         if (!a.t) g /= s->least;
-        squares += s->c ? g * g / load_any(s->c + j) : g * g;
+        squares += s->c ? g * (g / load_any(s->c + j)) : g * g;
     }
     return sum_of_lanes(squares);
 }
@@ -128,7 +128,7 @@ static double slope_norm(const qkv_local *l, ptrdiff_t c)
             g += l->inverse[c * s->d + b] * ((load_any(x + j) - x[l->base]) - l->mean[b]);
         }
         g *= load_any(l->w + j);
-        squares += s->c ? g * g / load_any(s->c + j) : g * g;
+        squares += s->c ? g * (g / load_any(s->c + j)) : g * g;
     }
     return sum_of_lanes(squares);
 }
@@ -142,7 +142,7 @@ double IN(qkv_local_norms)(const qkv_local *l, double *gradient)
     vec squares = splat(0);
     for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
         vec w = load_any(l->w + j) * lambda_of(l, j);
-        squares += s->c ? w * w / load_any(s->c + j) : w * w;
+        squares += s->c ? w * (w / load_any(s->c + j)) : w * w;
     }
     return sum_of_lanes(squares);
 }

@@ -471,7 +471,7 @@ static void finish_weights(qkv_local *l, bool slopes)
     for (ptrdiff_t j = l->from; j < l->to; j += QKV_VEC) {
         vec w = load_any(l->w + j);
         sum += w;
-        squares += s->c ? w * w / load_any(s->c + j) : w * w;
+        squares += s->c ? w * (w / load_any(s->c + j)) : w * w;
     }
     l->sum = sum_of_lanes(sum);
     l->squares = sum_of_lanes(squares);
@@ -493,7 +493,7 @@ static void gaussian_column(qkv_local *l)
             if (j + i >= l->to || j + i == l->self) w[i] = 0;
         store_any(l->w + j, w);
         sum += w;
-        squares += s->c ? w * w / c : w * w;
+        squares += s->c ? w * (w / c) : w * w;
     }
     l->sum = sum_of_lanes(sum);
     l->squares = sum_of_lanes(squares);

@@ -76,6 +76,7 @@ static void write_norms(const qkv_sweep *sweep, const qkv_local *l, ptrdiff_t i)
     const qkv_regression_results *out = sweep->job;
     double *gradient = out->gradient_norm ? out->gradient_norm + i * l->s->d : NULL;
     double norm = sqrt(sweep->kernels->norms(l, gradient));
+    if (!(l->sum > 0)) norm = NAN;
     if (out->norm) out->norm[i] = norm;
     for (ptrdiff_t c = 0; c < l->s->d && gradient; c++)
         gradient[c] = l->sum > 0 ? ldexp(sqrt(gradient[c]), -l->s->exponent[c]) : NAN;

@@ -102,17 +102,22 @@ static qkv_status take_memory(const char *who, qkv_sample *s)
     return QKV_OK;
 }
 
+static const double LEAST_WEIGHT = 0x1p-1000; /* of a mean of 1: what is less would become 0 */
+
 static void scale_weights(qkv_sample *s)
 {
     double mean = 0, least = INFINITY, most = 0;
     for (ptrdiff_t i = 0; i < s->n; i++) {
         s->c[i] = s->r->weight[s->row[i]];
         mean += (s->c[i] - mean) / (double)(i + 1);
+    }
+    for (ptrdiff_t i = 0; i < s->n; i++) {
+        s->c[i] = fmax(s->c[i] / mean, LEAST_WEIGHT);
         least = fmin(least, s->c[i]);
         most = fmax(most, s->c[i]);
     }
+    for (ptrdiff_t i = s->n; i < s->stride; i++) s->c[i] = 1;
     s->spread = log(most) - log(least);
-    for (ptrdiff_t i = 0; i < s->stride; i++) s->c[i] = i < s->n ? s->c[i] / mean : 1;
 }
 
 /* That of the range of column c, within what leaves room for far queries. */

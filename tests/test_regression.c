@@ -666,6 +666,39 @@ static void weights_count_rows_and_missing_rows_do_not(void **state)
 }
 
 /* On a line any weights give the line; where all rows in reach share a place, their mean. */
+/* Beside 1e300 a weight of 1e-300 is nothing, but alone in reach it is all there is. */
+static void weights_of_all_sizes_make_numbers(void **state)
+{
+    (void)state;
+    double x[] = {0, 0.1, 0.2, 0.3, 5, 5.1, 5.3}, y[] = {1, 2, 3, 5, 7, 9, 8};
+    double c[] = {1e300, 2e300, 1e300, 3e300, 1e-300, 1e-300, 1e-300};
+    double q[] = {0.15, 5.1}, h = 0.25, m[2], norm[2], n[2], expected, expected_norm, expected_n;
+    for (int degree = 0; degree < 2; degree++) {
+        qkv_regression r = {.x = x, .y = y, .weight = c, .n = 7, .degree = degree};
+        r.kernel = QKV_REGRESSION_EPANECHNIKOV;
+        qkv_regression_results out = {.mean = m, .norm = norm, .n_effective = n};
+        assert_ok(qkv_regression_predict(&r, &h, q, 2, &out));
+        const double ratios[] = {1, 2, 1, 3};
+        out = (qkv_regression_results){
+            .mean = &expected, .norm = &expected_norm, .n_effective = &expected_n};
+        r.weight = ratios, r.n = 4;
+        assert_ok(qkv_regression_predict(&r, &h, q, 1, &out));
+        assert_relative(m[0], expected, 1e-14);
+        assert_relative(norm[0], expected_norm * sqrt(4 / 7.0), 1e-14); /* of mean 1 among 7 */
+        assert_relative(n[0], expected_n * (7 / 4.0), 1e-14);
+        r.weight = NULL, r.n = 3, r.x = x + 4, r.y = y + 4;
+        assert_ok(qkv_regression_predict(&r, &h, q + 1, 1, &out));
+        assert_relative(m[1], expected, 1e-14);
+        assert_relative(norm[1], expected_norm * 0x1p500, 1e-14);
+        assert_relative(n[1], expected_n * 0x1p-1000, 1e-14);
+        r = (qkv_regression){.x = x, .y = y, .weight = c, .n = 7, .degree = degree};
+        qkv_regression_statistics statistics;
+        assert_ok(qkv_regression_measure(&r, &h, &statistics, NULL));
+        assert_true(isfinite(statistics.sigma2) && isfinite(statistics.cv) &&
+                    isfinite(statistics.aicc) && isfinite(statistics.gcv));
+    }
+}
+
 static void a_local_line_is_exact_and_safe(void **state)
 {
     (void)state;
@@ -1102,6 +1135,14 @@ static void an_empty_support_follows_the_policy(void **state)
     assert_ok(predict(&r, &h, q, 2, mean, NULL));
     assert_close(mean[0], 7.0 / 3, 1e-15);
     assert_true(isnan(mean[1]));
+    for (r.degree = 0; r.degree < 2; r.degree++) { /* no number has an error of 0 */
+        double norm[2], gradient_norm[2], n[2];
+        qkv_regression_results out = {
+            .norm = norm, .gradient_norm = gradient_norm, .n_effective = n};
+        assert_ok(qkv_regression_predict(&r, &h, q, 2, &out));
+        assert_true(isnan(norm[1]) && isnan(gradient_norm[1]) && isnan(n[1]));
+    }
+    r.degree = 0;
     r.empty = QKV_EMPTY_NEAREST;
     assert_ok(predict(&r, &h, q, 2, mean, NULL));
     assert_close(mean[1], 14.0 / 3, 1e-14); /* 1, 1 and 5 are equally near */
@@ -1184,6 +1225,7 @@ int main(void)
         cmocka_unit_test(weights_norms_and_effective_rows_agree),
         cmocka_unit_test(a_regression_is_attention),
         cmocka_unit_test(weights_count_rows_and_missing_rows_do_not),
+        cmocka_unit_test(weights_of_all_sizes_make_numbers),
         cmocka_unit_test(a_local_line_is_exact_and_safe),
         cmocka_unit_test(a_local_line_has_its_limit_far_away_and_for_narrow_kernels),
         cmocka_unit_test(extremes_have_the_true_limit),

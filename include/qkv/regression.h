@@ -54,8 +54,9 @@ typedef struct qkv_regression {
     const double *y; /* [n, d_y] */
     const double
         *weight;        /* [n], c_j >= 0; NULL: 1 each. Only their ratios count: they are scaled to
-                             mean 1 (precisions, not repetitions: n is the number of rows). In all
-                             sums over rows, too; leave-one-out leaves out the whole row */
+                             mean 1 (precisions, not repetitions: n is the number of rows), and what
+                             is below 2^-1000 then, but not 0, is that. In all sums over rows, too;
+                             leave-one-out leaves out the whole row */
     ptrdiff_t n;        /* rows; at least 1, and 2 where rows are left out */
     ptrdiff_t d_x, d_y; /* columns; 0 means 1 */
     ptrdiff_t bandwidths; /* 0 or 1: one h for all columns of x; d_x: one for each */
