@@ -180,6 +180,14 @@ static void warn_of_fit(const session *s, const account *a, warnings *w)
             w, print_text("the objective has %td minima: the lowest was taken", t->report.minima));
 }
 
+static double largest_y(const session *s)
+{
+    double most = 0;
+    for (ptrdiff_t i = 0; i < s->model.r.n * columns_y(s); i++)
+        most = fmax(most, fabs(s->model.r.y[i]));
+    return most;
+}
+
 static void warn_of_data(const session *s, const account *a, warnings *w)
 {
     if (s->dropped)
@@ -189,6 +197,11 @@ static void warn_of_data(const session *s, const account *a, warnings *w)
         if (s->low[c] == s->high[c])
             add_warning(w, print_text("'%s' is %g in all rows: it predicts nothing",
                                       s->model.x_names[c], s->low[c]));
+    double y = largest_y(s);
+    if (y > 1e150 || (y > 0 && y < 1e-150))
+        add_warning(w, print_text("y is up to %.3g: a double has not its squares, so that errors, "
+                                  "bands and criteria are none: in another unit it would do",
+                                  y));
     ptrdiff_t rows = s->model.r.rows;
     if (a->measured && rows && rows < s->model.r.n)
         add_warning(w, print_text("criteria and statistics come from the fits of %td of %td rows: "

@@ -232,6 +232,20 @@ static void an_empty_support_is_what_the_policy_says(void **state)
     assert_column(out, "mean", (double[]){3}, 1, 1, 0);
 }
 
+/* Means are numbers where the squares of y are not, and what hangs on those is NA. */
+static void y_that_cannot_be_squared_has_no_errors(void **state)
+{
+    (void)state;
+    const char *out = scratch("huge.csv");
+    succeed(ARGUMENTS("--data", "-", "--bandwidth", "1", "--predict", out),
+            "x,y\n1,1e200\n2,1e200\n3,2e200\n4,1e200\n");
+    double *mean = column(out, "mean", NULL);
+    assert_true(mean[1] > 1e200 && mean[1] < 2e200);
+    free(mean);
+    assert_column(out, "se", (double[]){NAN, NAN, NAN, NAN}, 4, 1, 0);
+    assert_column(out, "upper", (double[]){NAN, NAN, NAN, NAN}, 4, 1, 0);
+}
+
 static void case_weights_count_rows(void **state)
 {
     (void)state;
@@ -466,6 +480,9 @@ static void what_a_person_should_know_is_said(void **state)
                  {"x,y\n1,1\n2,3\n9,5\n",
                   {"--bandwidth", "1", "--predict", "/dev/null"},
                   "warning: 3 of 3 queries extrapolate: n_effective below 2"},
+                 {"x,y\n1,1e200\n2,3e200\n9,5e200\n",
+                  {"--bandwidth", "1", "--predict", "/dev/null"},
+                  "warning: y is up to 5e+200: a double has not its squares, so that errors, "},
                  {"x,u,y\n1,0.3,1\n2,0.9,2\n3,0.1,3\n4,0.8,4\n5,0.5,5\n6,0.2,6\n7,0.7,7\n8,0.4,8\n",
                   {NULL},
                   "warning: 'u' is smoothed out: its bandwidth, "}};
@@ -1081,6 +1098,7 @@ int main(void)
         cmocka_unit_test(everything_predicted_is_the_librarys),
         cmocka_unit_test(choices_about_the_fit_reach_the_library),
         cmocka_unit_test(an_empty_support_is_what_the_policy_says),
+        cmocka_unit_test(y_that_cannot_be_squared_has_no_errors),
         cmocka_unit_test(case_weights_count_rows),
         cmocka_unit_test(several_columns_multiply_or_measure_a_distance),
         cmocka_unit_test(bands_are_of_resampled_rows_if_asked_for),
