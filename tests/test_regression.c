@@ -1,3 +1,5 @@
+/* test_regression.c - predictions and their gradients, of all kernels: against the chapter, the
+ * weights, and limits known by hand. */
 #include "support.h"
 
 #include <math.h>
@@ -6,82 +8,7 @@
 #include <string.h>
 
 #include "qkv/gradcheck.h"
-#include "qkv/regression.h"
-#include "src/csv.h"
-
-#define REFERENCE QKV_TEST_DATA "/nadaraya-watson/"
-#define DATA QKV_TEST_DATA "/../../examples/data/"
-
-static qkv_table load(const char *path, const char *const *columns, size_t n)
-{
-    qkv_table t;
-    assert_ok(qkv_csv_load(&t, path, columns, n));
-    return t;
-}
-
-/* One column as an array, to be freed. */
-static double *load_column(const char *path, const char *name, size_t *rows)
-{
-    qkv_table t = load(path, &name, 1);
-    double *column = calloc(t.rows, sizeof *column);
-    assert_non_null(column);
-    memcpy(column, t.data, t.rows * sizeof *column);
-    if (rows) *rows = t.rows;
-    qkv_csv_free(&t);
-    return column;
-}
-
-static qkv_regression load_data(const char *path, const char *x, const char *y)
-{
-    size_t n;
-    qkv_regression r = {.x = load_column(path, x, &n), .y = load_column(path, y, NULL)};
-    r.n = (ptrdiff_t)n;
-    return r;
-}
-
-static void free_data(qkv_regression *r)
-{
-    free((double *)r->x);
-    free((double *)r->y);
-}
-
-static qkv_regression cars(void)
-{
-    return load_data(DATA "cars.csv", "speed", "dist");
-}
-
-static qkv_regression faithful(void)
-{
-    return load_data(DATA "faithful.csv", "eruptions", "waiting");
-}
-
-static qkv_regression mcycle(void)
-{
-    return load_data(DATA "mcycle.csv", "times", "accel");
-}
-
-static qkv_status predict(const qkv_regression *r, const double *h, const double *q, ptrdiff_t n,
-                          double *mean, double *weights)
-{
-    qkv_regression_results out = {.mean = mean, .weights = weights};
-    return qkv_regression_predict(r, h, q, n, &out);
-}
-
-static qkv_status leave_one_out(const qkv_regression *r, const double *h, double *mean)
-{
-    return predict(r, h, NULL, 0, mean, NULL);
-}
-
-static qkv_status cv_of(const qkv_regression *r, const double *h, double *cv, ptrdiff_t *undefined,
-                        double *gradient)
-{
-    return qkv_regression_objective(r, QKV_REGRESSION_LOO, h, cv, undefined, gradient);
-}
-
-static void assert_relative(double actual, double expected, double tolerance)
-{
-    assert_close(actual, expected, tolerance * fmax(fabs(expected), 1e-300));
-}
+#include "regression_data.h"
 
 /* ---- The chapter -------------------------------------------------------------------------- */
 
@@ -228,234 +155,6 @@ static void kernels_without_slope_have_gradient_zero(void **state)
     assert_ok(cv_of(&r, &h, &cv, NULL, &gradient));
     assert_true(gradient == 0);
     free_data(&r);
-}
-
-/* ---- The fit ------------------------------------------------------------------------------ */
-
-typedef struct trajectory {
-    qkv_table expected; /* h, cv, gradient */
-    ptrdiff_t seen, stop_after;
-} trajectory;
-
-static bool compare_step(void *context, const qkv_regression_step *step)
-{
-    trajectory *t = context;
-    const double *row = t->expected.data + t->seen * 3;
-    assert_int_equal(step->step, t->seen++);
-    assert_relative(step->bandwidth[0], row[0], 1e-8);
-    assert_relative(step->loss, row[1], 1e-8);
-    assert_close(step->gradient[0], row[2], 1e-8 * step->loss);
-    return t->seen < t->stop_after;
-}
-
-static void gradient_descent_walks_the_reference_trajectory(void **state)
-{
-    (void)state;
-    qkv_regression r = cars();
-    const char *columns[] = {"h1", "cv", "g1"};
-    trajectory t = {load(REFERENCE "autograd/train_logh.csv", columns, 3), 0, 1000};
-    assert_int_equal(t.expected.rows, 61);
-    double start = 6, h;
-    qkv_regression_fit_report report;
-    qkv_regression_fit_options options = {.start = &start,
-                                          .optimizer = QKV_REGRESSION_GRADIENT_DESCENT,
-                                          .rate = 0.001,
-                                          .steps = 60,
-                                          .tolerance = -1,
-                                          .observe = compare_step,
-                                          .context = &t};
-    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
-    assert_int_equal(t.seen, 61);
-    assert_int_equal(report.steps, 60);
-    assert_false(report.converged);
-    assert_relative(report.loss_before, t.expected.data[1], 1e-8);
-    assert_relative(report.loss_after, t.expected.data[60 * 3 + 1], 1e-8);
-    assert_relative(h, t.expected.data[60 * 3], 1e-8);
-
-    t.seen = 0;
-    t.stop_after = 5;
-    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
-    assert_int_equal(report.steps, 4);
-    assert_relative(h, t.expected.data[4 * 3], 1e-8);
-    qkv_csv_free(&t.expected);
-    free_data(&r);
-}
-
-/* How far one step of those options moves log h of cars. */
-static double first_step(qkv_regression_fit_options options, double start)
-{
-    qkv_regression r = cars();
-    double h;
-    qkv_regression_fit_report report;
-    options.start = &start;
-    options.steps = 1;
-    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
-    assert_int_equal(report.steps, 1);
-    free_data(&r);
-    return log(h / start);
-}
-
-static void steps_are_as_long_as_documented(void **state)
-{
-    (void)state;
-    qkv_regression r = cars();
-    double start = 4, cv, gradient;
-    assert_ok(cv_of(&r, &start, &cv, NULL, &gradient));
-    qkv_regression_fit_options options = {.optimizer = QKV_REGRESSION_ADAM};
-    assert_close(first_step(options, start), -0.1, 1e-7);
-    options.rate = 0.02;
-    assert_close(first_step(options, start), -0.02, 1e-7);
-    options.rate = 1e6; /* exp(-1e6) is no bandwidth: taken back until it is */
-    assert_true(isfinite(first_step(options, start)));
-    options = (qkv_regression_fit_options){.optimizer = QKV_REGRESSION_GRADIENT_DESCENT};
-    assert_close(first_step(options, start), -gradient / cv, 1e-12);
-    free_data(&r);
-}
-
-/* The least CV over 300 bandwidths between 1/30 and 10 times Silverman's. */
-static double grid_minimum(const qkv_regression *r)
-{
-    double silverman, least = INFINITY;
-    assert_ok(qkv_regression_silverman(r, &silverman));
-    for (int i = 0; i < 300; i++) {
-        double h = silverman / 30 * pow(300, i / 299.0), cv;
-        ptrdiff_t undefined;
-        assert_ok(cv_of(r, &h, &cv, &undefined, NULL));
-        if (undefined == 0) least = fmin(least, cv);
-    }
-    return least;
-}
-
-typedef struct descent_seen {
-    int start;
-    ptrdiff_t steps, grid;
-    double loss, gradient; /* of the last step, and its largest |gradient| */
-    ptrdiff_t columns;
-} descent_seen;
-
-static bool assert_lower(void *context, const qkv_regression_step *step)
-{
-    descent_seen *d = context;
-    if (step->start < 0) {
-        assert_null(step->gradient);
-        assert_int_equal(step->step, ++d->grid);
-        assert_true(step->step <= step->steps);
-        return true;
-    }
-    if (step->start != d->start) {
-        assert_int_equal(step->start, d->start + 1);
-        *d = (descent_seen){.start = step->start, .columns = d->columns};
-    }
-    assert_int_equal(step->step, d->steps++);
-    if (step->step > 0) assert_true(step->loss < d->loss);
-    d->loss = step->loss;
-    d->gradient = 0;
-    for (ptrdiff_t c = 0; c < d->columns; c++)
-        d->gradient = fmax(d->gradient, fabs(step->gradient[c]));
-    return true;
-}
-
-/* Every step lowers the loss, and the report says what the last step saw. */
-static void check_descent(const qkv_regression *r, qkv_regression_fit_options options, double *h,
-                          qkv_regression_fit_report *report)
-{
-    descent_seen seen = {.columns = r->bandwidths ? r->bandwidths : 1};
-    double cv, gradient[3], largest = 0;
-    options.observe = assert_lower;
-    options.context = &seen;
-    options.starts = 1;
-    assert_ok(qkv_regression_fit(r, &options, h, report));
-    assert_int_equal(report->steps, seen.steps - 1);
-    assert_ok(cv_of(r, h, &cv, NULL, gradient));
-    assert_true(report->loss_after == cv && cv == seen.loss);
-    for (ptrdiff_t c = 0; c < seen.columns; c++) largest = fmax(largest, fabs(gradient[c]));
-    assert_true(report->gradient == largest && largest == seen.gradient);
-    assert_int_equal(report->converged, largest <= 1e-6 * cv);
-}
-
-static void check_training(const qkv_regression *r, qkv_regression_optimizer optimizer, int steps)
-{
-    qkv_regression_fit_report report;
-    double h, least = grid_minimum(r);
-    check_descent(r, (qkv_regression_fit_options){.optimizer = optimizer}, &h, &report);
-    assert_true(report.converged && report.steps <= steps);
-    assert_true(report.loss_after <= least + 1e-9 * least);
-    assert_true(report.loss_after < report.loss_before);
-    assert_int_equal(report.starts, 1);
-    assert_true(report.evaluations > report.steps);
-}
-
-static void training_reaches_the_minimum_of_a_dense_search(void **state)
-{
-    (void)state;
-    qkv_regression data[] = {cars(), faithful(), mcycle()};
-    for (int i = 0; i < 3; i++) {
-        check_training(&data[i], QKV_REGRESSION_LBFGS, 10);
-        check_training(&data[i], QKV_REGRESSION_ADAM, 40);
-    }
-    check_training(&data[0], QKV_REGRESSION_GRADIENT_DESCENT, 60);
-    for (int i = 0; i < 3; i++) free_data(&data[i]);
-}
-
-static void a_loss_that_goes_to_zero_converges(void **state)
-{
-    (void)state;
-    double x[] = {1, 1, 2, 2, 3, 3}, y[] = {2, 2, 3, 3, 5, 5}, h; /* every row has a twin */
-    const qkv_regression r = {.x = x, .y = y, .n = 6};
-    qkv_regression_fit_report report;
-    assert_ok(qkv_regression_fit(&r, NULL, &h, &report));
-    assert_true(report.converged && report.steps < 100);
-    assert_true(report.loss_after < 1e-9);
-}
-
-static void a_column_without_meaning_is_smoothed_out(void **state)
-{
-    (void)state;
-    enum { N = 120, P = 3 };
-    double x[N * P], y[N], h[P], before;
-    for (int i = 0; i < N * P; i++) x[i] = uniform(5, (uint64_t)i, 0, 3);
-    fill_normal(y, N, 6);
-    for (int i = 0; i < N; i++) y[i] = 0.1 * y[i] + sin(2 * x[i * P]) + x[i * P + 1];
-    qkv_regression r = {.x = x, .y = y, .n = N, .d_x = P};
-    qkv_regression_fit_report one, each;
-    assert_ok(qkv_regression_fit(&r, NULL, &before, &one));
-    r.bandwidths = P;
-    assert_ok(qkv_regression_fit(&r, NULL, h, &each));
-    assert_true(each.loss_after < 0.5 * one.loss_after);
-    assert_true(h[2] > 10 * h[0] && h[2] > 10 * h[1]);
-
-    /* From far below, one column overshoots long before the others arrive. */
-    double start[P], again[P];
-    assert_ok(qkv_regression_silverman(&r, start));
-    for (int c = 0; c < P; c++) start[c] /= 4;
-    check_descent(&r, (qkv_regression_fit_options){.start = start}, again, &each);
-    assert_true(each.converged && each.steps < 100);
-    for (int c = 0; c < P; c++) assert_relative(again[c], h[c], 1e-3);
-}
-
-static void compact_kernels_stay_where_every_row_has_a_neighbour(void **state)
-{
-    (void)state;
-    static const qkv_regression_kernel kernels[] = {QKV_REGRESSION_TRIANGULAR,
-                                                    QKV_REGRESSION_EPANECHNIKOV};
-    static const qkv_empty policies[] = {QKV_EMPTY_NAN, QKV_EMPTY_ERROR};
-    qkv_regression data[] = {cars(), mcycle()};
-    for (int i = 0; i < 4; i++) {
-        qkv_regression r = data[i / 2];
-        r.kernel = kernels[i % 2];
-        r.empty = policies[i % 2];
-        double start = 1e-3, h, cv;
-        ptrdiff_t undefined;
-        qkv_regression_fit_report report;
-        qkv_regression_fit_options options = {.start = &start};
-        assert_ok(qkv_regression_fit(&r, &options, &h, &report));
-        assert_ok(cv_of(&r, &h, &cv, &undefined, NULL));
-        assert_int_equal(undefined, 0);
-        assert_true(cv <= report.loss_before && isfinite(cv));
-        assert_true(h > start);
-    }
-    free_data(&data[0]);
-    free_data(&data[1]);
 }
 
 /* ---- All kernels, all that is told of them ------------------------------------------------- */
@@ -627,6 +326,44 @@ static void a_regression_is_attention(void **state)
     free(workspace);
     assert_ok(predict(&f.r, h, q, N_Q, mean, NULL));
     for (int i = 0; i < N_Q * 2; i++) assert_close(mean[i], o[i], 1e-13);
+}
+
+/* Between decimals, which a double has not, an edge is met where it would be on paper. */
+static void the_boxcars_edge_is_met_between_decimals(void **state)
+{
+    (void)state;
+    double x[2 * ROWS], y[ROWS] = {0}, n[ROWS];
+    const double offsets[] = {0, -32, 10007}; /* in tenths */
+    for (int o = 0; o < 3; o++)
+        for (int mode = 0; mode < 8; mode++) { /* open edge, two columns, their product */
+            bool open = mode & 1, two = mode & 2, product = mode & 4;
+            for (int i = 0; i < ROWS; i++) {
+                x[two ? 2 * i : i] = (offsets[o] + i) / 10;
+                if (two) x[2 * i + 1] = 0.7;
+            }
+            for (int k = 1; k < 20; k++) {
+                double h = k / 10.0;
+                qkv_regression r = {.x = x,
+                                    .y = y,
+                                    .n = ROWS,
+                                    .d_x = two ? 2 : 1,
+                                    .kernel = QKV_REGRESSION_BOXCAR,
+                                    .open_edge = open,
+                                    .product = product};
+                assert_ok(qkv_regression_predict(&r, &h, x, ROWS,
+                                                 &(qkv_regression_results){.n_effective = n}));
+                for (int i = 20; i < 40; i++)
+                    assert_relative(n[i], open ? 2 * k - 1 : 2 * k + 1, 1e-12);
+            }
+        }
+    double here[] = {1e9, 1e9}, h = 1e-9; /* narrower than a rounding: what is at q is in reach */
+    qkv_regression r = {.x = here, .y = y, .n = 2, .kernel = QKV_REGRESSION_BOXCAR};
+    for (int open = 0; open < 2; open++) {
+        r.open_edge = open;
+        assert_ok(
+            qkv_regression_predict(&r, &h, here, 1, &(qkv_regression_results){.n_effective = n}));
+        assert_relative(n[0], 2, 0);
+    }
 }
 
 /* A row of weight 2 is two rows, a row with a NaN none. */
@@ -929,203 +666,7 @@ static void some_rows_stand_for_all(void **state)
     assert_status(qkv_regression_measure(&fewer, &h, &b, NULL), QKV_E_SHAPE);
 }
 
-/* ---- Criteria and searches ------------------------------------------------------------------ */
-
-static void interpolation_does_not_win(void **state)
-{
-    (void)state;
-    qkv_regression r = faithful();
-    double h = 1e-8, value;
-    assert_ok(qkv_regression_objective(&r, QKV_REGRESSION_AICC, &h, &value, NULL, NULL));
-    qkv_regression_statistics s;
-    double x[] = {1, 2, 3, 4, 5}, y[] = {1, 4, 2, 5, 3};
-    const qkv_regression small = {.x = x, .y = y, .n = 5};
-    assert_ok(qkv_regression_measure(&small, &h, &s, NULL));
-    assert_true(isinf(s.aicc) && s.aicc > 0 && isinf(s.gcv) && isnan(s.sigma2));
-    assert_relative(s.trace, 5, 1e-15);
-    for (int c = QKV_REGRESSION_LOO; c <= QKV_REGRESSION_GCV; c++) {
-        const qkv_regression_fit_options options = {.criterion = (qkv_regression_criterion)c};
-        qkv_regression_fit_report report;
-        assert_ok(qkv_regression_fit(&r, &options, &h, &report));
-        assert_true(report.converged && h > 0.05 && h < 2);
-        for (int i = 0; i < 200; i++) { /* nothing near is better */
-            double other = h * exp(uniform(6, (uint64_t)i, -1, 1));
-            assert_ok(qkv_regression_objective(&r, options.criterion, &other, &value, NULL, NULL));
-            assert_true(value >= report.loss_after - 1e-9 * fabs(report.loss_after));
-        }
-    }
-    free_data(&r);
-}
-
-static void the_boxcar_is_searched_at_its_steps(void **state)
-{
-    (void)state;
-    qkv_regression r = cars();
-    r.kernel = QKV_REGRESSION_BOXCAR;
-    double h, least = INFINITY;
-    qkv_regression_fit_report report;
-    assert_ok(qkv_regression_fit(&r, NULL, &h, &report));
-    for (int i = 1; i < 4000; i++) { /* speeds are whole numbers: so are all steps */
-        double at = i * 0.01, value;
-        ptrdiff_t undefined;
-        assert_ok(cv_of(&r, &at, &value, &undefined, NULL));
-        if (undefined == 0) least = fmin(least, value);
-    }
-    assert_relative(report.loss_after, least, 1e-14);
-    free_data(&r);
-}
-
-static int ascending(const void *a, const void *b)
-{
-    double x = *(const double *)a, y = *(const double *)b;
-    return (x > y) - (x < y);
-}
-
-/* The least criterion of all bandwidths, each between two distances of rows. */
-static double least_between_steps(const qkv_regression *r, qkv_regression_criterion criterion)
-{
-    double *at = calloc((size_t)(r->n * r->n), sizeof *at), least = INFINITY;
-    ptrdiff_t n = 0;
-    for (ptrdiff_t i = 0; i < r->n; i++)
-        for (ptrdiff_t j = 0; j < i; j++) at[n++] = fabs(r->x[i] - r->x[j]);
-    qsort(at, (size_t)n, sizeof *at, ascending);
-    for (ptrdiff_t k = 0; k + 1 < n; k++) {
-        double h = (at[k] + at[k + 1]) / 2, value;
-        ptrdiff_t undefined;
-        if (at[k + 1] - at[k] < 1e-9) continue;
-        assert_ok(qkv_regression_objective(r, criterion, &h, &value, &undefined, NULL));
-        if (undefined == 0) least = fmin(least, value);
-    }
-    free(at);
-    return least;
-}
-
-static void the_boxcars_best_step_is_found(void **state)
-{
-    (void)state;
-    double x[ROWS], y[ROWS], h, value;
-    fill_normal(y, ROWS, 3);
-    for (int i = 0; i < ROWS; i++) {
-        x[i] = uniform(4, (uint64_t)i, 0, 10);
-        y[i] = sin(x[i]) + 0.5 * y[i];
-    }
-    qkv_regression data[] = {mcycle(), {.x = x, .y = y, .n = ROWS}};
-    for (int d = 0; d < 2; d++)
-        for (int criterion = 0; criterion < 3; criterion++) {
-            qkv_regression *r = &data[d];
-            r->kernel = QKV_REGRESSION_BOXCAR;
-            qkv_regression_fit_options o = {.criterion = (qkv_regression_criterion)criterion};
-            assert_ok(qkv_regression_fit(r, &o, &h, NULL));
-            assert_ok(qkv_regression_objective(r, o.criterion, &h, &value, NULL, NULL));
-            assert_relative(value, least_between_steps(r, o.criterion), 1e-13);
-            /* Counted in tenths, without roundings: rows up to 2.8 away. */
-            if (d == 0 && criterion == 0) assert_relative(value, 651.0970780073218, 1e-12);
-        }
-    free_data(&data[0]);
-}
-
-/* Between decimals, which a double has not, an edge is met where it would be on paper. */
-static void the_boxcars_edge_is_met_between_decimals(void **state)
-{
-    (void)state;
-    double x[2 * ROWS], y[ROWS] = {0}, n[ROWS];
-    const double offsets[] = {0, -32, 10007}; /* in tenths */
-    for (int o = 0; o < 3; o++)
-        for (int mode = 0; mode < 8; mode++) { /* open edge, two columns, their product */
-            bool open = mode & 1, two = mode & 2, product = mode & 4;
-            for (int i = 0; i < ROWS; i++) {
-                x[two ? 2 * i : i] = (offsets[o] + i) / 10;
-                if (two) x[2 * i + 1] = 0.7;
-            }
-            for (int k = 1; k < 20; k++) {
-                double h = k / 10.0;
-                qkv_regression r = {.x = x,
-                                    .y = y,
-                                    .n = ROWS,
-                                    .d_x = two ? 2 : 1,
-                                    .kernel = QKV_REGRESSION_BOXCAR,
-                                    .open_edge = open,
-                                    .product = product};
-                assert_ok(qkv_regression_predict(&r, &h, x, ROWS,
-                                                 &(qkv_regression_results){.n_effective = n}));
-                for (int i = 20; i < 40; i++)
-                    assert_relative(n[i], open ? 2 * k - 1 : 2 * k + 1, 1e-12);
-            }
-        }
-    double here[] = {1e9, 1e9}, h = 1e-9; /* narrower than a rounding: what is at q is in reach */
-    qkv_regression r = {.x = here, .y = y, .n = 2, .kernel = QKV_REGRESSION_BOXCAR};
-    for (int open = 0; open < 2; open++) {
-        r.open_edge = open;
-        assert_ok(
-            qkv_regression_predict(&r, &h, here, 1, &(qkv_regression_results){.n_effective = n}));
-        assert_relative(n[0], 2, 0);
-    }
-}
-
-static void minima_are_told_the_best_first(void **state)
-{
-    (void)state;
-    enum { N = 400 };
-    double x[N], y[N], h, minima[4 * 2];
-    for (int i = 0; i < N; i++) { /* fast and slow: two bandwidths that help */
-        x[i] = (double)i / N;
-        y[i] = sin(160 * x[i]) + 0.05 * sin(2 * x[i]);
-    }
-    qkv_regression r = {.x = x, .y = y, .n = N};
-    qkv_regression_fit_report report;
-    const qkv_regression_fit_options options = {.minima = minima, .max_minima = 4};
-    assert_ok(qkv_regression_fit(&r, &options, &h, &report));
-    assert_true(report.minima >= 2 && report.starts >= 2);
-    assert_true(minima[1] == h && minima[0] == report.loss_after);
-    for (ptrdiff_t i = 1; i < report.minima && i < 4; i++) {
-        double value;
-        assert_true(minima[2 * i] > minima[2 * i - 2]);
-        assert_ok(cv_of(&r, &minima[2 * i + 1], &value, NULL, NULL));
-        assert_true(value == minima[2 * i]);
-    }
-}
-
-/* ---- Starts, empty supports, errors ------------------------------------------------------- */
-
-static void silvermans_rule_is_its_formula(void **state)
-{
-    (void)state;
-    double x[] = {10, 1, 3, 4, 2}, y[5] = {0}, h[2];
-    qkv_regression r = {.x = x, .y = y, .n = 5};
-    /* Quartiles 2 and 4, standard deviation sqrt(12.5): the quartiles decide. */
-    double expected = pow(4.0 / 3, 0.2) * 2 / 1.349 * pow(5, -0.2);
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0], expected, 1e-14);
-    r.kernel = QKV_REGRESSION_EPANECHNIKOV;
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0] / expected, 2.2138, 1e-4); /* Haerdle 1990, table 5.3 */
-    r.kernel = QKV_REGRESSION_BOXCAR;
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0] / expected, 1.3510 / 0.7764, 1e-4); /* Marron & Nolan 1988, table 1 */
-    r.kernel = QKV_REGRESSION_TRIANGULAR;
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0] / expected, 1.8882 / 0.7764, 1e-4);
-    r.kernel = QKV_REGRESSION_GAUSSIAN;
-
-    double even[] = {0, 0, 1, 1}; /* deviation sqrt(1/3), less than the quartiles' 1 / 1.349 */
-    r.x = even;
-    r.n = 4;
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0], pow(4.0 / 3 / 4, 0.2) * sqrt(1.0 / 3), 1e-14);
-    even[2] = even[3] = 1e-200; /* whose square is 0 */
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0], 1e-200 * pow(4.0 / 3 / 4, 0.2) * sqrt(1.0 / 3), 1e-13);
-
-    double pairs[] = {10, 7, 1, 7, 3, 7, 4, 7, 2, 7}; /* the second column has no spread */
-    double a = pow(5, -1.0 / 6);
-    r = (qkv_regression){.x = pairs, .y = y, .n = 5, .d_x = 2, .bandwidths = 2};
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0], a * 2 / 1.349, 1e-14);
-    assert_relative(h[1], a, 1e-14);
-    r.bandwidths = 1;
-    assert_ok(qkv_regression_silverman(&r, h));
-    assert_relative(h[0], a * sqrt(2 / 1.349), 1e-14);
-}
+/* ---- Empty supports, errors ----------------------------------------------------------- */
 
 static void an_empty_support_follows_the_policy(void **state)
 {
@@ -1215,12 +756,6 @@ int main(void)
         cmocka_unit_test(rows_without_a_neighbour_are_undefined_and_counted),
         cmocka_unit_test(leaving_a_row_out_is_the_regression_without_it),
         cmocka_unit_test(kernels_without_slope_have_gradient_zero),
-        cmocka_unit_test(gradient_descent_walks_the_reference_trajectory),
-        cmocka_unit_test(steps_are_as_long_as_documented),
-        cmocka_unit_test(training_reaches_the_minimum_of_a_dense_search),
-        cmocka_unit_test(a_loss_that_goes_to_zero_converges),
-        cmocka_unit_test(a_column_without_meaning_is_smoothed_out),
-        cmocka_unit_test(compact_kernels_stay_where_every_row_has_a_neighbour),
         cmocka_unit_test(every_gradient_passes_its_check),
         cmocka_unit_test(weights_norms_and_effective_rows_agree),
         cmocka_unit_test(a_regression_is_attention),
@@ -1232,15 +767,9 @@ int main(void)
         cmocka_unit_test(units_do_not_matter),
         cmocka_unit_test(a_window_gives_what_all_rows_give),
         cmocka_unit_test(some_rows_stand_for_all),
-        cmocka_unit_test(interpolation_does_not_win),
-        cmocka_unit_test(the_boxcar_is_searched_at_its_steps),
-        cmocka_unit_test(the_boxcars_best_step_is_found),
         cmocka_unit_test(the_boxcars_edge_is_met_between_decimals),
-        cmocka_unit_test(minima_are_told_the_best_first),
-        cmocka_unit_test(silvermans_rule_is_its_formula),
         cmocka_unit_test(an_empty_support_follows_the_policy),
         cmocka_unit_test(what_cannot_be_is_an_error),
     };
-    qkv_set_num_threads(1); /* hundreds of rows: waking a second thread costs more than it brings */
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
