@@ -49,7 +49,6 @@ static void fill_errors(const session *s, predictions *p, const double *norm,
     for (ptrdiff_t i = 0; i < p->queries.n; i++)
         for (ptrdiff_t k = 0; k < d_y; k++) {
             double sigma = s->model.sigma2 ? sqrt(s->model.sigma2[k]) : NAN;
-            if (isinf(sigma)) sigma = NAN; /* y is beyond what can be squared */
             p->se[i * d_y + k] = sigma * norm[i];
             for (ptrdiff_t c = 0; c < d; c++)
                 p->gradient_se[(i * d_y + k) * d + c] = sigma * gradient_norm[i * d + c];

@@ -35,6 +35,8 @@ void measure(session *s, account *a)
     /* A loaded model keeps its own sigma2: its errors are those it was saved with. */
     qkv_regression rows = for_rows(&m->r);
     check(qkv_regression_measure(&rows, m->bandwidth, &a->statistics, a->found ? m->sigma2 : NULL));
+    for (ptrdiff_t k = 0; k < columns_y(s) && m->sigma2; k++) /* unknown, if y has no squares */
+        if (isinf(m->sigma2[k])) m->sigma2[k] = NAN;
     bool some = m->r.rows > 0 && m->r.rows < m->r.n;
     a->accuracy = m->classes && !some ? leave_one_out_accuracy(s) : NAN;
     a->measured = true;
