@@ -13,6 +13,9 @@
  * last bit of the nearest one's (with the largest |y|) are not visited: in one column a narrow
  * kernel costs what lies within its reach.
  *
+ * x is scaled within, y is not: beyond about 1e150 predictions are what they should be, while
+ * criteria, RSS and sigma2, which are squares of y, are infinite (below 1e-150, 0).
+ *
  * Rows with a NaN in x, y or weight are missing: they are left out, and counted. An infinity is
  * QKV_E_ARG, which names the row. A query with a NaN has results of NaN. */
 #ifndef QKV_REGRESSION_H
