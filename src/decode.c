@@ -231,27 +231,36 @@ static void write_row(const FN(qkv_view) *to, ptrdiff_t b, ptrdiff_t h, ptrdiff_
     if (to->data) *FN(qkv_at)(to, b, h, i) = y;
 }
 
-/* The chunks of one row, `step` apart, become its results. */
-static void merge(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, const real *parts,
-                  size_t step, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i)
+/* A chunk's sum and pooled values shall count from max, as those of all chunks. */
+static void count_from(real *part, real max, ptrdiff_t d_v)
+{
+    bool seen = part[1] != 0;
+    real factor = part[0] == max ? 1 : exp2(part[0] - max);
+    for (ptrdiff_t d = 0; d <= d_v; d++) part[1 + d] = seen ? part[1 + d] * factor : 0;
+}
+
+/* The chunks of one row, `step` apart, become its results. They are added by pairs, and pairs of
+ * pairs: one after the other, the roundings would grow with their number. */
+static void merge(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, real *parts, size_t step,
+                  ptrdiff_t b, ptrdiff_t h, ptrdiff_t i)
 {
     const qkv_attention *a = &in->a;
     ptrdiff_t chunks = chunks_of(a);
-    real max = (real)-INFINITY, sum = 0, *o = FN(qkv_at)(&out->o, b, h, i);
+    real max = (real)-INFINITY, *o = FN(qkv_at)(&out->o, b, h, i);
     for (ptrdiff_t c = 0; c < chunks; c++) {
         real m = parts[(size_t)c * step];
         max = m > max ? m : max;
     }
+    for (ptrdiff_t c = 0; c < chunks; c++) count_from(parts + (size_t)c * step, max, a->d_v);
+    for (ptrdiff_t far = 1; far < chunks; far *= 2)
+        for (ptrdiff_t c = 0; c + far < chunks; c += 2 * far) {
+            real *to = parts + (size_t)c * step, *from = to + (size_t)far * step;
+            for (ptrdiff_t d = 0; d <= a->d_v; d++) to[1 + d] += from[1 + d];
+        }
+    real sum = parts[1];
     bool sees = IN(qkv_span_of)(in, b, i).end > 0;
-    for (ptrdiff_t d = 0; d < a->d_v; d++) o[d * out->o.stride[3]] = 0;
-    for (ptrdiff_t c = 0; c < chunks; c++) {
-        const real *part = parts + (size_t)c * step;
-        real factor = part[0] == max ? 1 : exp2(part[0] - max);
-        if (part[1] == 0) continue; /* nothing seen */
-        sum += part[1] * factor;
-        for (ptrdiff_t d = 0; d < a->d_v; d++) o[d * out->o.stride[3]] += part[2 + d] * factor;
-    }
-    for (ptrdiff_t d = 0; d < a->d_v && sees; d++) o[d * out->o.stride[3]] /= sum;
+    for (ptrdiff_t d = 0; d < a->d_v; d++)
+        o[d * out->o.stride[3]] = sees ? parts[2 + d] / sum : parts[2 + d];
     write_row(&out->row_max, b, h, i, max);
     write_row(&out->row_log_sum, b, h, i, log(sum));
     write_row(&out->lse, b, h, i, sum == 0 ? (real)-INFINITY : max * (real)(1 / LOG2E) + log(sum));
