@@ -313,6 +313,17 @@ static void add_keys(walk *w)
         IN(qkv_outer_add)(w->g, w->blocks, n_k, QKV_OUTER_DK, w->scratch);
 }
 
+/* dq does not count from a max. */
+static void end_leg(walk *w, bool last)
+{
+    real ones[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
+    for (int i = 0; i < QKV_LANES; i++) ones[i] = 1;
+    for (int i = 0; i < w->blocks; i++) {
+        FN(qkv_grad_block) *g = &w->g[i];
+        IN(qkv_add_leg)(g->dq, g->t.earlier, ones, g->t.in->a.d_k, last);
+    }
+}
+
 /* Item i of the plan: heads of one key/value head and their walks follow each other. Walks from the
  * last one down, since under a causal mask the last is the longest. */
 static void backward_walk(plan *p, walk *w, ptrdiff_t item)
@@ -335,8 +346,10 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
         keys.first = smaller(keys.first, span.first);
         keys.end = span.end > keys.end ? span.end : keys.end;
     }
+    for (int i = 0; i < w->blocks; i++) IN(qkv_legs_begin)(&w->g[i].t, keys);
     for (ptrdiff_t k0 = keys.first / QKV_BACK_KEYS * QKV_BACK_KEYS; k0 < keys.end;
          k0 += QKV_BACK_KEYS) {
+        if (w->g[0].t.legs && k0 % QKV_LEG == 0) end_leg(w, false);
         if (a->d_k) memset(w->g[0].dk, 0, sizeof(real) * (size_t)a->d_k * QKV_BACK_KEYS);
         for (int i = 0; i < w->blocks; i++) backward_tile(&w->g[i], k0);
         qkv_turn_wait(&turn, k0 + QKV_BACK_KEYS);
@@ -344,6 +357,7 @@ static void backward_walk(plan *p, walk *w, ptrdiff_t item)
         qkv_turn_pass(&turn, k0 + QKV_BACK_KEYS);
     }
     qkv_turn_end(&turn);
+    if (w->g[0].t.legs) end_leg(w, true);
     for (int i = 0; i < w->blocks; i++) IN(qkv_score_backward_end)(&w->g[i]);
 }
 

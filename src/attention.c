@@ -154,6 +154,12 @@ static void forward_tile(walk *w, FN(qkv_block) *t)
     IN(qkv_pool_tile)(&p, NULL);
 }
 
+static void end_leg(walk *w, bool last)
+{
+    pool_pending(w);
+    for (int i = 0; i < w->blocks; i++) IN(qkv_normalize_leg)(&w->t[i], last);
+}
+
 /* One walk: blocks of one head, from the one of this index on. */
 static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t first,
                               const FN(qkv_outputs) *out)
@@ -172,7 +178,9 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
         keys.first = smaller(keys.first, span.first);
         keys.end = span.end > keys.end ? span.end : keys.end;
     }
-    for (ptrdiff_t k0 = keys.first / QKV_KEYS * QKV_KEYS; k0 < keys.end; k0 += QKV_KEYS)
+    for (int i = 0; i < w->blocks; i++) IN(qkv_legs_begin)(&w->t[i], keys);
+    for (ptrdiff_t k0 = keys.first / QKV_KEYS * QKV_KEYS; k0 < keys.end; k0 += QKV_KEYS) {
+        if (w->t[0].legs && k0 % QKV_LEG == 0) end_leg(w, false);
         for (int i = 0; i < w->blocks; i++) {
             /* What is before the block's first key would only be hidden. */
             ptrdiff_t seen = IN(qkv_mask_span)(&w->t[i]).first;
@@ -181,7 +189,9 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
             if (IN(qkv_block_tile)(&w->t[i], from, (int)(k0 + QKV_KEYS - from)))
                 forward_tile(w, &w->t[i]);
         }
+    }
     pool_pending(w);
+    if (in->a.n_k > QKV_LEG) end_leg(w, true); /* a sink may have waited */
     for (int i = 0; i < w->blocks; i++) {
         empty += finish(&w->t[i], out);
         if (out->weights.data) write_weights(&w->t[i], &out->weights);

@@ -11,6 +11,27 @@ static real *row_of(real *rows, int i)
     return rows ? rows + i * QKV_LANES : NULL;
 }
 
+static ptrdiff_t earlier_rows(const qkv_attention *a)
+{
+    return a->d_k > a->d_v ? a->d_k : a->d_v;
+}
+
+static void legs_layout(FN(qkv_block) *t, qkv_cursor *c, const qkv_attention *a)
+{
+    ptrdiff_t n = a->n_k > QKV_LEG ? QKV_LANES : 0;
+    t->earlier = qkv_take(c, sizeof(real), earlier_rows(a), n);
+    real *rows = qkv_take(c, sizeof(real), 2, n);
+    t->earlier_sum = row_of(rows, 0);
+    t->earlier_max = row_of(rows, 1);
+}
+
+void IN(qkv_legs_begin)(FN(qkv_block) *t, IN(qkv_span) keys)
+{
+    ptrdiff_t d = earlier_rows(&t->in->a);
+    t->legs = keys.first < keys.end && keys.first / QKV_LEG < (keys.end - 1) / QKV_LEG;
+    if (t->legs) memset(t->earlier, 0, sizeof(real) * (size_t)d * QKV_LANES);
+}
+
 static void rows_layout(FN(qkv_block) *t, qkv_cursor *c)
 {
     enum { ROWS = 7 };
@@ -49,6 +70,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
         t[i].o = qkv_take(&c, r, a->d_v, QKV_LANES);
         rows_layout(&t[i], &c);
     }
+    for (int i = 0; i < blocks; i++) legs_layout(&t[i], &c, a);
     return c.overflow ? SIZE_MAX : c.used;
 }
 

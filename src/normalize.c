@@ -35,13 +35,17 @@ real IN(qkv_kernel_weight)(const qkv_attention *a, real u2)
     return 1;
 }
 
-/* The sink is what a row has seen before its first key. */
+/* The sink is what a row has seen before its first key; where there may be legs, before the first
+ * of them, whichever that is. */
 static void begin_with_sink(FN(qkv_block) *t)
 {
+    bool waits = t->in->a.n_k > QKV_LEG;
     real sink = *FN(qkv_at)(&t->in->sink, t->batch, t->head, 0) * (real)LOG2E;
+    real *sum = waits ? t->earlier_sum : t->sum;
     for (int i = 0; i < QKV_LANES; i++) {
         t->max[i] = sink;
-        t->sum[i] = sink == -INF ? 0 : 1;
+        if (waits) t->earlier_max[i] = sink;
+        sum[i] = sink == -INF ? 0 : 1;
     }
 }
 
@@ -55,6 +59,10 @@ void IN(qkv_normalize_begin)(FN(qkv_block) *t)
         store(t->rescale + x, splat(1));
         store(t->any + x, splat(0));
         store(t->best + x, splat(best));
+    }
+    for (int i = 0; i < QKV_LANES && t->in->a.n_k > QKV_LEG; i++) {
+        t->earlier_max[i] = -INF;
+        t->earlier_sum[i] = 0;
     }
     for (int i = 0; i < QKV_LANES && qkv_needs_scan(&t->in->a); i++) t->winner[i] = -1;
     if (t->in->sink.data) begin_with_sink(t);
@@ -135,15 +143,20 @@ void IN(qkv_complete_exponents)(FN(qkv_block) *t)
         complete(t, false, false, true);
 }
 
+/* What becomes of sums that count from old when they are to count from max. */
+INLINE vec change_of_max(const FN(qkv_block) *t, vec old, vec max)
+{
+    real unit = t->base_2 ? 1 : (real)LOG2E;
+    return choose(max == old, splat(1), exp2_weight((old - max) * unit, exp_table));
+}
+
 /* The row's max takes in the tile's. from: what to count the tile's exponents from (finite or
  * +inf); rescale: what becomes of earlier sums. */
 static void raise_max(FN(qkv_block) *t, const real *tile_max)
 {
-    real unit = t->base_2 ? 1 : (real)LOG2E;
     for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
         vec old = load(t->max + x), max = larger(load(tile_max + x), old);
-        store(t->rescale + x,
-              choose(max == old, splat(1), exp2_weight((old - max) * unit, exp_table)));
+        store(t->rescale + x, change_of_max(t, old, max));
         store(t->max + x, max);
         store(t->from + x, choose(max == -INF, splat(0), max));
     }
@@ -175,6 +188,18 @@ void IN(qkv_softmax_weigh)(FN(qkv_exponents) *e, int vectors)
 void IN(qkv_softmax_end)(FN(qkv_block) *t)
 {
     for (int i = 0; i < QKV_LANES; i++) t->sum[i] = t->sum[i] * t->rescale[i] + t->tile_sum[i];
+}
+
+void IN(qkv_normalize_leg)(FN(qkv_block) *t, bool last)
+{
+    real factor[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
+    for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
+        vec max = load(t->max + x);
+        store(factor + x, change_of_max(t, load(t->earlier_max + x), max));
+        store(t->earlier_max + x, max);
+    }
+    if (t->legs) IN(qkv_add_leg)(t->o, t->earlier, factor, t->in->a.d_v, last);
+    IN(qkv_add_leg)(t->sum, t->earlier_sum, factor, 1, last);
 }
 
 /* ---- kernel sum ---- */

@@ -117,6 +117,16 @@ void IN(qkv_pool_tile)(const FN(qkv_pooling) *p, FN(qkv_exponents) *e)
     }
 }
 
+void IN(qkv_add_leg)(real *sums, real *earlier, const real *factor, ptrdiff_t d, bool last)
+{
+    for (int v = 0; v < QKV_LANES; v += QKV_VEC)
+        for (ptrdiff_t x = v; x < d * QKV_LANES; x += QKV_LANES) {
+            vec all = load(earlier + x) * load(factor + v) + load(sums + x);
+            store(earlier + x, all);
+            store(sums + x, last ? all : splat(0));
+        }
+}
+
 /* Rows j .. j + m - 1. */
 INLINE void weigh_rows(const FN(qkv_block) *t, const FN(qkv_exponents) *e, int j, const int m,
                        const int d, const int nv, const vec from[QKV_VECTORS], vec sum[QKV_VECTORS],

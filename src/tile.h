@@ -11,6 +11,10 @@
  *     src/normalize.c  s, b   -> w, row max and sum    grad/normalize.c  w, dw -> ds, db
  *     src/pool.c       o     += w v                    grad/pool.c       do -> dw, dv
  *
+ * Of very many keys each adds little to a sum that has grown large, and roundings add up. Hence a
+ * walk has legs: o, the sum of the row and, backward, dq are sums of the leg at hand alone, and
+ * those of the legs before wait in `earlier`. Legs begin at fixed keys, whatever a walk sees.
+ *
  * A lane beyond n_q holds numbers that are computed and never used. All of it is compiled once an
  * instruction set, hence the names IN(...). */
 #ifndef QKV_SRC_TILE_H
@@ -25,8 +29,9 @@
 #include "team.h"
 
 enum {
-    QKV_KEYS = 192, /* keys of a tile */
-    QKV_BLOCKS = 4  /* blocks of a walk */
+    QKV_KEYS = 192,          /* keys of a tile */
+    QKV_BLOCKS = 4,          /* blocks of a walk */
+    QKV_LEG = 64 * QKV_KEYS, /* keys whose tiles are summed before they join the legs before */
 };
 
 /* What there is at most of them in a problem: small problems take little memory. */
@@ -111,7 +116,10 @@ typedef struct FN(qkv_block) {
     real *exponents; /* of the walk, for the scan of select.c: n_k rows; top-k: and as
                           many again for maxima of groups */
 
-    real *o; /* d_v x QKV_LANES, the pooled values so far */
+    real *o;                         /* d_v x QKV_LANES, the pooled values so far; of the leg */
+    bool legs;                       /* the walk has several */
+    real *earlier;                   /* o or dq of the legs before, room for either */
+    real *earlier_sum, *earlier_max; /* the same of the row's sum; max: what they count from */
 } FN(qkv_block);
 
 /* Is something added to the scores? */
@@ -191,6 +199,9 @@ void IN(qkv_normalize_online)(FN(qkv_block) *t); /* s, b, seen -> w, max, sum, r
 FN(qkv_exponents) IN(qkv_softmax_begin)(FN(qkv_block) *t);
 void IN(qkv_softmax_weigh)(FN(qkv_exponents) *e, int vectors);
 void IN(qkv_softmax_end)(FN(qkv_block) *t);
+/* A leg ends: o and sum join those of the legs before. They are 0 then, or after the last leg, the
+ * sums of all. */
+void IN(qkv_normalize_leg)(FN(qkv_block) *t, bool last);
 /* s += b, -inf where hidden, and tile_max with them. */
 void IN(qkv_complete_exponents)(FN(qkv_block) *t);
 /* s, b, seen, max, log_sum -> final w; 0 where unseen. */
@@ -218,6 +229,8 @@ void IN(qkv_times_keep)(const FN(qkv_block) *t, const real *keep, real *x);
  * two keep different units of the processor busy. */
 void IN(qkv_pool_tile)(const FN(qkv_pooling) *p, FN(qkv_exponents) *e);
 FN(qkv_pooling) IN(qkv_pooling_of)(const FN(qkv_block) *t);
+/* earlier = earlier * factor + sums, d rows of them; sums = 0, after the last leg the same. */
+void IN(qkv_add_leg)(real *sums, real *earlier, const real *factor, ptrdiff_t d, bool last);
 /* The same for d_v of 1 or 2, all values finite: the exponents are weighed and pooled at once. */
 void IN(qkv_pool_narrow)(FN(qkv_block) *t, FN(qkv_exponents) *e);
 bool IN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d);
@@ -228,6 +241,8 @@ bool IN(qkv_rows_finite)(const FN(qkv_rows) *rows, int n, ptrdiff_t d);
 size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *a, void *memory);
 real IN(qkv_scale_of)(const FN(qkv_inputs) *in, ptrdiff_t batch, ptrdiff_t head);
 void IN(qkv_block_begin)(FN(qkv_block) *t, ptrdiff_t batch, ptrdiff_t head, ptrdiff_t index);
+/* The keys of a walk are known: legs, and earlier is 0. */
+void IN(qkv_legs_begin)(FN(qkv_block) *t, IN(qkv_span) keys);
 /* The scan of normalize.c over all tiles, where one is needed; keys: what a tile has room for. */
 void IN(qkv_block_scan)(FN(qkv_block) *t, int keys);
 /* The keys of the tile as the caller has them. */

@@ -137,6 +137,21 @@ static problem rows_of(const problem *p, ptrdiff_t first, ptrdiff_t n)
     return part;
 }
 
+/* Rows from rows[0] on, rows[1] of them, have the same bits alone. */
+static void assert_rows_are(const problem *p, const ptrdiff_t rows[2], const answer *whole)
+{
+    problem part = rows_of(p, rows[0], rows[1]);
+    answer y = answer_new(&part), expected = *whole;
+    assert_ok(compute(&part, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+    expected.o += rows[0] * p->a.d_v;
+    expected.lse += rows[0];
+    expected.weights += rows[0] * p->a.n_k;
+    expected.d[Q] += rows[0] * p->a.d_k;
+    expected.d[BIAS] += rows[0] * p->a.n_k;
+    assert_same_bits(&part, 1 << Q | 1 << BIAS, &y, &expected, "some of the queries");
+    answer_free(&y);
+}
+
 static void other_queries_change_no_bit(void **state)
 {
     (void)state;
@@ -150,18 +165,44 @@ static void other_queries_change_no_bit(void **state)
         problem p = problem_of(with_choice(a, c), EVERYTHING, c);
         answer whole = answer_new(&p);
         assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &whole));
-        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++) {
-            problem part = rows_of(&p, parts[i][0], parts[i][1]);
-            answer y = answer_new(&part), expected = whole;
-            assert_ok(compute(&part, LAYOUT_PACKED, ALL_GRADIENTS, &y));
-            expected.o += parts[i][0] * a.d_v;
-            expected.lse += parts[i][0];
-            expected.weights += parts[i][0] * a.n_k;
-            expected.d[Q] += parts[i][0] * a.d_k;
-            expected.d[BIAS] += parts[i][0] * a.n_k;
-            assert_same_bits(&part, 1 << Q | 1 << BIAS, &y, &expected, "some of the queries");
-            answer_free(&y);
-        }
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+            assert_rows_are(&p, parts[i], &whole);
+        answer_free(&whole);
+        problem_free(&p);
+    }
+}
+
+/* Legs (src/tile.h) begin at fixed keys: whether a walk crosses into the next, and where it begins,
+ * is the same to each of its queries. */
+static void other_queries_and_threads_change_no_bit_of_many_keys(void **state)
+{
+    (void)state;
+    enum { LEG = 12288, N_Q = 230 };
+    static const ptrdiff_t parts[][2] = {{0, 1}, {9, 31}, {100, 130}, {8, 1}};
+    /* The queries' first keys are on both sides of a leg's end; or in one tile and the next. */
+    static const ptrdiff_t first[] = {LEG - 100, LEG + 184, 100};
+    for (size_t f = 0; f < 3; f++) {
+        const qkv_attention a = {.batch = 1,
+                                 .heads = 1,
+                                 .n_q = N_Q,
+                                 .n_k = LEG + 1000,
+                                 .d_k = 5,
+                                 .d_v = 3,
+                                 .mask = {.causal_offset = first[f] + 20,
+                                          .window = true,
+                                          .window_left = 20,
+                                          .window_right = f == 2 ? LEG : 700}};
+        problem p = problem_of(a, EVERYTHING | WITH_SINK, f);
+        answer whole = answer_new(&p), y = answer_new(&p);
+        assert_ok(qkv_set_num_threads(1));
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &whole));
+        assert_ok(qkv_set_num_threads(3));
+        assert_ok(compute(&p, LAYOUT_PACKED, ALL_GRADIENTS, &y));
+        assert_same_bits(&p, ALL_GRADIENTS, &y, &whole, "threads");
+        assert_ok(qkv_set_num_threads(0));
+        answer_free(&y);
+        for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+            assert_rows_are(&p, parts[i], &whole);
         answer_free(&whole);
         problem_free(&p);
     }
@@ -207,6 +248,7 @@ int main(void)
         cmocka_unit_test(strides_change_no_bit),
         cmocka_unit_test(other_batch_items_and_heads_change_no_bit),
         cmocka_unit_test(other_queries_change_no_bit),
+        cmocka_unit_test(other_queries_and_threads_change_no_bit_of_many_keys),
         cmocka_unit_test(threads_strides_and_heads_change_no_bit_of_few_queries),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
