@@ -368,6 +368,11 @@ static void explain(const qkv_line *worst, const qkv_check_report *report, char 
                  report->left, report->right);
     } else if (worst->failed && isfinite(report->taylor_rate)) {
         snprintf(text, 120, "; Taylor's remainder falls like step^%.1f", report->taylor_rate);
+    } else if (!worst->failed && !worst->inconclusive) {
+        snprintf(text, 120,
+                 "; if f is flat there, declare it (qkv_check_zero); else f is noisy, by %.2g, "
+                 "and hides it",
+                 report->noise);
     } else if (!worst->failed && worst->at.truncation <= worst->at.rounding) {
         snprintf(text, 120, "; f is noisy, by %.2g, and hides what is smaller than the bound",
                  report->noise);
