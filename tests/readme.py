@@ -58,8 +58,8 @@ def run_shell(block, tree):
 
 def run_program(block, expected, source, build, tree):
     (tree / "program.c").write_text(block)
-    flags = [f"-I{source}/include", f"-L{build}", "-lqkv", f"-Wl,-rpath,{build}"]
-    command = ["cc", "-std=c17", "-Wall", "-Wextra", "-Werror", "program.c", "-o", "program"]
+    flags = [f"-I{source}/include", f"-L{build}", "-lqkv", "-lm", f"-Wl,-rpath,{build}"]
+    command = ["cc", "-std=c17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "program.c", "-o", "program"]
     run(command + FLAGS.split() + flags, tree)
     printed = run(["./program"], tree)
     if printed != expected:
