@@ -8,6 +8,19 @@
  * These are the steps of the chapter "Queries, Keys, and Values" of Dive into Deep Learning, and
  * its equations for attention pooling and softmax attention.
  *
+ *     qkv_attention a = {.batch = 1, .heads = 8, .kv_heads = 2, .n_q = n, .n_k = n, .d_k = 64,
+ *                        .d_v = 64, .mask.causal = true};
+ *     qkv_operands_f32 in = {.q.data = q, .k.data = k, .v.data = v};
+ *     qkv_results_f32 out = {.o.data = o, .row_max.data = m, .row_log_sum.data = l};
+ *     qkv_attention_workspace(&a, QKV_FORWARD, QKV_F32, &bytes); // the same of QKV_BACKWARD
+ *     qkv_attention_forward_f32(&a, &in, &out, workspace, bytes);
+ *
+ *     qkv_results_f32 d_out = {.o.data = d_o};
+ *     qkv_operands_f32 d_in = {.q.data = dq, .k.data = dk, .v.data = dv};
+ *     qkv_attention_backward_f32(&a, &in, &out, &d_out, &d_in, workspace, bytes); // dq += ..
+ *
+ * or, forward alone: qkv_attend_f32(&a, q, k, v, o).
+ *
  * The caller owns all memory, the workspace included: nothing here allocates, locks, prints or
  * keeps state, but for qkv_attend_*, which allocates its own workspace and frees it on return.
  * Memory is linear in n_q + n_k: the matrix of weights exists only when results.weights asks for

@@ -80,7 +80,9 @@ typedef struct qkv_check_input {
     qkv_check_zero zero;
 } qkv_check_input;
 
-/* f at the present contents of the inputs. Anything but QKV_OK ends the check with that status. */
+/* f at the present contents of the inputs. Anything but QKV_OK ends the check with that status. A
+ * function with many outputs y is checked as f = dy'y with a random dy, whose gradient is what its
+ * backward pass makes of dy. */
 typedef qkv_status (*qkv_check_function)(void *context, double *value);
 
 /* The same of a function of floats. */

@@ -7,6 +7,12 @@
  * with everything one wants of it: its gradient by q, standard errors, and bandwidths h chosen by
  * exact gradients of a criterion. All is linear in memory, and in f64.
  *
+ *     qkv_regression r = {.x = x, .y = y, .n = n};
+ *     qkv_regression_fit(&r, NULL, &h, NULL);                    // learns the bandwidth
+ *     qkv_regression_measure(&r, &h, &statistics, &sigma2);
+ *     qkv_regression_results out = {.mean = mean, .norm = norm};
+ *     qkv_regression_predict(&r, &h, q, n_q, &out);              // mean[i] +- sqrt(sigma2) norm[i]
+ *
  * The Gaussian, Laplace and Cauchy weights are relative to that of the nearest row, whose distance
  * is never squared on its own: bandwidths from 1e-160 to 1e160, queries far from all data and rows
  * with a large common offset give the true limit. Rows whose weights together could not change the
