@@ -281,7 +281,9 @@ static qkv_status take_cell(reader *d, size_t j, double *x)
     if (is_missing(cell)) return QKV_OK;
     if (d->o.text && j < d->o.n && d->o.text[j]) return find_level(d, j, cell, x);
     if (!parse_number(cell, x))
-        problem = "is not a number";
+        problem = strchr(cell, ',')
+                      ? "is not a number; a decimal point is '.', and digits stand ungrouped"
+                      : "is not a number";
     else if (!isfinite(*x))
         problem = "is beyond the range of a double";
     if (!problem) return QKV_OK;

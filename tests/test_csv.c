@@ -158,6 +158,7 @@ static void malformed_files_are_refused_with_line_and_column(void **state)
                  {"x\n0x10\n", NULL, "'0x10' is not a number"},
                  {"x\n1 2\n", NULL, "'1 2' is not a number"},
                  {"x\n1,5\n", NULL, "line 2"},
+                 {"x;y\n1,5;2\n", NULL, "'1,5' is not a number; a decimal point is '.'"},
                  {"x,y\n1,2\n", "z", "line 1: no column 'z': expected 'x', 'y'"},
                  {"x,y\n1,2\n", "3", "no column '3'"},
                  {"y,x,x\n1,2,3\n", "x", "line 1: columns 2 and 3 are both 'x'"},
