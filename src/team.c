@@ -34,8 +34,8 @@ qkv_status qkv_team_of(const char *who, size_t share, size_t common, ptrdiff_t w
     size_t shares = workspace && bytes > lost ? (bytes - lost) / share : 0;
     if (shares == 0)
         return qkv_fail(QKV_E_ARG,
-                        "%s: the workspace %s %zu bytes, expected at least %zu (see the "
-                        "function that tells the workspace)",
+                        "%s: the workspace %s %zu bytes, expected at least %zu "
+                        "(qkv_attention_workspace, or qkv_ragged_workspace, tells)",
                         who, workspace ? "has" : "is NULL and has", bytes,
                         common + share + QKV_ALIGN - 1);
     int threads = wanted(work);
