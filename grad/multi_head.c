@@ -1,15 +1,6 @@
 /* multi_head.c - multi-head attention, composed of operations of the tape. */
 #include "grad/tape.h"
 
-static qkv_var refuse(qkv_tape *tape, const char *name, const char *what, ptrdiff_t found,
-                      ptrdiff_t heads)
-{
-    return qkv_refuse(tape, QKV_OP_attend, QKV_E_SHAPE,
-                      "multi-head: %s has %td %s, expected a multiple of the number of its heads, "
-                      "%td",
-                      name, found, what, heads);
-}
-
 static bool given(qkv_var x)
 {
     return x.generation != 0;
@@ -30,7 +21,14 @@ static qkv_var split(qkv_tape *tape, qkv_var x, qkv_var w, qkv_var b, ptrdiff_t 
     const qkv_shape s = qkv_shape_of(tape, y);
     if (s.rank < 2) return (qkv_var){0};
     ptrdiff_t width = s.dim[s.rank - 1], n = s.dim[s.rank - 2];
-    if (heads < 1 || width % heads) return refuse(tape, name, "columns", width, heads);
+    if (heads < 1)
+        return qkv_refuse(tape, QKV_OP_attend, QKV_E_SHAPE,
+                          "multi-head: heads is %td, expected 1 or more", heads);
+    if (width % heads)
+        return qkv_refuse(tape, QKV_OP_attend, QKV_E_SHAPE,
+                          "multi-head: %s has %td columns, expected a multiple of the number of "
+                          "its heads, %td",
+                          name, width, heads);
     if (ragged) return qkv_reshape(tape, y, qkv_shape3(n, heads, width / heads));
     y = qkv_reshape(tape, y, qkv_shape4(s.rank > 2 ? s.dim[0] : 1, n, heads, width / heads));
     return qkv_transpose(tape, y, swap);

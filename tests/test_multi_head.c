@@ -137,6 +137,7 @@ static void widths_that_heads_do_not_divide_are_named(void **state)
     in = vars_of(&m);
     qkv_multi_head_attention(m.tape, &(qkv_attention){.heads = 0}, &in);
     assert_status(qkv_tape_status(m.tape), QKV_E_SHAPE);
+    assert_non_null(strstr(qkv_tape_error(m.tape), "heads is 0, expected 1 or more"));
     qkv_multi_head_attention(m.tape, NULL, &in);
     model_free(&m);
 }
