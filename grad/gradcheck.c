@@ -393,7 +393,7 @@ static qkv_status conclude(const check *c, const qkv_line *worst, qkv_check_repo
         return qkv_fail(QKV_E_GRADIENT, "%s", report->message);
     }
     explain(worst, report, more);
-    snprintf(where, sizeof where, worst->is_direction ? "of %s along direction %zu" : "at %s[%zu]",
+    snprintf(where, sizeof where, worst->is_direction ? "for %s, direction %zu" : "at %s[%zu]",
              report->worst_input, report->worst_index);
     snprintf(report->message, sizeof report->message,
              "%s: the gradient%s is %s %s: %.9g, by differences %.9g, off by %.2g, "

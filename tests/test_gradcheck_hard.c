@@ -355,7 +355,7 @@ static void directions_are_called_directions(void **state)
     hard h = {.f = sum_of_squares, .x = {1, 2, 3, 4}, .gradient = {2, 4, 6, 9}, .n = N};
     qkv_check_report report;
     assert_status(check_hard(&h, &directions, &report), QKV_E_GRADIENT);
-    assert_message("of x along direction");
+    assert_message("is wrong for x, direction");
     assert_int_equal(report.directions, 8);
     assert_true(isinf(report.error_norm) && isinf(report.certificate));
 }
