@@ -311,8 +311,8 @@ qkv_status qkv_survey(qkv_differences *d, qkv_line *line)
 /* ---- The best of many steps ------------------------------------------------------------------ */
 
 /* Rung k is at the first step times 2^(UP - k). 64 times that is 0.37 of the way to the end of the
- * domain (of float, 4 times are 0.4 of it). */
-enum { UP = 6, UP_F32 = 2, DOWN = 24, RUNGS = UP + DOWN + 1, CALM = 5 };
+ * domain (of float, 8 times are 0.82 of it). */
+enum { UP = 6, UP_F32 = 3, DOWN = 24, RUNGS = UP + DOWN + 1, CALM = 5 };
 
 typedef struct ladder {
     rung rung[RUNGS + 2];
@@ -358,30 +358,48 @@ static bool is_settled(const qkv_differences *d, const qkv_estimate *e)
     return qkv_within(e) && e->error <= d->resolution / 8 * own;
 }
 
+/* Larger steps than all so far, as long as noise is what there is. */
+static qkv_status enlarge(const qkv_differences *d, qkv_line *line, ladder *l)
+{
+    int top = UP - (d->epsilon > DBL_EPSILON ? UP_F32 : UP);
+    for (int k = l->first - 1; k >= top && l->at[k + 1].truncation <= l->at[k + 1].rounding; k--) {
+        qkv_status status = climb(d, line, l, k);
+        if (status) return status;
+        line->at = best_of(l);
+        if (is_settled(d, &line->at)) return QKV_OK;
+    }
+    return QKV_OK;
+}
+
+/* Where f did not move at all, larger steps may confirm a. That they refute it proves nothing: what
+ * moves may have been lost in a larger term. */
+static qkv_status settle_still(const qkv_differences *d, qkv_line *line, ladder *l)
+{
+    qkv_estimate first = line->at;
+    qkv_status status = climb(d, line, l, UP);
+    if (!status) status = enlarge(d, line, l);
+    if (!qkv_within(&line->at) || line->at.error > first.error) line->at = first;
+    return status;
+}
+
 /* Smaller steps until CALM in a row see nothing but noise: one over which f turns may by accident
- * see as little. Then larger ones as long as noise is what there is. */
+ * see as little. Then larger ones. */
 qkv_status qkv_settle(const qkv_differences *d, qkv_line *line)
 {
     ladder l = {.first = RUNGS, .last = -1};
-    qkv_status status = QKV_OK;
-    int calm = 0, top = UP - (d->dtype == QKV_F32 ? UP_F32 : UP);
+    int calm = 0;
     line->at.rounding = rounding_of(d, line, line->step); /* size has grown since the survey */
     line->at.error = line->at.truncation + line->at.rounding;
-    if (line->at.still || is_settled(d, &line->at)) return QKV_OK;
+    if (is_settled(d, &line->at)) return QKV_OK;
+    if (line->at.still) return settle_still(d, line, &l);
     for (int k = UP; k < RUNGS && calm < CALM; k++) {
-        status = climb(d, line, &l, k);
+        qkv_status status = climb(d, line, &l, k);
         if (status) return status;
         line->at = best_of(&l);
         if (is_settled(d, &line->at)) return QKV_OK;
         calm = l.at[k].truncation <= l.at[k].rounding ? calm + 1 : 0;
     }
-    for (int k = UP - 1; k >= top && l.at[k + 1].truncation <= l.at[k + 1].rounding; k--) {
-        status = climb(d, line, &l, k);
-        if (status) return status;
-        line->at = best_of(&l);
-        if (is_settled(d, &line->at)) return QKV_OK;
-    }
-    return status;
+    return enlarge(d, line, &l);
 }
 
 /* ---- What is the matter ---------------------------------------------------------------------- */

@@ -45,7 +45,8 @@ static qkv_status check_hard(hard *h, const qkv_check_options *options, qkv_chec
     return qkv_gradcheck(hard_value, h, &in, 1, options, report);
 }
 
-static const qkv_check_options elements = {0}, directions = {.directions = 8, .seed = 3};
+static const qkv_check_options elements = {0}, directions = {.directions = 8, .seed = 3},
+                               in_float = {.computes_in_float = true};
 
 /* ---- Scales -------------------------------------------------------------------------------- */
 
@@ -265,7 +266,6 @@ static double rounded_to_float(const hard *h)
 static void a_function_that_computes_in_float_says_so(void **state)
 {
     (void)state;
-    const qkv_check_options in_float = {.computes_in_float = true};
     hard h = {.f = rounded_to_float, .x = {0.7, 0.9}, .n = 2};
     h.gradient[0] = (double)cosf(0.7f) * 0.9;
     h.gradient[1] = (double)sinf(0.7f);
@@ -360,6 +360,53 @@ static void directions_are_called_directions(void **state)
     assert_true(isinf(report.error_norm) && isinf(report.certificate));
 }
 
+/* ---- Steps larger than the first ----------------------------------------------------------- */
+
+static double plateau(const hard *h)
+{
+    return (double)(1 / (1 + expf(-30 - (float)h->x[0])) + 1.3e-4f * (float)h->x[1]);
+}
+
+/* E of a slope that is 0 is 4 % of the largest at the first step, 1.3 % at four times that. */
+static void larger_steps_decide_where_f_does_not_move(void **state)
+{
+    (void)state;
+    hard h = {.f = plateau, .x = {0.2, 8}, .gradient = {exp(-30), 1.3e-4}, .n = 2};
+    assert_ok(check_hard(&h, &in_float, NULL));
+    h.gradient[0] = 1e-4;
+    assert_status(check_hard(&h, &in_float, NULL), QKV_E_GRADIENT);
+}
+
+static double cliff(const hard *h)
+{
+    return 1 / (1 + exp(1e5 * (h->x[0] - 0.109))) + h->x[1];
+}
+
+/* Twice the first step is 0.0116. */
+static void a_cliff_that_only_larger_steps_reach_is_no_error(void **state)
+{
+    (void)state;
+    hard h = {.f = cliff, .x = {0.1, 0.3}, .gradient = {0, 1}, .n = 2};
+    assert_ok(check_hard(&h, &elements, NULL));
+}
+
+static double far_from_zero(const hard *h)
+{
+    if (!(h->x[0] > 0 && h->x[0] < 2)) ((hard *)h)->rate = 1;
+    return (double)(3000 + (float)h->x[0]);
+}
+
+/* Noise lets them grow as far as they may. */
+static void steps_in_float_stay_within_the_domain(void **state)
+{
+    (void)state;
+    hard h = {.f = far_from_zero, .x = {1}, .gradient = {1}, .n = 1};
+    const qkv_check_input in = {
+        .name = "x", .x = h.x, .gradient = h.gradient, .n = 1, .lower = 0, .upper = 2};
+    assert_ok(qkv_gradcheck(hard_value, &h, &in, 1, &in_float, NULL));
+    assert_true(h.rate == 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +423,9 @@ int main(void)
         cmocka_unit_test(values_that_vary_are_found),
         cmocka_unit_test(a_gradient_that_is_no_number_is_seen_though_not_drawn),
         cmocka_unit_test(directions_are_called_directions),
+        cmocka_unit_test(larger_steps_decide_where_f_does_not_move),
+        cmocka_unit_test(a_cliff_that_only_larger_steps_reach_is_no_error),
+        cmocka_unit_test(steps_in_float_stay_within_the_domain),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

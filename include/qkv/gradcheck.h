@@ -18,15 +18,17 @@
  * values of f have: an f that is 0 because large terms cancel is as noisy as they are.
  *
  * The analytic a agrees if it and R are finite and |a - R| <= 4 E. If it does, and E <= 1e-6 / 8 of
- * the larger of |a| and |R|, that is all: an error of 1e-6 would have been seen. Nor does it help
- * to ask again where f did not move at all. Otherwise h is halved, up to 24 times, until five in a
- * row are limited by noise (the first term of E is the smaller), then doubled from the first on, up
- * to 6 times, while they are. An E that is small by accident (f turns within the step) is found out
- * by smaller steps: E is at least |R - R'| - (what noise adds to E') for every smaller h' tried, of
- * which there is at least one. The smallest E then decides. An element that does not agree is
- * wrong. It passes if E <= 1e-6 of the gradient's scale, the largest |a| or |R| of its input; else
- * it is inconclusive, which fails: a check that cannot tell right from wrong has not passed. So
- * fails an element at a kink, where f has one slope on the left and another on the right.
+ * the larger of |a| and |R|, that is all: an error of 1e-6 would have been seen. Otherwise h is
+ * halved, up to 24 times, until five in a row are limited by noise (the first term of E is the
+ * smaller), then doubled from the first on, up to 6 times, while they are. An E that is small by
+ * accident (f turns within the step) is found out by smaller steps: E is at least |R - R'| - (what
+ * noise adds to E') for every smaller h' tried, of which there is at least one. The smallest E then
+ * decides. Where f did not move at all h is not halved, and doubled only to confirm a: that larger
+ * steps refute it proves nothing, for what moves may have been lost in a larger term. An element
+ * that does not agree is wrong. It passes if E <= 1e-6 of the gradient's scale, the largest |a| or
+ * |R| of its input; else it is inconclusive, which fails: a check that cannot tell right from wrong
+ * has not passed. So fails an element at a kink, where f has one slope on the left and another on
+ * the right.
  *
  * An input all of whose a and R are 0 within 4 E fails as vacuous: smaller errors than that would
  * not be seen in it. It can be declared to be such (qkv_check_zero); the other inputs then lend it
@@ -45,7 +47,7 @@
  *
  *     ||e|| <= sqrt(2/pi) tau delta^(-1/K)
  *
- * qkv_gradcheck_f32 does the same with the epsilon of float, 1e-2 instead of 1e-6, and 2 doublings.
+ * qkv_gradcheck_f32 does the same with the epsilon of float, 1e-2 instead of 1e-6, and 3 doublings.
  * That is a weaker proof, and the report says so: where f has a double twin, check that, and
  * compare the float with it. */
 #ifndef QKV_GRADCHECK_H
