@@ -292,6 +292,22 @@ static qkv_estimate estimate(const qkv_differences *d, const qkv_line *line, dou
     return e;
 }
 
+qkv_status qkv_expect(const qkv_differences *d, double expected, double found)
+{
+    if (memcmp(&found, &expected, sizeof found) == 0) return QKV_OK;
+    return qkv_fail(QKV_E_GRADIENT, "%s: f is not a function of its inputs: %.17g, then %.17g",
+                    d->who, expected, found);
+}
+
+/* Two calls away from x are twice as likely to differ as one at x, from the value known of it. */
+static qkv_status repeat(const qkv_differences *d, const qkv_line *line, double h, const rung *r)
+{
+    rung again;
+    qkv_status status = step_out(d, line, h, &again);
+    if (!status) status = qkv_expect(d, r->above, again.above);
+    return status ? status : qkv_expect(d, r->below, again.below);
+}
+
 qkv_status qkv_survey(qkv_differences *d, qkv_line *line)
 {
     rung r[3];
@@ -301,6 +317,8 @@ qkv_status qkv_survey(qkv_differences *d, qkv_line *line)
         learn(d, r[k].above);
         learn(d, r[k].below);
     }
+    qkv_status status = repeat(d, line, ldexp(line->step, -2), &r[2]);
+    if (status) return status;
     line->at = estimate(d, line, line->step, r);
     /* The slope first: a product of both may be too large where this one is not. */
     double grown = fabs(line->at.numeric) / line->norm * line->scale;

@@ -153,12 +153,16 @@ typedef struct qkv_check_report {
  *
  *     QKV_OK          every element passed
  *     QKV_E_GRADIENT  one failed or was inconclusive; an input is vacuous or there are no elements;
- *                     f is not finite, or no function of its inputs: two values for the same bits,
- *                     asked for twice a line and at both ends
+ *                     f is not finite, or no function of its inputs: two values for the same bits
  *     QKV_E_ARG       a NULL; an x that is not finite or outside its domain; no domain or scale
  *     QKV_E_OVERFLOW  too many elements
  *     QKV_E_NOMEM     it copies the gradients, and allocates a little beside
  *     and f's own status if f failed
+ *
+ * For each of the n elements or directions tried, f is called twice more at x and twice more next
+ * to it, and at x at both ends. If its value is off at random, in one call of 1/p, that is found
+ * with a probability of 1 - (1 - p)^(6n + 3) where the check would pass: for p = 0.01, 24 % with 4
+ * elements, 96 % with 52. What is not found passes if it moved no R by more than 4 E.
  *
  * NaN or infinity in a gradient never passes, tried or not. */
 QKV_API qkv_status qkv_gradcheck(qkv_check_function f, void *context, const qkv_check_input *inputs,
