@@ -104,8 +104,15 @@ static void products_that_do_not_fit(void **state)
     assert_refused(pair(qkv_matmul, qkv_shape3(2, 3, 4), qkv_shape3(3, 4, 2)), QKV_E_SHAPE,
                    "%2 = matmul(%0,%1): shapes [2] and [3] do not broadcast: sizes 2 and 3 differ");
     const ptrdiff_t huge = (ptrdiff_t)1 << 32;
-    assert_refused(pair(qkv_matmul, qkv_shape2(huge, 0), qkv_shape2(0, 1)), QKV_E_OVERFLOW,
-                   "%2 = matmul(%0,%1): a size of 4294967296 exceeds what BLAS takes");
+    const ptrdiff_t sizes[][3] = {{huge, 0, 1}, {1, 0, huge}, {0, huge, 0}};
+    for (int i = 0; i < 3; i++) {
+        const ptrdiff_t m = sizes[i][0], k = sizes[i][1], n = sizes[i][2];
+        assert_refused(pair(qkv_matmul, qkv_shape2(m, k), qkv_shape2(k, n)), QKV_E_OVERFLOW,
+                       "%2 = matmul(%0,%1): a size of 4294967296 exceeds what BLAS takes");
+    }
+    const ptrdiff_t many = 1 << 16; /* a batch of them is no matrix that BLAS takes, but of none */
+    qkv_var y = pair(qkv_matmul, qkv_shape3(many, many, 0), qkv_shape2(0, 0));
+    assert_int_equal(qkv_shape_of(tape, y).dim[1], many);
 }
 
 static qkv_var attend(qkv_shape q, qkv_shape k, qkv_shape v, const qkv_attend_vars *more)

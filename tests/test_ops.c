@@ -467,6 +467,40 @@ static void matmul_broadcasts_leading_axes(void **state)
     assert_value(tall, {1, 5, 3, 11, 5, 17, 7, 23});
 }
 
+/* [batch_a.., 2, 3] times [batch_b.., 3, 2]; batches of one are stretched. */
+static void assert_batched(const ptrdiff_t batch_a[2], const ptrdiff_t batch_b[2])
+{
+    real a[4 * 6], b[4 * 6];
+    for (int i = 0; i < 24; i++) a[i] = (real)(i % 7 - 3), b[i] = (real)(i % 5 - 2);
+    qkv_var y = qkv_matmul(tape, leaf(qkv_shape4(batch_a[0], batch_a[1], 2, 3), a),
+                           leaf(qkv_shape4(batch_b[0], batch_b[1], 3, 2), b));
+    const ptrdiff_t rows = batch_a[0] > batch_b[0] ? batch_a[0] : batch_b[0],
+                    columns = batch_a[1] > batch_b[1] ? batch_a[1] : batch_b[1];
+    assert_shape(y, qkv_shape4(rows, columns, 2, 2));
+    const real *value = FN(qkv_value)(tape, y);
+    for (ptrdiff_t row = 0; row < rows; row++)
+        for (ptrdiff_t column = 0; column < columns; column++)
+            for (int i = 0; i < 2; i++)
+                for (int j = 0; j < 2; j++) {
+                    const real *of_a =
+                        a + 6 * (row % batch_a[0] * batch_a[1] + column % batch_a[1]);
+                    const real *of_b =
+                        b + 6 * (row % batch_b[0] * batch_b[1] + column % batch_b[1]);
+                    double sum = 0;
+                    for (int k = 0; k < 3; k++)
+                        sum += (double)of_a[3 * i + k] * (double)of_b[2 * k + j];
+                    assert_close((double)*value++, sum, 0);
+                }
+}
+
+static void matmul_of_batches_is_that_of_each_matrix(void **state)
+{
+    (void)state;
+    for (int which = 0; which < 16; which++)
+        assert_batched((const ptrdiff_t[]){1 + which % 2, 1 + which / 2 % 2},
+                       (const ptrdiff_t[]){1 + which / 4 % 2, 1 + which / 8});
+}
+
 static void matmul_over_nothing_is_zero(void **state)
 {
     (void)state;
@@ -503,6 +537,7 @@ int main(void)
         TEST(large_arrays_are_not_overrun),
         TEST(matmul_is_the_sum_of_products),
         TEST(matmul_broadcasts_leading_axes),
+        TEST(matmul_of_batches_is_that_of_each_matrix),
         TEST(matmul_over_nothing_is_zero),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
