@@ -748,6 +748,54 @@ static void what_cannot_be_is_an_error(void **state)
     assert_true(out[0] == 42);
 }
 
+/* The gradient is linear in y: its weights are the gradients of unit vectors. */
+static void gradient_norms_are_those_of_its_weights(void **state)
+{
+    (void)state;
+    double x[ROWS * 3], y[ROWS * 2], weight[ROWS], g[ROWS * 3], norm[3], scale = 0;
+    static double units[ROWS * ROWS];
+    const double q[] = {0.3, -0.2, 0.1}, h[] = {0.7, 0.9, 0.8};
+    setting f = random_setting(x, y, weight);
+    for (int j = 0; j < ROWS; j++) units[j * ROWS + j] = 1, scale += weight[j] / ROWS;
+    f.r.y = units;
+    f.r.d_y = ROWS;
+    f.r.bandwidths = 3;
+    for (int i = 0; i < 4; i++) {
+        f.r.degree = i & 1;
+        f.r.weight = i >> 1 ? weight : NULL;
+        qkv_regression_results out = {.gradient = g, .gradient_norm = norm};
+        assert_ok(qkv_regression_predict(&f.r, h, q, 1, &out));
+        for (int c = 0; c < 3; c++) {
+            double squares = 0;
+            for (int j = 0; j < ROWS; j++)
+                squares += g[3 * j + c] * g[3 * j + c] * (i >> 1 ? scale / weight[j] : 1);
+            assert_close(norm[c], sqrt(squares), 1e-12 * norm[c]);
+        }
+    }
+}
+
+static void columns_of_y_are_fitted_alike(void **state)
+{
+    (void)state;
+    double x[ROWS * 3], y[ROWS * 2], weight[ROWS], column[ROWS], sigma2[2], h = 0.9;
+    setting f = random_setting(x, y, weight);
+    qkv_regression_statistics both, one[2];
+    assert_ok(qkv_regression_measure(&f.r, &h, &both, sigma2));
+    f.r.y = column;
+    f.r.d_y = 1;
+    for (int k = 0; k < 2; k++) {
+        for (int i = 0; i < ROWS; i++) column[i] = y[2 * i + k];
+        assert_ok(qkv_regression_measure(&f.r, &h, &one[k], NULL));
+        assert_close(sigma2[k], one[k].sigma2, 1e-12);
+        assert_close(one[k].trace, both.trace, 1e-12);
+    }
+    assert_close(both.rss, one[0].rss + one[1].rss, 1e-12);
+    assert_close(both.cv, one[0].cv + one[1].cv, 1e-12);
+    assert_close(both.sigma2, (one[0].sigma2 + one[1].sigma2) / 2, 1e-12);
+    /* The variance of which it is the logarithm is the mean of theirs. */
+    assert_close(exp(both.aicc), (exp(one[0].aicc) + exp(one[1].aicc)) / 2, 1e-10);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -770,6 +818,8 @@ int main(void)
         cmocka_unit_test(the_boxcars_edge_is_met_between_decimals),
         cmocka_unit_test(an_empty_support_follows_the_policy),
         cmocka_unit_test(what_cannot_be_is_an_error),
+        cmocka_unit_test(gradient_norms_are_those_of_its_weights),
+        cmocka_unit_test(columns_of_y_are_fitted_alike),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
