@@ -803,7 +803,7 @@ static void the_boxcar_is_searched_at_its_steps_in_two_columns(void **state)
     (void)state;
     double x[24], y[12];
     for (int i = 0; i < 12; i++) x[2 * i] = i % 4, x[2 * i + 1] = 1.2 * (i / 4);
-    for (uint64_t seed = 30; seed < 40; seed++) {
+    for (uint64_t seed = 30; seed < 60; seed++) {
         fill_normal(y, 12, seed);
         for (int i = 0; i < 12; i++) y[i] += 0.5 * (x[2 * i] - x[2 * i + 1]);
         qkv_regression r = {.x = x, .y = y, .n = 12, .d_x = 2, .d_y = 1};
