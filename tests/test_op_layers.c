@@ -289,6 +289,23 @@ static void dropout_drops_what_its_rule_says(void **state)
     }
 }
 
+/* The last of 32 bits decides about the word itself. */
+static void a_probability_is_rounded_to_32_bits(void **state)
+{
+    (void)state;
+    for (uint64_t seed = 0; seed < 10; seed++) {
+        philox4x32_ctr_t counter = {{0, 0, 0, 0}};
+        philox4x32_key_t key = {{(uint32_t)seed, 0}};
+        const double word = philox4x32(counter, key).v[0];
+        for (int up = 0; up < 2; up++) {
+            qkv_tape_reset(tape);
+            qkv_var y =
+                qkv_dropout(tape, leaf(qkv_shape1(4)), (word + (up ? 0.6 : 0.4)) * 0x1p-32, seed);
+            assert_int_equal(FN(qkv_value)(tape, y)[0] == 0, up);
+        }
+    }
+}
+
 static void dropout_of_nothing_and_of_all(void **state)
 {
     (void)state;
@@ -328,6 +345,7 @@ int main(void)
         TEST(layer_norm_of_no_rows_is_empty),
         TEST(what_layer_norm_refuses),
         TEST(dropout_drops_what_its_rule_says),
+        TEST(a_probability_is_rounded_to_32_bits),
         TEST(dropout_of_nothing_and_of_all),
         TEST(a_probability_is_from_zero_to_one),
     };

@@ -154,6 +154,8 @@ static void arrays_that_do_not_line_up_are_refused(void **state)
     assert_refused(qkv_concat(tape, (qkv_var[]){a, c}, 2, 0), QKV_E_SHAPE, "input 1 is [3]");
     a = leaf(qkv_shape2(2, 3));
     assert_refused(qkv_concat(tape, &a, 1, 2), QKV_E_SHAPE, "axis 2");
+    a = leaf(qkv_shape2(2, 3)), b = leaf(qkv_shape2(3, 3));
+    assert_refused(qkv_concat(tape, (qkv_var[]){a, b}, 2, 1), QKV_E_SHAPE, "but for axis 1");
     assert_refused(qkv_concat(tape, &a, 0, 0), QKV_E_ARG, "concat");
     assert_refused(qkv_concat(tape, NULL, 2, 0), QKV_E_ARG, "concat");
 }

@@ -50,6 +50,22 @@ static void a_leaf_that_changed_is_named_by_qkv_grad_too(void **state)
     qkv_tape_free(t);
 }
 
+static void what_lies_just_below_is_compared_too(void **state)
+{
+    (void)state;
+    for (int again = 0; again < 2; again++) {
+        qkv_tape *t;
+        double x[2] = {1, 2}, d[2] = {0};
+        assert_ok(qkv_tape_new(&t, QKV_F64));
+        qkv_tape_debug(t, true);
+        qkv_var leaf = qkv_leaf_f64(t, qkv_shape1(2), x, d), g;
+        qkv_var y = qkv_sum(t, leaf, NULL, 0, false);
+        x[1] = 3;
+        assert_status(again ? qkv_grad(t, y, &leaf, 1, &g) : qkv_backward(t, y), QKV_E_STATE);
+        qkv_tape_free(t);
+    }
+}
+
 /* Lengths, offsets and mask are the caller's, and no leaves. */
 static void what_attention_was_given_is_compared(void **state)
 {
@@ -135,6 +151,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(a_leaf_that_changed_is_named),
         cmocka_unit_test(a_leaf_that_changed_is_named_by_qkv_grad_too),
+        cmocka_unit_test(what_lies_just_below_is_compared_too),
         cmocka_unit_test(what_attention_was_given_is_compared),
         cmocka_unit_test(what_was_recorded_without_it_is_not_compared),
         cmocka_unit_test(the_first_nan_is_named),

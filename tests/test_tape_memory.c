@@ -316,6 +316,28 @@ static void an_optimizer_has_all_parameters_or_none(void **state)
     qkv_parameters_free(set);
 }
 
+/* Where the last of its allocations fails, nothing later would tell. */
+static void an_array_without_memory_is_not_added(void **state)
+{
+    (void)state;
+    qkv_parameters *set;
+    assert_ok(qkv_parameters_new(&set, QKV_F64));
+    assert_ok(qkv_parameters_add(set, "a", qkv_shape1(3), NULL));
+    long before = live, n = 0;
+    qkv_status status = QKV_E_NOMEM;
+    while (status) {
+        set_failing(n);
+        status = qkv_parameters_add(set, "b", qkv_shape1(3), NULL);
+        long asked = allocations;
+        set_failing(-1);
+        assert_int_equal(status, asked > n ? QKV_E_NOMEM : QKV_OK);
+        if (status) assert_int_equal(live, before);
+        n += status != QKV_OK;
+    }
+    assert_true(n >= 3); /* itself, its numbers and their gradient */
+    qkv_parameters_free(set);
+}
+
 int main(void)
 {
     for (uint64_t i = 0; i < N * D; i++) x[i] = (float)uniform(1, i, -1, 1);
@@ -331,6 +353,7 @@ int main(void)
         cmocka_unit_test(every_failing_allocation_of_a_fit_is_reported),
         cmocka_unit_test(every_failing_allocation_of_parameters_is_reported),
         cmocka_unit_test(an_optimizer_has_all_parameters_or_none),
+        cmocka_unit_test(an_array_without_memory_is_not_added),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -396,9 +396,10 @@ enum { ITEMS = 3, LONGEST = 4 };
 
 static const int64_t starts_q[] = {0, 3, 3, 5}, starts_k[] = {0, 2, 3, 7}, offsets[] = {1, 0, 2};
 
-/* q [5, 2, 2], k and v [7, 1, 2], bias [5, 4]. */
+/* q [5, 2, 2], k and v [7, 1, 2], bias [5, 4], or [1, 4] for all. */
 typedef struct ragged {
     qkv_attention a;
+    bool one_bias;
     double x[4][20], dx[4][20];
     qkv_tape *tape;
 } ragged;
@@ -408,7 +409,7 @@ static const int ragged_size[] = {20, 14, 14, 20};
 static void ragged_leaves(ragged *r, qkv_var x[4])
 {
     const qkv_shape shape[] = {qkv_shape3(5, 2, 2), qkv_shape3(7, 1, 2), qkv_shape3(7, 1, 2),
-                               qkv_shape2(5, LONGEST)};
+                               qkv_shape2(r->one_bias ? 1 : 5, LONGEST)};
     qkv_tape_reset(r->tape);
     for (int i = 0; i < 4; i++) x[i] = qkv_leaf_f64(r->tape, shape[i], r->x[i], r->dx[i]);
 }
@@ -439,7 +440,9 @@ static qkv_var ragged_by_slices(const ragged *r, const qkv_var x[4])
     qkv_var o[ITEMS];
     for (int b = 0; b < ITEMS; b++) {
         const ptrdiff_t n_k = (ptrdiff_t)(starts_k[b + 1] - starts_k[b]);
-        qkv_var bias = qkv_slice(t, x[3], 0, (ptrdiff_t)starts_q[b], (ptrdiff_t)starts_q[b + 1], 1);
+        qkv_var bias = x[3];
+        if (!r->one_bias)
+            bias = qkv_slice(t, bias, 0, (ptrdiff_t)starts_q[b], (ptrdiff_t)starts_q[b + 1], 1);
         const qkv_attend_vars in = {.q = rows(t, x[0], starts_q, b),
                                     .k = rows(t, x[1], starts_k, b),
                                     .v = rows(t, x[2], starts_k, b),
@@ -470,9 +473,10 @@ static void a_ragged_batch_is_its_items(void **state)
                                         {.normalize = QKV_TOP_K_UNIFORM, .top_k = 2},
                                         {.normalize = QKV_NONE_SIGMOID},
                                         {KERNEL(KERNEL_SUM, BIWEIGHT)}};
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
+    for (size_t i = 0; i < 2 * sizeof all / sizeof *all; i++) {
         double d[2][4][20];
-        ragged r = ragged_new(all[i]);
+        ragged r = ragged_new(all[i / 2]);
+        r.one_bias = i % 2;
         for (int slices = 0; slices < 2; slices++) {
             qkv_var x[4];
             memset(r.dx, 0, sizeof r.dx);
@@ -724,6 +728,36 @@ static void by_hand_they_are_the_same(void **state)
     qkv_tape_free(t);
 }
 
+/* d^2 f / d h^2 of one bandwidth of this shape. */
+static double curvature_by_bandwidth(qkv_shape shape)
+{
+    double q[6], k[8], v[8];
+    fill_normal(q, 6, 1);
+    fill_normal(k, 8, 2);
+    fill_normal(v, 8, 3);
+    qkv_tape *t;
+    assert_ok(qkv_tape_new(&t, QKV_F64));
+    qkv_var h = qkv_leaf_f64(t, shape, (double[]){3}, NULL), g, gg;
+    const qkv_attend_vars in = {.q = qkv_leaf_f64(t, qkv_shape2(3, 2), q, NULL),
+                                .k = qkv_leaf_f64(t, qkv_shape2(4, 2), k, NULL),
+                                .v = qkv_leaf_f64(t, qkv_shape2(4, 2), v, NULL),
+                                .bandwidth = h};
+    qkv_var o = qkv_attend(t, &(qkv_attention){KERNEL(KERNEL_SUM, BIWEIGHT)}, &in);
+    assert_ok(qkv_grad(t, weighted(t, o, 15.5), &h, 1, &g));
+    assert_ok(qkv_grad(t, qkv_sum(t, g, NULL, 0, false), &h, 1, &gg));
+    double curvature = *qkv_value_f64(t, gg);
+    qkv_tape_free(t);
+    return curvature;
+}
+
+static void one_bandwidth_may_have_any_rank(void **state)
+{
+    (void)state;
+    const double expected = curvature_by_bandwidth(qkv_scalar());
+    assert_true(fabs(expected) > 1e-3);
+    assert_close(curvature_by_bandwidth((qkv_shape){6, {1, 1, 1, 1, 1, 1}}), expected, 1e-14);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -739,6 +773,7 @@ int main(void)
         cmocka_unit_test(nothing_to_attend_to_has_derivatives_of_zero),
         cmocka_unit_test(any_order_of_directions_is_the_same),
         cmocka_unit_test(by_hand_they_are_the_same),
+        cmocka_unit_test(one_bandwidth_may_have_any_rank),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
