@@ -36,9 +36,10 @@ static qkv_status shape(qkv_tape *tape, qkv_node *node, const void *arguments)
     return qkv_node_shape(tape, node, x->rank, x->dim);
 }
 
+/* Infinite where all is dropped. */
 static real factor_of(const drops *d)
 {
-    return d->p < 1 ? (real)(1 / (1 - d->p)) : 0;
+    return (real)(1 / (1 - d->p));
 }
 
 /* Chosen, not multiplied: what is dropped may be NaN. */
