@@ -408,6 +408,20 @@ static void steps_in_float_stay_within_the_domain(void **state)
     assert_true(h.rate == 0);
 }
 
+/* Declared zero, it fails nonetheless. */
+static void the_taylor_rate_tells_the_true_slope(void **state)
+{
+    (void)state;
+    for (int wrong = 0; wrong < 2; wrong++) {
+        hard h = {.f = exponential, .x = {0.3}, .gradient = {exp(0.3) * (1 + 0.1 * wrong)}, .n = 1};
+        const qkv_check_input in = {
+            .name = "x", .x = h.x, .gradient = h.gradient, .n = 1, .zero = QKV_ZERO_EXACT};
+        qkv_check_report report;
+        assert_status(qkv_gradcheck(hard_value, &h, &in, 1, NULL, &report), QKV_E_GRADIENT);
+        assert_close(report.taylor_rate, wrong ? 1 : 2, 0.1);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -427,6 +441,7 @@ int main(void)
         cmocka_unit_test(larger_steps_decide_where_f_does_not_move),
         cmocka_unit_test(a_cliff_that_only_larger_steps_reach_is_no_error),
         cmocka_unit_test(steps_in_float_stay_within_the_domain),
+        cmocka_unit_test(the_taylor_rate_tells_the_true_slope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
