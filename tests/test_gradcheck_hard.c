@@ -408,6 +408,29 @@ static void steps_in_float_stay_within_the_domain(void **state)
     assert_true(h.rate == 0);
 }
 
+/* At h = eps^(1/7) |R - R2| = 4 a h_2^4 + 84 c h_2^6 is 0, and R off by 64 c h_2^6, as is a. */
+static double accident(const hard *h)
+{
+    double x = h->x[0], h_2 = pow(DBL_EPSILON, 1.0 / 7) / 4, a = -21 * h->size * h_2 * h_2;
+    return x + a * pow(x, 5) + h->size * pow(x, 7);
+}
+
+static void a_smaller_step_objects_to_an_accident_at_the_second(void **state)
+{
+    (void)state;
+    for (double size = 1e10; size < 1e12; size *= 3) {
+        hard h = {.f = accident, .x = {0}, .n = 1, .size = size};
+        h.gradient[0] = 1 + 64 * size * pow(DBL_EPSILON, 6.0 / 7) / 4096;
+        for (int wrong = 1; wrong >= 0; wrong--) {
+            const qkv_check_input in = {
+                .name = "x", .x = h.x, .gradient = h.gradient, .n = 1, .scale = 2};
+            assert_status(qkv_gradcheck(hard_value, &h, &in, 1, NULL, NULL),
+                          wrong ? QKV_E_GRADIENT : QKV_OK);
+            h.gradient[0] = 1;
+        }
+    }
+}
+
 /* Declared zero, it fails nonetheless. */
 static void the_taylor_rate_tells_the_true_slope(void **state)
 {
@@ -441,6 +464,7 @@ int main(void)
         cmocka_unit_test(larger_steps_decide_where_f_does_not_move),
         cmocka_unit_test(a_cliff_that_only_larger_steps_reach_is_no_error),
         cmocka_unit_test(steps_in_float_stay_within_the_domain),
+        cmocka_unit_test(a_smaller_step_objects_to_an_accident_at_the_second),
         cmocka_unit_test(the_taylor_rate_tells_the_true_slope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
