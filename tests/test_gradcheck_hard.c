@@ -431,6 +431,16 @@ static void a_smaller_step_objects_to_an_accident_at_the_second(void **state)
     }
 }
 
+/* Of each: 9 or 18 for the noise, 6 for R, 2 of these again, 2 at x; and 3 at x for all. */
+static void what_is_smooth_takes_few_calls(void **state)
+{
+    (void)state;
+    hard h = {.f = jittery, .x = {0.1, 0.2, 0.4, 0.6}, .n = N};
+    for (int i = 0; i < N; i++) h.gradient[i] = cos(h.x[i]);
+    assert_ok(check_hard(&h, &elements, NULL));
+    assert_true(h.calls <= 28 * N + 3);
+}
+
 /* Declared zero, it fails nonetheless. */
 static void the_taylor_rate_tells_the_true_slope(void **state)
 {
@@ -465,6 +475,7 @@ int main(void)
         cmocka_unit_test(a_cliff_that_only_larger_steps_reach_is_no_error),
         cmocka_unit_test(steps_in_float_stay_within_the_domain),
         cmocka_unit_test(a_smaller_step_objects_to_an_accident_at_the_second),
+        cmocka_unit_test(what_is_smooth_takes_few_calls),
         cmocka_unit_test(the_taylor_rate_tells_the_true_slope),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
