@@ -51,6 +51,19 @@ static void shapes_that_do_not_broadcast(void **state)
         "%2 = mul(%0,%1): shapes [3,4] and [3,2] do not broadcast: sizes 4 and 2 differ");
 }
 
+static void shapes_that_cannot_be_stretched(void **state)
+{
+    (void)state;
+    assert_refused(
+        qkv_broadcast(tape, leaf(qkv_shape1(3)), qkv_shape2(2, 4)), QKV_E_SHAPE,
+        "%1 = broadcast(%0): shapes [3] and [2,4] do not broadcast: sizes 3 and 4 differ");
+    const char *larger =
+        "%1 = broadcast(%0): x has rank 2 and more elements than the shape asked for";
+    assert_refused(qkv_broadcast(tape, leaf(qkv_shape2(2, 3)), qkv_shape1(3)), QKV_E_SHAPE, larger);
+    assert_refused(qkv_broadcast(tape, leaf(qkv_shape2(2, 3)), qkv_shape2(1, 3)), QKV_E_SHAPE,
+                   larger);
+}
+
 static void axes_that_do_not_exist(void **state)
 {
     (void)state;
@@ -283,6 +296,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
 #define TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
         TEST(shapes_that_do_not_broadcast),
+        TEST(shapes_that_cannot_be_stretched),
         TEST(axes_that_do_not_exist),
         TEST(reductions_of_nothing),
         TEST(reshapes_of_another_size),
