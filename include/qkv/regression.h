@@ -116,12 +116,12 @@ QKV_API qkv_status qkv_regression_predict(const qkv_regression *r, const double 
 /* ---- How good a bandwidth is ----------------------------------------------------------------- */
 
 /* S: the weights of the rows themselves, [n, n]; m = S y. RSS = sum_i c_i ||y_i - m_i||^2, with the
- * case weights c scaled to mean 1, per column of y. */
+ * case weights c scaled to mean 1, over all columns of y. */
 typedef enum qkv_regression_criterion {
     QKV_REGRESSION_LOO = 0, /* mean_i c_i ||y_i - m_-i(x_i)||^2, m_-i without row i */
-    QKV_REGRESSION_AICC,    /* log(RSS / n) + (1 + tr S / n) / (1 - (tr S + 2) / n); infinite if
-                               n - tr S <= 2, or interpolation would win (Hurvich, Simonoff & Tsai
-                               1998) */
+    QKV_REGRESSION_AICC,    /* log(RSS / (n d_y)) + (1 + tr S / n) / (1 - (tr S + 2) / n); infinite
+                               if n - tr S <= 2, or interpolation would win (Hurvich, Simonoff &
+                               Tsai 1998) */
     QKV_REGRESSION_GCV      /* n RSS / (n - tr S)^2; infinite if tr S = n (Craven & Wahba 1979) */
 } qkv_regression_criterion;
 
