@@ -37,7 +37,7 @@ static void every_kind_of_number_is_in_its_place(void **state)
         DBL_MIN,   -DBL_MIN,   1e308, -1e308, DBL_MAX,  -DBL_MAX,  1 + 0x1p-52,  -1 - 0x1p-52,
         0x1p-1040, -0x1p-1040, 2,     -2,     0.1,      -0.1};
     enum { KINDS = sizeof kinds / sizeof *kinds };
-    double x[MOST];
+    double x[MOST] = {0};
     for (ptrdiff_t n = 0; n <= MOST; n = n < 40 ? n + 1 : 3 * n) {
         for (ptrdiff_t i = 0; i < n; i++)
             x[i] = kinds[(int)uniform(1, (uint64_t)(n * MOST + i), 0, KINDS - 1e-9)];
