@@ -247,14 +247,15 @@ static void check_streams(void)
 /* Not every tool has every kernel. */
 static void check_convention(const settings *o)
 {
-    char *all = NULL;
     double unused;
+    if (!qkv_regression_from_convention(o->convention, o->kernel, 1, &unused)) return;
+    char all[256] = "";
     for (int k = 0; k < KERNELS; k++) {
         qkv_regression_kernel kernel = (qkv_regression_kernel)k;
-        if (qkv_regression_from_convention(o->convention, kernel, 1, &unused)) continue;
-        if (kernel == o->kernel) return;
-        const char *name = qkv_regression_kernel_name(kernel);
-        all = all ? print_text("%s, %s", all, name) : print_text("%s", name);
+        size_t n = strlen(all);
+        if (!qkv_regression_from_convention(o->convention, kernel, 1, &unused))
+            snprintf(all + n, sizeof all - n, "%s%s", n ? ", " : "",
+                     qkv_regression_kernel_name(kernel));
     }
     usage_error("--convention %s has no %s kernel, but %s", given[CONVENTION],
                 qkv_regression_kernel_name(o->kernel), all);
