@@ -5,7 +5,6 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "choices.h"
 #include "compute.h"
@@ -644,60 +643,6 @@ static void empty_supports_are_counted_over_all_items(void **state)
     batch_free(x);
 }
 
-static double seconds(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
-}
-
-/* Not a test: how long 256 items of 10 to 100 rows take, and the same padded to the longest. */
-static void it_saves_the_padding(void **state)
-{
-    (void)state;
-    enum { N = 256, LONGEST = 100, H = 8, D = 64, TIMES = 5 };
-    static ptrdiff_t sizes[N][2];
-    static int64_t lengths[N];
-    for (uint64_t b = 0; b < N; b++) {
-        sizes[b][0] = sizes[b][1] = 10 + (ptrdiff_t)(qkv_random_bits(1, 1, b) % 91);
-        lengths[b] = sizes[b][1];
-    }
-    const qkv_attention a = {.heads = H, .d_k = D, .d_v = D};
-    batch *x = batch_of(a, (const ptrdiff_t(*)[2])sizes, N, LAYOUT_PACKED, PLAIN, 2);
-    const ptrdiff_t whole[1][2] = {{(ptrdiff_t)N * LONGEST, (ptrdiff_t)N * LONGEST}};
-    batch *y = batch_of(a, whole, 1, LAYOUT_PACKED, PLAIN, 2);
-    slots s = slots_of(y, -1);
-    qkv_attention padded = {
-        .batch = N, .heads = H, .n_q = LONGEST, .n_k = LONGEST, .d_k = D, .d_v = D};
-    s.in.lengths = lengths;
-    size_t bytes[2];
-    for (int pass = 0; pass < 2; pass++)
-        assert_ok(qkv_attention_workspace(&padded, (qkv_pass)pass, REAL_DTYPE, &bytes[pass]));
-    void *workspace = new_workspace(bytes[0] + bytes[1]);
-    double best[4] = {INFINITY, INFINITY, INFINITY, INFINITY};
-    for (int i = 0; i < TIMES; i++) {
-        double t[5];
-        t[0] = seconds();
-        assert_ok(forward(x));
-        t[1] = seconds();
-        assert_ok(backward(x));
-        t[2] = seconds();
-        assert_ok(FN(qkv_attention_forward)(&padded, &s.in, &s.out, workspace, bytes[0]));
-        t[3] = seconds();
-        assert_ok(FN(qkv_attention_backward)(&padded, &s.in, &s.saved, &s.d_out, &s.d_in, workspace,
-                                             bytes[1]));
-        t[4] = seconds();
-        for (int k = 0; k < 4; k++) best[k] = fmin(best[k], t[k + 1] - t[k]);
-    }
-    print_message("ragged: forward %.2f ms, backward %.2f ms; padded %.2f and %.2f ms: %.2f and "
-                  "%.2f times as fast\n",
-                  best[0] * 1e3, best[1] * 1e3, best[2] * 1e3, best[3] * 1e3, best[2] / best[0],
-                  best[3] / best[1]);
-    free(workspace);
-    batch_free(x);
-    batch_free(y);
-}
-
 static void dropout_tells_items_apart(void **state)
 {
     (void)state;
@@ -733,7 +678,6 @@ int main(void)
         cmocka_unit_test(starts_that_are_wrong_are_named),
         cmocka_unit_test(what_does_not_go_with_it_is_refused),
         cmocka_unit_test(empty_supports_are_counted_over_all_items),
-        cmocka_unit_test(it_saves_the_padding),
         cmocka_unit_test(dropout_tells_items_apart),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
