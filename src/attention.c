@@ -178,9 +178,10 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
         keys.first = smaller(keys.first, span.first);
         keys.end = span.end > keys.end ? span.end : keys.end;
     }
-    for (int i = 0; i < w->blocks; i++) IN(qkv_legs_begin)(&w->t[i], keys);
+    bool many = in->a.n_k > QKV_LEG;
+    for (int i = 0; i < w->blocks && many; i++) IN(qkv_legs_begin)(&w->t[i], keys);
     for (ptrdiff_t k0 = keys.first / QKV_KEYS * QKV_KEYS; k0 < keys.end; k0 += QKV_KEYS) {
-        if (w->t[0].legs && k0 % QKV_LEG == 0) end_leg(w, false);
+        if (many && w->t[0].legs && k0 % QKV_LEG == 0) end_leg(w, false);
         for (int i = 0; i < w->blocks; i++) {
             /* What is before the block's first key would only be hidden. */
             ptrdiff_t seen = IN(qkv_mask_span)(&w->t[i]).first;
@@ -191,7 +192,7 @@ static ptrdiff_t forward_walk(walk *w, ptrdiff_t batch, ptrdiff_t head, ptrdiff_
         }
     }
     pool_pending(w);
-    if (in->a.n_k > QKV_LEG) end_leg(w, true); /* a sink may have waited */
+    if (many) end_leg(w, true); /* a sink may have waited */
     for (int i = 0; i < w->blocks; i++) {
         empty += finish(&w->t[i], out);
         if (out->weights.data) write_weights(&w->t[i], &out->weights);
@@ -227,7 +228,9 @@ static void run(void *context, void *memory)
     job *x = context;
     const qkv_attention *a = &x->in->a;
     ptrdiff_t blocks = IN(qkv_blocks_of)(a), work = a->batch * a->heads * x->walks, empty = 0;
-    walk w = {.t[0].in = x->in}; /* layout gives it to the others */
+    walk w; /* where one block is all, zeros for four would be 3 % of a small problem */
+    w.t[0] = (FN(qkv_block)){.in = x->in}; /* layout gives it to the others */
+    w.pending.o = NULL;
     layout(&w, a, memory);
     for (ptrdiff_t i; (i = qkv_team_take(&x->taken)) < work;) {
         ptrdiff_t row = i / x->walks, first = (x->walks - 1 - i % x->walks) * x->size;

@@ -18,9 +18,8 @@ static ptrdiff_t earlier_rows(const qkv_attention *a)
 
 static void legs_layout(FN(qkv_block) *t, qkv_cursor *c, const qkv_attention *a)
 {
-    ptrdiff_t n = a->n_k > QKV_LEG ? QKV_LANES : 0;
-    t->earlier = qkv_take(c, sizeof(real), earlier_rows(a), n);
-    real *rows = qkv_take(c, sizeof(real), 2, n);
+    t->earlier = qkv_take(c, sizeof(real), earlier_rows(a), QKV_LANES);
+    real *rows = qkv_take(c, sizeof(real), 2, QKV_LANES);
     t->earlier_sum = row_of(rows, 0);
     t->earlier_max = row_of(rows, 1);
 }
@@ -70,7 +69,7 @@ size_t IN(qkv_blocks_layout)(FN(qkv_block) *t, int blocks, const qkv_attention *
         t[i].o = qkv_take(&c, r, a->d_v, QKV_LANES);
         rows_layout(&t[i], &c);
     }
-    for (int i = 0; i < blocks; i++) legs_layout(&t[i], &c, a);
+    for (int i = 0; i < blocks && a->n_k > QKV_LEG; i++) legs_layout(&t[i], &c, a);
     return c.overflow ? SIZE_MAX : c.used;
 }
 

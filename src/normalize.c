@@ -143,10 +143,9 @@ void IN(qkv_complete_exponents)(FN(qkv_block) *t)
         complete(t, false, false, true);
 }
 
-/* What becomes of sums that count from old when they are to count from max. */
-INLINE vec change_of_max(const FN(qkv_block) *t, vec old, vec max)
+/* What becomes of sums that count from old when they are to count from max, in units of log(2). */
+INLINE vec change_of_max(vec old, vec max, real unit)
 {
-    real unit = t->base_2 ? 1 : (real)LOG2E;
     return choose(max == old, splat(1), exp2_weight((old - max) * unit, exp_table));
 }
 
@@ -154,9 +153,10 @@ INLINE vec change_of_max(const FN(qkv_block) *t, vec old, vec max)
  * +inf); rescale: what becomes of earlier sums. */
 static void raise_max(FN(qkv_block) *t, const real *tile_max)
 {
+    real unit = t->base_2 ? 1 : (real)LOG2E;
     for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
         vec old = load(t->max + x), max = larger(load(tile_max + x), old);
-        store(t->rescale + x, change_of_max(t, old, max));
+        store(t->rescale + x, change_of_max(old, max, unit));
         store(t->max + x, max);
         store(t->from + x, choose(max == -INF, splat(0), max));
     }
@@ -192,10 +192,11 @@ void IN(qkv_softmax_end)(FN(qkv_block) *t)
 
 void IN(qkv_normalize_leg)(FN(qkv_block) *t, bool last)
 {
+    real unit = t->base_2 ? 1 : (real)LOG2E;
     real factor[QKV_LANES] __attribute__((aligned(QKV_VECTOR_BYTES)));
     for (int x = 0; x < QKV_LANES; x += QKV_VEC) {
         vec max = load(t->max + x);
-        store(factor + x, change_of_max(t, load(t->earlier_max + x), max));
+        store(factor + x, change_of_max(load(t->earlier_max + x), max, unit));
         store(t->earlier_max + x, max);
     }
     if (t->legs) IN(qkv_add_leg)(t->o, t->earlier, factor, t->in->a.d_v, last);
