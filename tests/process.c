@@ -118,6 +118,24 @@ void ran_free(ran *r)
     free(r->err);
 }
 
+const char *text_after(const char *text, const char *label)
+{
+    const char *at = strstr(text, label);
+    if (!at) fail_msg("'%s' is not in: %s", label, text);
+    return at + strlen(label);
+}
+
+void numbers_after(const char *text, const char *label, double *x, int n)
+{
+    const char *at = text_after(text, label);
+    for (int i = 0; i < n; i++) {
+        char *end;
+        x[i] = strtod(at, &end);
+        if (end == at) fail_msg("no number %d after '%s' in: %s", i + 1, label, text);
+        at = *end == ' ' && end[1] == '%' ? end + 2 : end;
+    }
+}
+
 /* glibc's newlocale leaks its copy of LOCPATH; that is not ours to fix. */
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void)
 {

@@ -25,6 +25,11 @@ typedef struct ran {
 ran run(const char *const *argv, const char *input);
 void ran_free(ran *r);
 
+/* What stands in text behind the first label; the test fails if there is none. */
+const char *text_after(const char *text, const char *label);
+/* The n numbers that stand there, each perhaps with " %" behind it. */
+void numbers_after(const char *text, const char *label, double *x, int n);
+
 /* A locale that writes 1,5 for 1.5: an installed one, or one made by localedef; 0 without either.
  */
 locale_t comma_locale(void);

@@ -12,20 +12,6 @@
 #define ARGV(...) \
     ((const char *const[]){QKV_BIN_DIR "/hard_attention", "--data", DIGITS, __VA_ARGS__, NULL})
 
-/* The numbers of the line that begins with name, behind from. */
-static void read_line(const char *from, const char *name, double *x, int n)
-{
-    const char *at = strstr(from, name);
-    if (!at) fail_msg("'%s' is not in: %s", name, from);
-    at += strlen(name);
-    for (int i = 0; i < n; i++) {
-        char *end;
-        x[i] = strtod(at, &end);
-        if (end == at) fail_msg("no number %d after '%s'", i + 1, name);
-        at = end;
-    }
-}
-
 static void every_method_learns_where_to_look(void **state)
 {
     (void)state;
@@ -34,11 +20,11 @@ static void every_method_learns_where_to_look(void **state)
                 NULL);
     if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
     double random, accuracy;
-    read_line(r.out, "\n  at random ", &random, 1);
+    numbers_after(r.out, "\n  at random ", &random, 1);
     static const char *const learned[] = {"\n  soft ", "\n  REINFORCE ", "\n  with a baseline ",
                                           "\n  straight-through "};
     for (int i = 0; i < 4; i++) {
-        read_line(r.out, learned[i], &accuracy, 1);
+        numbers_after(r.out, learned[i], &accuracy, 1);
         if (accuracy < random + 3) fail_msg("%s%g, at random %g", learned[i], accuracy, random);
     }
 
@@ -46,10 +32,10 @@ static void every_method_learns_where_to_look(void **state)
     assert_non_null(gradient);
     double norm;
     double plain[4], baseline[4], straight[3]; /* variance, bias, its error by chance, all pairs' */
-    read_line(gradient, "norm is ", &norm, 1);
-    read_line(gradient, "\n  REINFORCE ", plain, 4);
-    read_line(gradient, "\n  with a baseline ", baseline, 4);
-    read_line(gradient, "\n  straight-through ", straight, 3);
+    numbers_after(gradient, "norm is ", &norm, 1);
+    numbers_after(gradient, "\n  REINFORCE ", plain, 4);
+    numbers_after(gradient, "\n  with a baseline ", baseline, 4);
+    numbers_after(gradient, "\n  straight-through ", straight, 3);
     assert_true(baseline[0] < plain[0]);
     assert_true(straight[0] < baseline[0] / 10);
     assert_true(plain[1] < 2.5 * plain[2] && plain[3] < 1e-4 * norm);

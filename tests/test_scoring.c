@@ -13,25 +13,6 @@
 
 enum { COLUMNS = 7 }; /* scales 0.01, 0.1 .. 10000 */
 
-static const char *find(const char *text, const char *label)
-{
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("'%s' is not in: %s", label, text);
-    return at + strlen(label);
-}
-
-/* The n numbers behind a label, whatever else stands between them. */
-static void numbers_after(const char *text, const char *label, double *numbers, int n)
-{
-    const char *at = find(text, label);
-    for (int i = 0; i < n; i++) {
-        char *end;
-        numbers[i] = strtod(at, &end);
-        assert_ptr_not_equal(at, end);
-        at = *end == ' ' && end[1] == '%' ? end + 2 : end;
-    }
-}
-
 /* With NaN behind every length, which would spread from one hidden key. */
 static void assert_examples(const char *out)
 {
@@ -51,7 +32,7 @@ static void assert_learned(const char *out)
     static const char *const scores[] = {"\nadditive          ", "\nscaled dot product"};
     for (int i = 0; i < 2; i++) {
         double errors[4]; /* of 1, 2 and 4 heads held out; before training */
-        numbers_after(find(out, "    before"), scores[i], errors, 4);
+        numbers_after(text_after(out, "    before"), scores[i], errors, 4);
         assert_true(errors[0] > 0.35 && errors[0] < 0.6);
         assert_true(errors[1] < 0.05);
         assert_true(errors[2] < 0.05);
@@ -65,7 +46,7 @@ static void assert_gradients(const char *out)
                                         "\nhard "};
     for (int i = 0; i < 5; i++) {
         double median[COLUMNS], zero[COLUMNS];
-        const char *row = find(out, names[i]);
+        const char *row = text_after(out, names[i]);
         numbers_after(row, "median ", median, COLUMNS);
         numbers_after(row, "zero   ", zero, COLUMNS);
         if (i < 3) assert_true(median[1] > 0.01 && zero[0] < 0.5 && zero[COLUMNS - 1] > 90);

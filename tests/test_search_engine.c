@@ -22,15 +22,6 @@ static ran search(const char *const *arguments)
 #define SHORT \
     "--corpus", debian, "--pairs", "1500", "--epochs", "5", "--dim", "32", "--held-out", "0.3"
 
-/* The numbers of the line that begins with label. */
-static void read_line(const char *text, const char *label, double *x, int n)
-{
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("no '%s' in: %s", label, text);
-    char *end = (char *)at + strlen(label);
-    for (int i = 0; i < n; i++) x[i] = strtod(end, &end);
-}
-
 static const char query[] = "simulation of planetary gravity";
 
 /* One training serves several tests. */
@@ -56,8 +47,8 @@ static void it_finds_what_it_has_not_learned_from(void **state)
     (void)state;
     double before[4], after[4]; /* recall at 1, 5 and 10, mean reciprocal rank */
     assert_non_null(strstr(learned.out, "1500 pairs, 1050 to learn from and 450 held out"));
-    read_line(learned.out, "\nbefore learning", before, 4);
-    read_line(learned.out, "\nafter learning", after, 4);
+    numbers_after(learned.out, "\nbefore learning", before, 4);
+    numbers_after(learned.out, "\nafter learning", after, 4);
     assert_true(after[3] > before[3] + 0.02);
     assert_true(after[3] > 0.75 && after[2] > 0.85);
     assert_true(before[3] > 0.6); /* random embeddings tell words apart, too */
@@ -71,7 +62,7 @@ static void bm25_is_bm25(void **state)
     static const char whole[] = "\nBM25, whole words, k1 0.8, b 0.4 ";
     static const double expected[4] = {0.702, 0.831, 0.880, 0.767};
     double found[4];
-    read_line(learned.out, whole, found, 4);
+    numbers_after(learned.out, whole, found, 4);
     for (int i = 0; i < 4; i++) assert_close(found[i], expected[i], 1e-9);
 }
 
@@ -92,7 +83,7 @@ static void exact_top_and_soft_retrieval_agree_as_the_temperature_falls(void **s
     (void)state;
     enum { ROWS = 7 };
     double x[ROWS * 4];
-    read_line(learned.out, "soft, top-10\n", x, ROWS * 4);
+    numbers_after(learned.out, "soft, top-10\n", x, ROWS * 4);
     for (int i = 1; i < ROWS; i++) {
         assert_true(x[4 * i] < x[4 * i - 4]);
         for (int k = 1; k < 4; k++) assert_true(x[4 * i + k] <= x[4 * i + k - 4]);
@@ -145,16 +136,16 @@ static void it_learns_a_language_from_pairs_alone(void **state)
     double before[4], after[4], bm25[1], wrong[4];
     ran r = SEARCH("--corpus", numbers, "--plot", "", "--epochs", "10");
     assert_int_equal(r.exit_code, 0);
-    read_line(r.out, "\nbefore learning", before, 4);
-    read_line(r.out, "\nafter learning", after, 4);
-    read_line(r.out, "\nafter learning - BM25, whole words", bm25, 1);
+    numbers_after(r.out, "\nbefore learning", before, 4);
+    numbers_after(r.out, "\nafter learning", after, 4);
+    numbers_after(r.out, "\nafter learning - BM25, whole words", bm25, 1);
     assert_true(before[3] < 0.1);
     assert_true(after[0] > 0.9 && after[3] > 0.9);
     assert_true(bm25[0] > 0.8);
     ran_free(&r);
     r = SEARCH("--corpus", numbers, "--plot", "", "--epochs", "10", "--mismatch");
     assert_int_equal(r.exit_code, 0);
-    read_line(r.out, "\nafter learning", wrong, 4);
+    numbers_after(r.out, "\nafter learning", wrong, 4);
     assert_true(wrong[3] < 0.1);
     ran_free(&r);
 }
@@ -172,7 +163,7 @@ static void what_only_a_pair_tells_is_not_known_of_those_held_out(void **state)
                    "0.02", "--dropout", "0", "--held-out", "0.5");
     assert_int_equal(r.exit_code, 0);
     double after[4];
-    read_line(r.out, "\nafter learning", after, 4);
+    numbers_after(r.out, "\nafter learning", after, 4);
     assert_true(after[3] < 0.25);
     assert_non_null(strstr(r.err, "loss 0.")); /* it has learned those it was given */
     ran_free(&r);
@@ -185,8 +176,8 @@ static void bm25_as_the_bias_helps(void **state)
                    "", "--bias");
     assert_int_equal(r.exit_code, 0);
     double gain[1], weight[1];
-    read_line(r.out, "\nafter learning - BM25, whole words", gain, 1);
-    read_line(r.out, "weight of BM25's score", weight, 1);
+    numbers_after(r.out, "\nafter learning - BM25, whole words", gain, 1);
+    numbers_after(r.out, "weight of BM25's score", weight, 1);
     assert_true(gain[0] > 0);
     assert_true(weight[0] > 0.3);
     ran_free(&r);

@@ -10,13 +10,6 @@
 #define DIGITS QKV_TEST_DATA "/../../examples/data/digits.npy"
 #define ARGV(...) ((const char *const[]){QKV_BIN_DIR "/squeeze_excitation", __VA_ARGS__, NULL})
 
-static const char *after(const char *text, const char *label)
-{
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("'%s' is not in: %s", label, text);
-    return at + strlen(label);
-}
-
 static void both_networks_read_digits_they_never_saw(void **state)
 {
     (void)state;
@@ -25,15 +18,15 @@ static void both_networks_read_digits_they_never_saw(void **state)
                 NULL);
     if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
     char *end;
-    const double without = strtod(after(r.out, "\nmean "), &end), with = strtod(end, &end);
+    const double without = strtod(text_after(r.out, "\nmean "), &end), with = strtod(end, &end);
     assert_true(without > 92);
     assert_true(with > 92);
     assert_true(with != without); /* the same starts and orders: the blocks do something */
     assert_close(strtod(end, NULL), with - without, 0.011); /* of rounded numbers */
-    const double first = strtod(after(r.out, "differs by up to "), NULL);
-    const double second = strtod(after(r.out, "first block,\n"), NULL);
+    const double first = strtod(text_after(r.out, "differs by up to "), NULL);
+    const double second = strtod(text_after(r.out, "first block,\n"), NULL);
     if (!(second > 4 * first && second > 0.05)) fail_msg("gates differ: %g, %g", first, second);
-    assert_true(strtod(after(r.out, "classical formula differ by at most "), NULL) < 1e-5);
+    assert_true(strtod(text_after(r.out, "classical formula differ by at most "), NULL) < 1e-5);
     assert_non_null(strstr(r.out, "on 599 images after 12 epochs of 1198 others"));
     static const char *const figures[] = {"weights", "learning"};
     for (int i = 0; i < 2; i++) {

@@ -12,9 +12,9 @@
 
 static double number_after(const char *text, const char *label)
 {
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("'%s' is not in: %s", label, text);
-    return strtod(at + strlen(label), NULL);
+    double x;
+    numbers_after(text, label, &x, 1);
+    return x;
 }
 
 static ran transform(const char *const *argv)
