@@ -130,22 +130,31 @@ static const double points[POINTS] = {-4,
                                       3.1415926535897931,
                                       3.8729833462074170};
 
-/* f minus its best cubic in the least squares sense: Gram-Schmidt on 1, t, t^2, t^3. */
+static double dot(const double a[POINTS], const double b[POINTS])
+{
+    double sum = 0;
+    for (int j = 0; j < POINTS; j++) sum += a[j] * b[j];
+    return sum;
+}
+
+static void remove_along(double f[POINTS], const double p[POINTS])
+{
+    double share = dot(f, p) / dot(p, p);
+    for (int j = 0; j < POINTS; j++) f[j] -= share * p[j];
+}
+
+/* f minus its best cubic in the least squares sense: Gram-Schmidt on 1, t, t^2, t^3. (In one loop
+ * with p[k][j] = k ? p[k - 1][j] * points[j] : 1, clang 14 left a parabola as noise.) */
 static void remove_cubic(double f[POINTS])
 {
-    double basis[CUBIC][POINTS];
+    double p[CUBIC][POINTS];
+    for (int j = 0; j < POINTS; j++) {
+        double power = 1;
+        for (int k = 0; k < CUBIC; k++, power *= points[j]) p[k][j] = power;
+    }
     for (int k = 0; k < CUBIC; k++) {
-        double *p = basis[k], norm = 0, share = 0;
-        for (int j = 0; j < POINTS; j++) p[j] = k ? basis[k - 1][j] * points[j] : 1;
-        for (int i = 0; i < k; i++) {
-            double overlap = 0;
-            for (int j = 0; j < POINTS; j++) overlap += basis[i][j] * p[j];
-            for (int j = 0; j < POINTS; j++) p[j] -= overlap * basis[i][j];
-        }
-        for (int j = 0; j < POINTS; j++) norm += p[j] * p[j];
-        for (int j = 0; j < POINTS; j++) p[j] /= sqrt(norm);
-        for (int j = 0; j < POINTS; j++) share += p[j] * f[j];
-        for (int j = 0; j < POINTS; j++) f[j] -= share * p[j];
+        for (int i = 0; i < k; i++) remove_along(p[k], p[i]);
+        remove_along(f, p[k]);
     }
 }
 
