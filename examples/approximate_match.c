@@ -317,12 +317,6 @@ static void compare(const database *d, const settings *s, double *queries)
 
 /* ---- Figures --------------------------------------------------------------------------------- */
 
-static char *figure_path(const settings *s, const char *name)
-{
-    make_directories(s->plot);
-    return print_text("%s/%s.%s", s->plot, name, s->format);
-}
-
 /* The answer to every place at the edge of the first town, match by match. */
 static void draw_map(const database *d, const settings *s)
 {
@@ -341,7 +335,7 @@ static void draw_map(const database *d, const settings *s)
         attend(d, s, shown[i], width_of(shown[i], s), q, cells, answers + i * cells, NULL, NULL);
     static const char *const titles[] = {"nearest", "k nearest", "range"};
     static const char *const rows[] = {"search", "fading with distance"};
-    char *path = figure_path(s, "map");
+    char *path = figure_path(s->plot, "approximate_match", "map", s->format);
     const qkv_heatmap_options options = {.figure.path = path,
                                          .titles = titles,
                                          .palette = QKV_VIRIDIS,
@@ -408,7 +402,7 @@ static void draw_sharpness(const database *d, const settings *s, const double *q
                                  .log_x = true,
                                  .series = steep,
                                  .n_series = 1}};
-    char *path = figure_path(s, "sharpness");
+    char *path = figure_path(s->plot, "approximate_match", "sharpness", s->format);
     check(qkv_plot_panels(panels, 1, 2, &(qkv_figure){.path = path, .width = 9, .height = 3.8}));
     say("wrote %s", path);
     free(path), free(q);
@@ -458,6 +452,7 @@ int main(int argc, char **argv)
 {
     clean_up_on_signals();
     const settings s = read_settings(argc, argv);
+    if (s.plot) make_directories(s.plot);
     database d = make_database(&s);
     double *queries = make_queries(&s, &d);
     compare(&d, &s, queries);

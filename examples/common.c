@@ -18,6 +18,7 @@
 #include <omp.h>
 #endif
 
+#include "src/file.h"
 #include "src/label.h"
 
 enum { MAX_OPTIONS = 64, HELP_COLUMN = 28, HELP_WIDTH = 80 };
@@ -284,6 +285,17 @@ void make_directories(const char *path)
     free(part);
 }
 
+void expect_creatable(const char *option, const char *path)
+{
+    struct stat found;
+    if (!path) return;
+    if (stat(path, &found) == 0 && S_ISFIFO(found.st_mode))
+        return; /* its reader would see an end */
+    qkv_output output;
+    check(qkv_output_open(&output, path, option));
+    qkv_output_discard(&output);
+}
+
 char *print_text(const char *format, ...)
 {
     va_list arguments;
@@ -297,6 +309,11 @@ char *print_text(const char *format, ...)
 char *join_path(const char *directory, const char *name)
 {
     return print_text("%s/%s", directory, name);
+}
+
+char *figure_path(const char *directory, const char *program, const char *name, const char *format)
+{
+    return print_text("%s/%s_%s.%s", directory, program, name, format);
 }
 
 static void draw_bar(const progress *p, double part, const char *note)

@@ -82,11 +82,18 @@ bool same_file(const char *a, const char *b);
 /* Makes the directory and its parents (mkdir -p); exits with a message if it cannot. */
 void make_directories(const char *path);
 
+/* Exits with a message that begins with option if no file can be created at path (NULL: none is to
+ * be). Before long work, which would be lost for want of a directory. */
+void expect_creatable(const char *option, const char *path);
+
 /* What printf would print, to be freed. */
 char *print_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* "directory/name", to be freed. */
 char *join_path(const char *directory, const char *name);
+
+/* "directory/program_name.format", to be freed: programs may draw into one directory. */
+char *figure_path(const char *directory, const char *program, const char *name, const char *format);
 
 /* Progress on stderr: a bar redrawn in place on a terminal, about ten plain lines otherwise. Zero
  * all but label and total. */

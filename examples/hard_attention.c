@@ -51,7 +51,7 @@ enum { MOST_MEASURES = 100, MOST_SEEDS = 20 };
 static const double CURIOUS = 0.01;
 
 typedef struct settings {
-    const char *data, *plot;
+    const char *data, *plot, *format;
     long epochs, seeds, measures, draws, seed;
 } settings;
 
@@ -509,7 +509,7 @@ static void draw_learning(const results *r, const settings *s)
          .series = noises + REINFORCE,
          .n_series = METHODS - REINFORCE}};
     const int n = r->n > 1 ? 2 : 1; /* a line of variances needs two */
-    char *path = join_path(s->plot, "hard_attention_learning.svg");
+    char *path = figure_path(s->plot, "hard_attention", "learning", s->format);
     check(
         qkv_plot_panels(panels, 1, n, &(qkv_figure){.path = path, .width = 5 * n, .height = 4.2}));
     say("wrote %s", path);
@@ -528,7 +528,7 @@ static void draw_glimpses(const results *r, const settings *s)
     memcpy(seen, r->last[SOFT].seen, sizeof r->last[SOFT].seen);
     memcpy(seen[1 + GLIMPSES], r->last[BASELINE].seen[1], GLIMPSES * sizeof *seen);
     const ptrdiff_t shape[4] = {ROWS, CLASSES, SIDE, SIDE};
-    char *path = join_path(s->plot, "hard_attention_glimpses.svg");
+    char *path = figure_path(s->plot, "hard_attention", "glimpses", s->format);
     const qkv_heatmap_options options = {.figure.path = path,
                                          .figure.width = 10,
                                          .figure.height = 5.2,
@@ -545,7 +545,7 @@ static void draw_glimpses(const results *r, const settings *s)
 /* ---- The program -------------------------------------------------------------------------------
  */
 
-enum { DATA, EPOCHS, SEEDS, MEASURE, DRAW, SEED, PLOT };
+enum { DATA, EPOCHS, SEEDS, MEASURE, DRAW, SEED, PLOT, FORMAT };
 
 static const command hard_attention = {
     "",
@@ -561,12 +561,14 @@ static const command hard_attention = {
                      "drawn from 2 on."},
         [DRAW] = {"draws", "N", "Estimates of a gradient to measure their noise (default: 400)."},
         [SEED] = {"seed", "N", "The first seed, of starts, orders and draws (default: 1)."},
-        [PLOT] = {"plot", "DIR", "Draw learning and glimpses into DIR (default: none)."},
+        [PLOT] = {"plot", "DIR",
+                  "Draw learning and glimpses into DIR (default: figures; '' for none)."},
+        [FORMAT] = {"format", "FORMAT", "Format of the figures: svg (default), png or pdf."},
         {NULL, NULL, NULL}}};
 
 static settings read_settings(int argc, char **argv)
 {
-    settings s = {.data = "examples/data/digits.npy"};
+    settings s = {.data = "examples/data/digits.npy", .plot = "figures", .format = "svg"};
     s.epochs = 60, s.seeds = 5, s.measures = 10, s.draws = 400, s.seed = 1;
     for (int option; (option = command_next(&hard_attention, argc, argv)) >= 0;) {
         if (option == DATA) s.data = text_argument("data", optarg);
@@ -576,6 +578,7 @@ static settings read_settings(int argc, char **argv)
         if (option == DRAW) s.draws = integer_argument("draws", optarg, 2, 1000000);
         if (option == SEED) s.seed = integer_argument("seed", optarg, 0, 1L << 62);
         if (option == PLOT) s.plot = *optarg ? optarg : NULL;
+        if (option == FORMAT) s.format = format_argument("format", optarg);
     }
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
     return s;

@@ -336,17 +336,12 @@ static speeds measure_all(const database *d, const settings *s)
 /* ---- Figures -----------------------------------------------------------------------------------
  */
 
-static char *figure_path(const settings *s, const char *name)
-{
-    return print_text("%s/%s.%s", s->plot, name, s->format);
-}
-
 static void draw_shares(const stream *x, const settings *s)
 {
     ptrdiff_t n_q = x->a.n_q, shards = x->d->shards, shape[4] = {1, 1, n_q, shards};
     double *shares = allocate((size_t)(n_q * shards), sizeof *shares);
     for (ptrdiff_t i = 0; i < n_q * shards; i++) shares[i] = share(x, i % shards, i / shards);
-    char *path = figure_path(s, "shares");
+    char *path = figure_path(s->plot, "large_database", "shares", s->format);
     const char *const title[] = {"Where the weights of each query lie"};
     const qkv_heatmap_options options = {.figure.path = path,
                                          .x_label = "Shards",
@@ -380,7 +375,7 @@ static void draw_speeds(const speeds *r, const settings *s)
                              .log_x = true,
                              .series = series,
                              .n_series = isnan(*r->speed[FROM_DISK]) ? 3 : 5};
-    char *path = figure_path(s, "throughput");
+    char *path = figure_path(s->plot, "large_database", "throughput", s->format);
     check(qkv_plot_panels(&panel, 1, 1, &(qkv_figure){.path = path, .width = 6.5, .height = 4.5}));
     say("wrote %s", path);
     free(path);
@@ -538,6 +533,7 @@ int main(int argc, char **argv)
     clean_up_on_signals();
     const settings s = read_settings(argc, argv);
     if (s.plot) make_directories(s.plot);
+    expect_creatable("--output", s.output), expect_creatable("--gradient", s.gradient);
     bool there = access(s.directory, F_OK) == 0;
     database d = open_database(&s);
     qkv_npy q = open_queries(&s, &d);

@@ -6,6 +6,21 @@
 
 #include "nadaraya_watson.h"
 
+static bool is_file(const char *path)
+{
+    return path && strcmp(path, "-") != 0;
+}
+
+/* What cannot be written is told before the search, not after it. */
+static void expect_files(const settings *o)
+{
+    if (is_file(o->predict)) expect_creatable("--predict", o->predict);
+    if (is_file(o->weights)) expect_creatable("--weights", o->weights);
+    if (is_file(o->save)) expect_creatable("--save", o->save);
+    if (is_file(o->report)) expect_creatable("--report", o->report);
+    if (o->plot) make_directories(o->plot);
+}
+
 static void write_files(const settings *o, session *s, const account *a)
 {
     if (o->predict) save_predictions(s, a->predicted, o->predict);
@@ -14,7 +29,7 @@ static void write_files(const settings *o, session *s, const account *a)
     if (o->report) save_report(o, s, a);
     const char *const written[] = {o->predict, o->weights, o->save, o->report};
     for (int i = 0; i < 4; i++)
-        if (written[i] && strcmp(written[i], "-") != 0) say("wrote %s", written[i]);
+        if (is_file(written[i])) say("wrote %s", written[i]);
 }
 
 int main(int argc, char **argv)
@@ -24,6 +39,7 @@ int main(int argc, char **argv)
     double start = now();
     session s = open_session(&o);
     query_set queries = find_queries(&o, &s); /* what is wrong with them is told before a search */
+    expect_files(&o);
     if (o.weights) refuse_many_weights(&s, queries);
     search found = {0};
     account a = {.found = o.load ? NULL : &found};

@@ -168,7 +168,7 @@ typedef struct sheet {
 /* nadaraya_watson_figures.c: all of them. */
 void draw_figures(const settings *o, const session *s, const search *found);
 /* DIRECTORY/NAME.FORMAT, to be freed. */
-char *figure_path(const sheet *to, const char *name);
+char *sheet_path(const sheet *to, const char *name);
 /* n columns, or as many as have a panel. */
 int panels_of(ptrdiff_t columns);
 void draw_panels(const sheet *to, const char *name, const qkv_panel *panels, int rows, int cols,

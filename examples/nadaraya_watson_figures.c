@@ -13,17 +13,15 @@ enum {
 static const char data_colour[] = "#999999", fit_colour[] = "#d55e00", band_colour[] = "#d55e00",
                   truth_colour[] = "#000000";
 
-char *figure_path(const sheet *to, const char *name)
+char *sheet_path(const sheet *to, const char *name)
 {
-    char *file = print_text("%s.%s", name, to->format), *path = join_path(to->directory, file);
-    free(file);
-    return path;
+    return print_text("%s/%s.%s", to->directory, name, to->format);
 }
 
 void draw_panels(const sheet *to, const char *name, const qkv_panel *panels, int rows, int cols,
                  double width, double height)
 {
-    char *path = figure_path(to, name);
+    char *path = sheet_path(to, name);
     check(qkv_plot_panels(panels, rows, cols,
                           &(qkv_figure){.path = path, .width = width, .height = height}));
     say("wrote %s", path);
@@ -232,7 +230,6 @@ void draw_figures(const settings *o, const session *learned, const search *found
     session gaps = *learned, *s = &gaps; /* where no row is in reach, a curve has a gap */
     gaps.model.r = for_rows(&learned->model.r);
     const sheet to = {o->plot, o->format};
-    make_directories(o->plot);
     const trial *t = &found->trials[s->model.r.kernel];
     if (columns_x(s) == 1)
         draw_curves(o, &to, s);

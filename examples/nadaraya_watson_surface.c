@@ -64,7 +64,7 @@ static void draw_map(const sheet *to, const char *name, const session *s, const 
                     values[(col * SURFACE + SURFACE - 1 - row) * d_y + first + k];
     double half[2];
     for (int c = 0; c < 2; c++) half[c] = (s->high[c] - s->low[c]) / (SURFACE - 1) / 2;
-    char *path = figure_path(to, name), *titles[MAX_PANELS];
+    char *path = sheet_path(to, name), *titles[MAX_PANELS];
     for (ptrdiff_t k = 0; k < n; k++)
         titles[k] = print_text("%s%s", probabilities ? "p of " : "", s->model.y_names[first + k]);
     const qkv_heatmap_options options = {.figure.path = path,

@@ -77,7 +77,7 @@ void draw_weights(const sheet *to, const char *name, const session *s, const qkv
         add_weights(&each[k], bandwidths + k * d, q, rows, order, bin, cells + k * rows * cols);
     double first = d == 1 ? s->low[0] : 0, last = d == 1 ? s->high[0] : (double)(keys - 1);
     double half = last > first ? (last - first) / (double)(rows - 1) / 2 : 0.5; /* of a cell */
-    char *path = figure_path(to, name);
+    char *path = sheet_path(to, name);
     char *below = bin > 1 ? print_text("Keys, by %s (%td a cell)", s->model.x_names[0], bin)
                           : print_text("Keys, by %s", s->model.x_names[0]);
     char *beside = d == 1 ? print_text("Queries, by %s", s->model.x_names[0])

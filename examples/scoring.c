@@ -521,11 +521,6 @@ static void measure_norms(const settings *s, norms *r)
 /* ---- Figures -----------------------------------------------------------------------------------
  */
 
-static char *figure_path(const settings *s, const char *name)
-{
-    return print_text("%s/%s.%s", s->plot, name, s->format);
-}
-
 /* What a record or a query is called: a letter for its colour, a digit for its shape. */
 static char *name_of(const double *symbols)
 {
@@ -552,7 +547,8 @@ static void draw_heads(learner all[SCORES][SIZES], const settings *s)
                               weights + (i * COLUMNS + heads - 1) * CELLS));
     for (int i = 0; i < SCORES * COLUMNS * N_Q; i++) /* what is hidden is grey */
         weights[i * SYMBOLS + SYMBOLS - 1] = (double)NAN;
-    char *records[SYMBOLS], *queries[N_Q], *path = figure_path(s, "heads");
+    char *records[SYMBOLS], *queries[N_Q],
+        *path = figure_path(s->plot, "scoring", "heads", s->format);
     for (int j = 0; j < SYMBOLS; j++)
         records[j] = name_of(b.k + (item * SYMBOLS + j) * 2 * SYMBOLS);
     for (int i = 0; i < N_Q; i++) queries[i] = name_of(b.q + (item * N_Q + i) * 2 * SYMBOLS);
@@ -595,7 +591,7 @@ static void draw_learning(learner all[SCORES][SIZES], const settings *s)
                                 .series = series[i],
                                 .n_series = SIZES + 1};
     }
-    char *path = figure_path(s, "learning");
+    char *path = figure_path(s->plot, "scoring", "learning", s->format);
     check(qkv_plot_panels(panels, 1, SCORES, &(qkv_figure){.path = path, .width = 9, .height = 4}));
     say("wrote %s", path);
     free(path), free(steps);
@@ -635,7 +631,7 @@ static void draw_norms(const norms *r, const settings *s)
                                  .log_x = true,
                                  .series = zero,
                                  .n_series = NORMALISERS}};
-    char *path = figure_path(s, "vanishing");
+    char *path = figure_path(s->plot, "scoring", "vanishing", s->format);
     check(qkv_plot_panels(panels, 1, 2, &(qkv_figure){.path = path, .width = 9.5, .height = 4.4}));
     say("wrote %s", path);
     free(path);

@@ -14,14 +14,11 @@
  * document gets. Nearest words are the late interaction of Khattab & Zaharia 2020 (ColBERT). */
 #include "search_engine.h"
 
-#include <errno.h>
 #include <getopt.h>
-#include <libgen.h>
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
 #include "qkv/optim.h"
 #include "src/random.h"
@@ -588,17 +585,6 @@ static void free_report(report *r)
     free(r->curve.temperature), free_index(&r->whole_index), free_index(&r->best_index);
 }
 
-/* What cannot be written is told before the learning, not after it. */
-static void check_outputs(const settings *s)
-{
-    if (s->plot) make_directories(s->plot);
-    if (!s->save) return;
-    char *copy = print_text("%s", s->save);
-    if (access(dirname(copy), W_OK) != 0)
-        fail_with("cannot create %s: %s", s->save, strerror(errno));
-    free(copy);
-}
-
 int main(int argc, char **argv)
 {
     clean_up_on_signals();
@@ -611,7 +597,8 @@ int main(int argc, char **argv)
 
     report r = {0};
     bool only_answer = s.load && s.n_queries > 0;
-    if (!only_answer) check_outputs(&s);
+    if (!only_answer && s.plot) make_directories(s.plot);
+    expect_creatable("--save", s.save);
     if (!only_answer || s.bias) tune_bm25(c, &r.whole_index, &r.best_index);
     engine e = make_engine(c, &s, s.bias ? &r.best_index : NULL);
     qkv_tape *t;

@@ -169,11 +169,6 @@ void print_answer(const engine *e, qkv_tape *t, const char *text, const bag *que
 
 /* ---- Figures --------------------------------------------------------------------------------- */
 
-static char *figure_path(const settings *s, const char *name)
-{
-    return print_text("%s/%s.%s", s->plot, name, s->format);
-}
-
 void draw_learning(const report *r, const settings *s)
 {
     const curve *k = &r->curve;
@@ -203,7 +198,7 @@ void draw_learning(const report *r, const settings *s)
                                  .y_label = "temperature",
                                  .series = &warmth,
                                  .n_series = 1}};
-    char *path = figure_path(s, "learning");
+    char *path = figure_path(s->plot, "search_engine", "learning", s->format);
     check(qkv_plot_panels(panels, 1, 3, &(qkv_figure){.path = path, .width = 12, .height = 3.8}));
     say("wrote %s", path);
     free(path), free(cut);
@@ -259,7 +254,7 @@ void draw_weights(const engine *e, qkv_tape *t, const settings *s)
         for (ptrdiff_t j = 0; j < columns; j++)
             shown[i * columns + j] = weights[i * c->n + column[j]];
     }
-    char *path = figure_path(s, "weights");
+    char *path = figure_path(s->plot, "search_engine", "weights", s->format);
     const char *title =
         "What held-out queries (rows) attend to: the weights of documents (* the right one)";
     const qkv_heatmap_options options = {.figure.path = path,

@@ -28,7 +28,7 @@ static const char *const network_names[NETWORKS] = {"without", "with"};
 enum { MOVES, ORDERS }; /* streams of random numbers; one an epoch */
 
 typedef struct settings {
-    const char *data, *plot;
+    const char *data, *plot, *format;
     long epochs, seeds, seed;
 } settings;
 
@@ -342,7 +342,7 @@ static void draw_gates(const results *r, const settings *s)
     static const char *const titles[BLOCKS] = {"first block", "second block"};
     static const char *const ticks[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
     const ptrdiff_t shape[4] = {1, BLOCKS, CLASSES, CHANNELS};
-    char *path = join_path(s->plot, "squeeze_excitation_weights.svg");
+    char *path = figure_path(s->plot, "squeeze_excitation", "weights", s->format);
     const qkv_heatmap_options options = {.figure.path = path,
                                          .x_label = "channel",
                                          .y_label = "digit",
@@ -367,7 +367,7 @@ static void draw_learning(const results *r, const settings *s)
                              .y_range = {85, 100},
                              .series = c.series,
                              .n_series = c.n};
-    char *path = join_path(s->plot, "squeeze_excitation_learning.svg");
+    char *path = figure_path(s->plot, "squeeze_excitation", "learning", s->format);
     check(qkv_plot_panels(&panel, 1, 1, &(qkv_figure){.path = path, .width = 6.5, .height = 4}));
     say("wrote %s", path);
     free(path);
@@ -377,7 +377,7 @@ static void draw_learning(const results *r, const settings *s)
 /* ---- The program -------------------------------------------------------------------------------
  */
 
-enum { DATA, EPOCHS, SEEDS, SEED, PLOT };
+enum { DATA, EPOCHS, SEEDS, SEED, PLOT, FORMAT };
 
 static const command squeeze_excitation = {
     "",
@@ -389,18 +389,26 @@ static const command squeeze_excitation = {
         [EPOCHS] = {"epochs", "N", "Passes over the training images (default: 60)."},
         [SEEDS] = {"seeds", "N", "Networks of each kind to train, at most 20 (default: 5)."},
         [SEED] = {"seed", "N", "The first seed, of starts and orders (default: 1)."},
-        [PLOT] = {"plot", "DIR", "Draw channel weights and learning into DIR (default: none)."},
+        [PLOT] = {"plot", "DIR",
+                  "Draw channel weights and learning into DIR (default: figures; '' for none)."},
+        [FORMAT] = {"format", "FORMAT", "Format of the figures: svg (default), png or pdf."},
         {NULL, NULL, NULL}}};
 
 static settings read_settings(int argc, char **argv)
 {
-    settings s = {.data = "examples/data/digits.npy", .epochs = 60, .seeds = 5, .seed = 1};
+    settings s = {.data = "examples/data/digits.npy",
+                  .epochs = 60,
+                  .seeds = 5,
+                  .seed = 1,
+                  .plot = "figures",
+                  .format = "svg"};
     for (int option; (option = command_next(&squeeze_excitation, argc, argv)) >= 0;) {
         if (option == DATA) s.data = text_argument("data", optarg);
         if (option == EPOCHS) s.epochs = integer_argument("epochs", optarg, 2, 10000);
         if (option == SEEDS) s.seeds = integer_argument("seeds", optarg, 1, MOST_SEEDS);
         if (option == SEED) s.seed = integer_argument("seed", optarg, 0, 1L << 62);
         if (option == PLOT) s.plot = *optarg ? optarg : NULL;
+        if (option == FORMAT) s.format = format_argument("format", optarg);
     }
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
     return s;

@@ -27,7 +27,7 @@ static const char *const task_names[TASKS] = {"reverse", "sort"};
 
 typedef struct settings {
     long shortest, longest, steps, asked, seed;
-    const char *sequence, *load, *save, *plot;
+    const char *sequence, *load, *save, *plot, *format;
 } settings;
 
 /* ---- Sequences ---------------------------------------------------------------------------------
@@ -365,14 +365,6 @@ static void report(model *m, const settings *s)
 /* ---- Figures -----------------------------------------------------------------------------------
  */
 
-static char *figure_path(const settings *s, const char *name)
-{
-    char *file = print_text("transformer_%s.svg", name);
-    char *path = join_path(s->plot, file);
-    free(file);
-    return path;
-}
-
 /* The letters of a sequence, each a text of its own. */
 typedef struct letters {
     char text[LONGEST][2];
@@ -408,7 +400,7 @@ static void draw_attention(const model *m, const settings *s, int kind, const ch
         snprintf(label[layer], sizeof *label, "layer %d: %s", layer + 1, row_label);
         labels[layer] = label[layer];
     }
-    char *path = figure_path(s, name);
+    char *path = figure_path(s->plot, "transformer", name, s->format);
     const qkv_heatmap_options options = {.figure.path = path,
                                          .x_label = column_label,
                                          .y_labels = labels,
@@ -474,7 +466,7 @@ static void draw_history(const settings *s, const history *h)
                                  .log_y = true,
                                  .series = &loss,
                                  .n_series = 1}};
-    char *path = figure_path(s, "learning");
+    char *path = figure_path(s->plot, "transformer", "learning", s->format);
     check(qkv_plot_panels(panels, 1, 2, &(qkv_figure){.path = path, .width = 9, .height = 3.6}));
     say("wrote %s", path);
     free(path);
@@ -483,7 +475,7 @@ static void draw_history(const settings *s, const history *h)
 /* ---- The program -------------------------------------------------------------------------------
  */
 
-enum { LENGTHS, STEPS, ASK, SEQUENCE, SEED, LOAD, SAVE, PLOT };
+enum { LENGTHS, STEPS, ASK, SEQUENCE, SEED, LOAD, SAVE, PLOT, FORMAT };
 
 static const command transformer = {
     "",
@@ -500,7 +492,9 @@ static const command transformer = {
         [SEED] = {"seed", "N", "Seed of sequences and weights (default: 1)."},
         [LOAD] = {"load", "FILE", "Start from these weights (safetensors)."},
         [SAVE] = {"save", "FILE", "Write the weights that were learned (safetensors)."},
-        [PLOT] = {"plot", "DIR", "Draw attention and learning into DIR (default: none)."},
+        [PLOT] = {"plot", "DIR",
+                  "Draw attention and learning into DIR (default: figures; '' for none)."},
+        [FORMAT] = {"format", "FORMAT", "Format of the figures: svg (default), png or pdf."},
         {NULL, NULL, NULL}}};
 
 static void read_lengths(settings *s, const char *text)
@@ -520,7 +514,9 @@ static settings read_settings(int argc, char **argv)
                   .steps = 1200,
                   .asked = 1000,
                   .seed = 1,
-                  .sequence = "bookkeeping"};
+                  .sequence = "bookkeeping",
+                  .plot = "figures",
+                  .format = "svg"};
     for (int option; (option = command_next(&transformer, argc, argv)) >= 0;) {
         if (option == LENGTHS) read_lengths(&s, optarg);
         if (option == STEPS) s.steps = integer_argument("steps", optarg, 0, 1000000);
@@ -530,6 +526,7 @@ static settings read_settings(int argc, char **argv)
         if (option == LOAD) s.load = text_argument("load", optarg);
         if (option == SAVE) s.save = text_argument("save", optarg);
         if (option == PLOT) s.plot = *optarg ? optarg : NULL;
+        if (option == FORMAT) s.format = format_argument("format", optarg);
     }
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
     if (strspn(s.sequence, "abcdefghijklmnop") != strlen(s.sequence) ||
@@ -560,8 +557,9 @@ int main(int argc, char **argv)
     clean_up_on_signals();
     use_one_thread();
     const settings s = read_settings(argc, argv);
-    if (s.plot) make_directories(s.plot);
     model m = new_model(&s);
+    if (s.plot) make_directories(s.plot);
+    expect_creatable("--save", s.save);
     printf("%zu parameters in %zu arrays\n\n", qkv_parameters_size(m.set),
            qkv_parameters_count(m.set));
     history h = {0};

@@ -106,7 +106,8 @@ static void it_draws_the_map_and_what_sharpness_costs(void **state)
     (void)state;
     ran r = run(ARGV("--records", "300", "--queries", "4", "--plot", scratch("match")), NULL);
     assert_int_equal(r.exit_code, 0);
-    static const char *const figures[] = {"match/map.svg", "match/sharpness.svg"};
+    static const char *const figures[] = {"match/approximate_match_map.svg",
+                                          "match/approximate_match_sharpness.svg"};
     for (int i = 0; i < 2; i++) {
         char *svg = read_file(scratch(figures[i]), NULL);
         assert_non_null(strstr(svg, "</svg>"));
@@ -122,8 +123,8 @@ static void more_than_two_coordinates_have_no_map(void **state)
                      "--plot", scratch("five")),
                 NULL);
     assert_int_equal(r.exit_code, 0);
-    assert_null(strstr(r.out, "map.svg"));
-    assert_non_null(strstr(r.out, "sharpness.svg"));
+    assert_null(strstr(r.out, "match_map.svg"));
+    assert_non_null(strstr(r.out, "match_sharpness.svg"));
     ran_free(&r);
 }
 

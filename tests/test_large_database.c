@@ -94,7 +94,8 @@ static void shards_answer_as_the_whole(void **state)
     assert_true(number_after(r.out, "\ngradient of the queries") < 256);
     assert_attention_of_all_rows();
     assert_int_equal(scratch_count("fig"), 1);
-    static const char *const figures[] = {"fig/shares.svg", "fig/throughput.svg"};
+    static const char *const figures[] = {"fig/large_database_shares.svg",
+                                          "fig/large_database_throughput.svg"};
     for (int i = 0; i < 2; i++) {
         char *svg = read_file(scratch(figures[i]), NULL);
         assert_non_null(strstr(svg, "</svg>"));
@@ -180,7 +181,7 @@ static void what_was_made_goes_with_the_program(void **state)
     ran_free(&r);
 }
 
-static void a_wrong_command_line_is_exit_2(void **state)
+static void a_wrong_command_line_is_told_at_once(void **state)
 {
     (void)state;
     const char *const lines[][6] = {{"--records", "0"},  {"--dim", "x"}, {"--keys", "a.npy"},
@@ -191,7 +192,12 @@ static void a_wrong_command_line_is_exit_2(void **state)
         assert_string_equal(r.out, "");
         ran_free(&r);
     }
-    ran r = run(ARGV("--keys", "a", "--values", "b", "--ask", "c", "--seed", "2"), NULL);
+    ran r = run(ARGV("--plot", "", "--gradient", scratch("no/dq.npy")), NULL);
+    assert_int_equal(r.exit_code, 1);
+    assert_non_null(strstr(r.err, "--gradient: cannot create"));
+    assert_string_equal(r.out, ""); /* told before a database is made */
+    ran_free(&r);
+    r = run(ARGV("--keys", "a", "--values", "b", "--ask", "c", "--seed", "2"), NULL);
     assert_int_equal(r.exit_code, 2);
     assert_non_null(strstr(r.err, "do not go together"));
     ran_free(&r);
@@ -203,6 +209,6 @@ int main(void)
                                        cmocka_unit_test(own_files_are_attended_to),
                                        cmocka_unit_test(nothing_is_written_over),
                                        cmocka_unit_test(what_was_made_goes_with_the_program),
-                                       cmocka_unit_test(a_wrong_command_line_is_exit_2)};
+                                       cmocka_unit_test(a_wrong_command_line_is_told_at_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

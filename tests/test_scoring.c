@@ -69,8 +69,9 @@ static void it_shows_what_the_chapters_say(void **state)
         assert_gradients(r.out);
         ran_free(&r);
     }
-    static const char *const figures[] = {"scoring/heads.svg", "scoring/learning.svg",
-                                          "scoring/vanishing.svg"};
+    static const char *const figures[] = {"scoring/scoring_heads.svg",
+                                          "scoring/scoring_learning.svg",
+                                          "scoring/scoring_vanishing.svg"};
     for (int i = 0; i < 3; i++) {
         char *svg = read_file(scratch(figures[i]), NULL);
         assert_non_null(strstr(svg, "</svg>"));

@@ -69,7 +69,8 @@ static void bm25_is_bm25(void **state)
 static void it_draws_its_figures(void **state)
 {
     (void)state;
-    static const char *const files[] = {"figures/learning.svg", "figures/weights.svg"};
+    static const char *const files[] = {"figures/search_engine_learning.svg",
+                                        "figures/search_engine_weights.svg"};
     for (int i = 0; i < 2; i++) {
         size_t bytes;
         free(read_file(scratch(files[i]), &bytes));

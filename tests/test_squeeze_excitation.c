@@ -57,10 +57,11 @@ static void what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2(void **
     } cases[] = {{"--data", "/no/such/file", "/no/such/file", 1},
                  {"--data", NULL, "row 1, column 7 is 17, which is no pixel from 0 to 16", 1},
                  {"--seeds", "21", "--seeds: 21 is not between 1 and 20", 2},
-                 {"--epochs", "0", "--epochs: 0 is not between", 2}};
+                 {"--epochs", "0", "--epochs: 0 is not between", 2},
+                 {"--format", "gif", "--format: 'gif' is none of svg, png, pdf", 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const char *value = cases[i].value ? cases[i].value : scratch("bad.npy");
-        ran r = run(ARGV(cases[i].option, value), NULL);
+        ran r = run(ARGV("--plot", "", cases[i].option, value), NULL);
         if (!strstr(r.err, cases[i].message)) fail_msg("no '%s' in: %s", cases[i].message, r.err);
         assert_int_equal(r.exit_code, cases[i].exit_code);
         assert_string_equal(r.out, "");

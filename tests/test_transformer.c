@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #include "process.h"
 
@@ -51,8 +52,9 @@ static void it_reverses_and_sorts_what_it_never_saw(void **state)
         assert_true(bytes > 1000);
     }
 
-    ran again =
-        transform(ARGV("--steps", "0", "--ask", "300", "--sequence", "pond", "--load", weights));
+    ran again = transform(ARGV("--steps", "0", "--ask", "300", "--sequence", "pond", "--load",
+                               weights, "--plot", scratch("again"), "--format", "png"));
+    assert_int_equal(access(scratch("again/transformer_sort.png"), F_OK), 0);
     const char *learned = report(&r), *end = strstr(learned, "\nwrote");
     assert_non_null(end);
     assert_int_equal(strncmp(report(&again), learned, strlen("Sequences of 2 to 4 letters")), 0);
@@ -66,7 +68,7 @@ static void it_reverses_and_sorts_what_it_never_saw(void **state)
 static void without_learning_it_knows_nothing(void **state)
 {
     (void)state;
-    ran r = transform(ARGV("--steps", "0", "--ask", "300"));
+    ran r = transform(ARGV("--steps", "0", "--ask", "300", "--plot", ""));
     assert_true(number_after(r.out, "  reverse ") < 5);
     assert_true(number_after(r.out, "  sort ") < 5);
     ran_free(&r);
@@ -83,9 +85,12 @@ static void a_wrong_command_line_is_exit_2_and_a_bad_file_exit_1(void **state)
                  {"--lengths", "2,17", "--lengths: 17 is not between 1 and 16", 2},
                  {"--sequence", "quay", "--sequence: 'quay' is not 1 to 16 letters from a to p", 2},
                  {"--steps", "-1", "--steps: -1 is not between", 2},
-                 {"--load", "/no/such/file", "/no/such/file", 1}};
+                 {"--format", "gif", "--format: 'gif' is none of svg, png, pdf", 2},
+                 {"--load", "/no/such/file", "/no/such/file", 1},
+                 {"--save", "/no/such/file", "--save: cannot create /no/such/file: No such", 1},
+                 {"--save", "/tmp", "--save: cannot create /tmp: Is a directory", 1}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        ran r = run(ARGV("--steps", "0", cases[i].option, cases[i].value), NULL);
+        ran r = run(ARGV("--steps", "0", "--plot", "", cases[i].option, cases[i].value), NULL);
         if (!strstr(r.err, cases[i].message)) fail_msg("no '%s' in: %s", cases[i].message, r.err);
         assert_int_equal(r.exit_code, cases[i].exit_code);
         assert_string_equal(r.out, "");
