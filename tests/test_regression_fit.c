@@ -395,6 +395,47 @@ static void minima_are_told_the_best_first(void **state)
     }
 }
 
+/* On a lattice few distances differ: the best of all bandwidths lies just beyond one of them. The
+ * grid may pass it by; of these seeds it does not. */
+static void the_boxcar_is_searched_at_its_steps_in_two_columns(void **state)
+{
+    (void)state;
+    double x[24], y[12];
+    for (int i = 0; i < 12; i++) x[2 * i] = i % 4, x[2 * i + 1] = 1.2 * (i / 4);
+    for (uint64_t seed = 30; seed < 60; seed++) {
+        fill_normal(y, 12, seed);
+        for (int i = 0; i < 12; i++) y[i] += 0.5 * (x[2 * i] - x[2 * i + 1]);
+        qkv_regression r = {.x = x, .y = y, .n = 12, .d_x = 2, .d_y = 1};
+        r.kernel = QKV_REGRESSION_BOXCAR;
+        r.product = seed % 2;
+        double h, least = INFINITY;
+        qkv_regression_fit_report report;
+        assert_ok(qkv_regression_fit(&r, NULL, &h, &report));
+        for (double at = 1; at < 6; at += 0.01) {
+            double value;
+            assert_ok(cv_of(&r, &at, &value, NULL, NULL));
+            least = fmin(least, value);
+        }
+        assert_relative(report.loss_after, least, 1e-14);
+    }
+}
+
+/* The rule of thumb is blind to the two rows afar, which take a bandwidth of 1000 to be reached. */
+static void the_grid_reaches_beyond_the_range_of_the_rows(void **state)
+{
+    (void)state;
+    enum { NEAR = 40 };
+    double x[NEAR + 2], y[NEAR + 2], h;
+    fill_normal(x, NEAR, 1);
+    fill_normal(y, NEAR + 2, 2);
+    x[NEAR] = -1000;
+    x[NEAR + 1] = 1000;
+    qkv_regression r = {.x = x, .y = y, .n = NEAR + 2, .d_x = 1, .d_y = 1};
+    r.kernel = QKV_REGRESSION_BOXCAR;
+    assert_ok(qkv_regression_fit(&r, NULL, &h, NULL));
+    assert_true(h > 990);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -409,6 +450,8 @@ int main(void)
         cmocka_unit_test(the_boxcars_best_step_is_found),
         cmocka_unit_test(minima_are_told_the_best_first),
         cmocka_unit_test(silvermans_rule_is_its_formula),
+        cmocka_unit_test(the_boxcar_is_searched_at_its_steps_in_two_columns),
+        cmocka_unit_test(the_grid_reaches_beyond_the_range_of_the_rows),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
