@@ -147,7 +147,7 @@ static void parse_rows(corpus *c, struct csv_parser *parser, const char *block, 
               error == CSV_EPARSE ? "a quote within a field" : csv_strerror(error));
 }
 
-/* With a tab in the first block the file is tab separated and has no quotes; else it is a CSV. */
+/* With a tab in its first row the file is tab separated and has no quotes; else it is a CSV. */
 static void read_rows(corpus *c)
 {
     static const char mark[] = "\ufeff"; /* a byte order mark is none of the text */
@@ -158,7 +158,8 @@ static void read_rows(corpus *c)
     if (csv_init(&parser, CSV_STRICT | CSV_STRICT_FINI) != 0) fail_with("out of memory");
     csv_set_blk_size(&parser, sizeof block); /* a long field grows by it, copied each time */
     size_t n = fread(block, 1, sizeof block, f), skip = n >= 3 && !memcmp(block, mark, 3) ? 3 : 0;
-    if (memchr(block, '\t', n)) {
+    const char *end = memchr(block, '\n', n);
+    if (memchr(block, '\t', end ? (size_t)(end - block) : n)) {
         csv_set_delim(&parser, '\t');
         csv_set_quote(&parser, '\0');
     }

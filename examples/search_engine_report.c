@@ -144,10 +144,18 @@ static ptrdiff_t *rank_documents(const float *weights, ptrdiff_t n)
     return order;
 }
 
+/* How many bytes of a text to show: at most so many, and whole characters of UTF-8. */
+static int fitting(const char *text, int most)
+{
+    int length = (int)strnlen(text, (size_t)most);
+    while (length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
+    return length;
+}
+
 void print_answer(const engine *e, qkv_tape *t, const char *text, const bag *query, ptrdiff_t own,
                   long top)
 {
-    enum { BAR = 24 };
+    enum { BAR = 24, SHOWN_BYTES = 60 };
     static const char full[] = "########################";
     const corpus *c = e->c;
     putchar('\n');
@@ -160,8 +168,8 @@ void print_answer(const engine *e, qkv_tape *t, const char *text, const bag *que
     for (long i = 0; i < top && i < c->n; i++) {
         const pair *p = &c->pairs[order[i]];
         double w = weights[order[i]];
-        say("  %.3f  %-*.*s  %s%s%.60s%s", w, BAR, (int)lround(BAR * w), full,
-            p->name ? p->name : "", p->name ? ": " : "", p->query,
+        say("  %.3f  %-*.*s  %s%s%.*s%s", w, BAR, (int)lround(BAR * w), full,
+            p->name ? p->name : "", p->name ? ": " : "", fitting(p->query, SHOWN_BYTES), p->query,
             order[i] == own ? "  <- its own" : "");
     }
     free(order), free(weights);
@@ -213,9 +221,7 @@ static char *document_label(const corpus *c, ptrdiff_t document, const ptrdiff_t
     const char *text = p->name ? p->name : p->query, *star = "";
     for (ptrdiff_t i = 0; i < n; i++)
         if (rows[i] == document) star = "* ";
-    int length = (int)strnlen(text, 24);
-    while (length > 0 && ((unsigned char)text[length] & 0xc0) == 0x80) length--;
-    return print_text("%s%.*s", star, length, text);
+    return print_text("%s%.*s", star, fitting(text, 24), text);
 }
 
 /* The first held-out queries that are short enough to be read beside the figure. */

@@ -203,6 +203,36 @@ static void any_two_columns_do(void **state)
     ran_free(&r);
 }
 
+/* The sixtieth byte is the last of a letter in one query, the first of two in the other. */
+static void a_long_query_is_cut_between_letters(void **state)
+{
+    (void)state;
+    char csv[4000] = "";
+    for (int i = 0; i < 10; i++)
+        sprintf(csv + strlen(csv), "x%0*d\u00e4 and so on,document %d\n", 57 + i % 2, i, i);
+    write_file(scratch("long.csv"), csv, strlen(csv));
+    ran r = SEARCH("--corpus", scratch("long.csv"), "--plot", "", "--epochs", "1", "--top", "10");
+    assert_int_equal(r.exit_code, 0);
+    assert_non_null(strstr(r.out, "0004\u00e4\n"));
+    assert_non_null(strstr(r.out, "0005\n"));
+    ran_free(&r);
+}
+
+/* A tab makes a file tab separated only if it is in the first row. */
+static void a_tab_within_a_text_is_none_between_columns(void **state)
+{
+    (void)state;
+    char csv[4000] = "";
+    for (int i = 0; i < 20; i++)
+        sprintf(csv + strlen(csv), "fruit x%dq,\"of%sx%dq, sweet\"\n", i, i ? "\t" : " ", i);
+    write_file(scratch("tabs.csv"), csv, strlen(csv));
+    ran r = SEARCH("--corpus", scratch("tabs.csv"), "--plot", "", "--epochs", "1", "--query",
+                   "x11q", "--top", "1");
+    if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
+    assert_non_null(strstr(r.out, "  fruit x11q\n"));
+    ran_free(&r);
+}
+
 static void what_is_wrong_is_told(void **state)
 {
     (void)state;
@@ -263,6 +293,8 @@ int main(void)
         cmocka_unit_test(what_only_a_pair_tells_is_not_known_of_those_held_out),
         cmocka_unit_test(bm25_as_the_bias_helps),
         cmocka_unit_test(any_two_columns_do),
+        cmocka_unit_test(a_long_query_is_cut_between_letters),
+        cmocka_unit_test(a_tab_within_a_text_is_none_between_columns),
         cmocka_unit_test(what_is_wrong_is_told),
         cmocka_unit_test(what_cannot_be_written_is_told_at_once),
     };
