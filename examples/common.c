@@ -282,7 +282,9 @@ void make_directories(const char *path)
     struct stat found;
     if (stat(path, &found) != 0 || !S_ISDIR(found.st_mode))
         fail_with("%s is not a directory", path);
-    free(part);
+    char *file = join_path(path, "file");
+    expect_creatable(path, file);
+    free(file), free(part);
 }
 
 void expect_creatable(const char *option, const char *path)

@@ -79,7 +79,8 @@ const char *format_argument(const char *option, const char *text);
 /* Do both name one file that is there, or the same that is not? */
 bool same_file(const char *a, const char *b);
 
-/* Makes the directory and its parents (mkdir -p); exits with a message if it cannot. */
+/* Makes the directory and its parents (mkdir -p); exits with a message if it cannot, or if no file
+ * can be created there. */
 void make_directories(const char *path);
 
 /* Exits with a message that begins with option if no file can be created at path (NULL: none is to

@@ -272,8 +272,9 @@ static void what_cannot_be_written_is_told_at_once(void **state)
 {
     (void)state;
     const char *const lines[][2] = {{"--save", scratch("no/model.safetensors")},
-                                    {"--plot", "/dev/null/figures"}};
-    for (int i = 0; i < 2; i++) {
+                                    {"--plot", "/dev/null/figures"},
+                                    {"--plot", "/proc"}};
+    for (int i = 0; i < 3; i++) {
         ran r = SEARCH("--corpus", debian, "--pairs", "100", lines[i][0], lines[i][1]);
         assert_int_equal(r.exit_code, 1);
         assert_null(strstr(r.err, "learning"));
