@@ -2,6 +2,7 @@
 #include "digits.h"
 
 #include <math.h>
+#include <stdbool.h>
 #include <stdlib.h>
 
 #include "common.h"
@@ -20,7 +21,8 @@ digits load_digits(const char *path)
     for (ptrdiff_t i = 0; i < d.n * (PIXELS + 1); i++) {
         const double x = qkv_npy_element(&a, (size_t)i);
         const ptrdiff_t row = i / (PIXELS + 1), column = i % (PIXELS + 1);
-        if (!(x >= 0 && x <= (column < PIXELS ? 16 : CLASSES - 1)))
+        const bool whole = column < PIXELS || x == floor(x);
+        if (!(x >= 0 && x <= (column < PIXELS ? 16 : CLASSES - 1) && whole))
             fail_with("%s: row %td, column %td is %g, which is no %s", path, row, column, x,
                       column < PIXELS ? "pixel from 0 to 16" : "digit");
         if (column < PIXELS)

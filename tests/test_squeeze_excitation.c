@@ -39,29 +39,38 @@ static void both_networks_read_digits_they_never_saw(void **state)
     ran_free(&r);
 }
 
+enum { ROWS = 3, COLUMNS = 65, HEADER = 128 };
+
+/* An .npy of zeros but for one element, which is the size bytes of x. */
+static void write_digits(const char *path, const char *type, size_t size, size_t i, const void *x)
+{
+    char file[HEADER + ROWS * COLUMNS * sizeof(double)] = "\x93NUMPY\x01\0\x76";
+    const int length =
+        snprintf(file + 10, HEADER - 10,
+                 "{'descr': '%s', 'fortran_order': False, 'shape': (3, 65), }", type);
+    memset(file + 10 + length, ' ', (size_t)(HEADER - 11 - length));
+    file[HEADER - 1] = '\n';
+    memcpy(file + HEADER + i * size, x, size);
+    write_file(path, file, HEADER + ROWS * COLUMNS * size);
+}
+
 static void what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2(void **state)
 {
     (void)state;
-    static const char seventeen[] = "\x93NUMPY\x01\0\x76\0"
-                                    "{'descr': '|u1', 'fortran_order': False, 'shape': (3, 65), }";
-    char file[128 + 195];
-    memset(file, ' ', sizeof file);
-    memcpy(file, seventeen, sizeof seventeen - 1);
-    memset(file + 127, '\n', 1);
-    memset(file + 128, 0, 195);
-    file[128 + 65 + 7] = 17;
-    write_file(scratch("bad.npy"), file, sizeof file);
-    static const struct {
+    write_digits(scratch("pixel.npy"), "|u1", 1, COLUMNS + 7, &(unsigned char){17});
+    write_digits(scratch("label.npy"), "<f8", 8, 3 * COLUMNS - 1, &(double){3.5});
+    const struct {
         const char *option, *value, *message;
         int exit_code;
     } cases[] = {{"--data", "/no/such/file", "/no/such/file", 1},
-                 {"--data", NULL, "row 1, column 7 is 17, which is no pixel from 0 to 16", 1},
+                 {"--data", scratch("pixel.npy"),
+                  "row 1, column 7 is 17, which is no pixel from 0 to 16", 1},
+                 {"--data", scratch("label.npy"), "row 2, column 64 is 3.5, which is no digit", 1},
                  {"--seeds", "21", "--seeds: 21 is not between 1 and 20", 2},
                  {"--epochs", "0", "--epochs: 0 is not between", 2},
                  {"--format", "gif", "--format: 'gif' is none of svg, png, pdf", 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-        const char *value = cases[i].value ? cases[i].value : scratch("bad.npy");
-        ran r = run(ARGV("--plot", "", cases[i].option, value), NULL);
+        ran r = run(ARGV("--plot", "", cases[i].option, cases[i].value), NULL);
         if (!strstr(r.err, cases[i].message)) fail_msg("no '%s' in: %s", cases[i].message, r.err);
         assert_int_equal(r.exit_code, cases[i].exit_code);
         assert_string_equal(r.out, "");
