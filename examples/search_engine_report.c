@@ -212,7 +212,7 @@ void draw_learning(const report *r, const settings *s)
     free(path), free(cut);
 }
 
-enum { SHOWN = 10, BEST = 3 };
+enum { SHOWN = 10, BEST = 2 }; /* queries, documents of each */
 
 /* What stands for a document under the figure; a star: it is the right one for a row. */
 static char *document_label(const corpus *c, ptrdiff_t document, const ptrdiff_t *rows, ptrdiff_t n)
@@ -235,25 +235,38 @@ static ptrdiff_t choose_short(const corpus *c, ptrdiff_t *rows)
     return n ? n : c->n_held_out < SHOWN ? c->n_held_out : SHOWN;
 }
 
-/* A few held-out queries, and every document that is among the best of any of them. */
+static void add_once(ptrdiff_t x, ptrdiff_t *list, ptrdiff_t *n)
+{
+    for (ptrdiff_t i = 0; i < *n; i++)
+        if (list[i] == x) return;
+    list[(*n)++] = x;
+}
+
+/* Of each of n rows the best documents and its own. Returns how many they are. */
+static ptrdiff_t choose_documents(const ptrdiff_t *rows, ptrdiff_t n, const float *weights,
+                                  ptrdiff_t n_documents, ptrdiff_t *documents)
+{
+    ptrdiff_t chosen = 0;
+    for (ptrdiff_t i = 0; i < n; i++) {
+        ptrdiff_t *order = rank_documents(weights + i * n_documents, n_documents);
+        for (ptrdiff_t b = 0; b < BEST; b++) add_once(order[b], documents, &chosen);
+        add_once(rows[i], documents, &chosen);
+        free(order);
+    }
+    return chosen;
+}
+
+/* A few held-out queries, the documents that are the best for any of them, and the right ones. */
 void draw_weights(const engine *e, qkv_tape *t, const settings *s)
 {
     const corpus *c = e->c;
-    ptrdiff_t rows[SHOWN], n = choose_short(c, rows), columns = 0, column[SHOWN * BEST];
+    ptrdiff_t rows[SHOWN], n = choose_short(c, rows), column[SHOWN * (BEST + 1)];
     float *weights = score_rows(e, t, rows, n);
     attend(weights, n, c->n, QKV_SOFTMAX, 1, weights);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        ptrdiff_t *order = rank_documents(weights + i * c->n, c->n);
-        for (ptrdiff_t b = 0; b < BEST && b < c->n; b++) {
-            bool there = false;
-            for (ptrdiff_t j = 0; j < columns; j++) there |= column[j] == order[b];
-            if (!there) column[columns++] = order[b];
-        }
-        free(order);
-    }
+    const ptrdiff_t columns = choose_documents(rows, n, weights, c->n, column);
     double *shown = allocate((size_t)(n * columns), sizeof *shown);
     const char *queries[SHOWN];
-    char *documents[SHOWN * BEST];
+    char *documents[SHOWN * (BEST + 1)];
     for (ptrdiff_t j = 0; j < columns; j++) documents[j] = document_label(c, column[j], rows, n);
     for (ptrdiff_t i = 0; i < n; i++) {
         queries[i] = c->pairs[rows[i]].query;
