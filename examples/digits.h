@@ -24,7 +24,8 @@ void free_digits(digits *d);
 /* order[0..n) = 0, 1, .. n - 1, shuffled: a function of seed and stream. */
 void shuffle(ptrdiff_t *order, ptrdiff_t n, uint64_t seed, uint64_t stream);
 
-/* share[c] = what each test image of digit c adds to the mean of all of them. */
+/* share[c] = what each test image of digit c adds to the mean of all of them; NaN if there is none.
+ */
 void class_shares(const digits *d, double share[CLASSES]);
 
 /* How many of n images have their largest score, of [n, CLASSES], where their label is. */

@@ -173,9 +173,17 @@ static void free_network(network *net)
 
 /* The weights of the channels for the test images. */
 typedef struct gates {
-    double mean[BLOCKS][CLASSES][CHANNELS]; /* over the images of a class */
+    double mean[BLOCKS][CLASSES][CHANNELS]; /* over the images of a class; NaN of none */
     double apart;                           /* largest difference to the classical formula */
 } gates;
+
+static void begin_gates(const double *share, gates *to)
+{
+    *to = (gates){0};
+    for (int block = 0; block < BLOCKS; block++)
+        for (int i = 0; i < CLASSES * CHANNELS; i++)
+            if (isnan(share[i / CHANNELS])) to->mean[block][i / CHANNELS][i % CHANNELS] = NAN;
+}
 
 /* Adds what n images, of those labels, gave to their channels. */
 static void add_gates(network *net, const ptrdiff_t *label, ptrdiff_t n, const double *share,
@@ -199,6 +207,7 @@ static double test(network *net, const digits *d, gates *to)
     double share[CLASSES];
     ptrdiff_t right = 0;
     class_shares(d, share);
+    if (to) begin_gates(share, to);
     for (ptrdiff_t i = d->n_train, n; i < d->n; i += n) {
         n = d->n - i < BATCH ? d->n - i : BATCH;
         qkv_no_grad_begin(net->t);

@@ -8,6 +8,7 @@
 #include "process.h"
 
 #define DIGITS QKV_TEST_DATA "/../../examples/data/digits.npy"
+#define ONNX QKV_TEST_DATA "/onnx-attention/test_attention_4d_attn_mask_bool"
 #define ARGV(...) ((const char *const[]){QKV_BIN_DIR "/squeeze_excitation", __VA_ARGS__, NULL})
 
 static void both_networks_read_digits_they_never_saw(void **state)
@@ -54,6 +55,19 @@ static void write_digits(const char *path, const char *type, size_t size, size_t
     write_file(path, file, HEADER + ROWS * COLUMNS * size);
 }
 
+/* One image to be tested on, of a 0: there is no digit whose weights could differ from it. */
+static void a_digit_without_images_has_no_weights(void **state)
+{
+    (void)state;
+    write_digits(scratch("zeros.npy"), "|u1", 1, 0, &(unsigned char){16});
+    ran r = run(ARGV("--data", scratch("zeros.npy"), "--epochs", "2", "--seeds", "1", "--plot", ""),
+                NULL);
+    if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
+    assert_close(strtod(text_after(r.out, "differs by up to "), NULL), 0, 0);
+    assert_close(strtod(text_after(r.out, "first block,\n"), NULL), 0, 0);
+    ran_free(&r);
+}
+
 static void what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2(void **state)
 {
     (void)state;
@@ -63,6 +77,9 @@ static void what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2(void **
         const char *option, *value, *message;
         int exit_code;
     } cases[] = {{"--data", "/no/such/file", "/no/such/file", 1},
+                 {"--data", ONNX "/Q.npy", "Q.npy: has 4 axes, expected images in rows of 65", 1},
+                 {"--data", ONNX "/attn_mask.npy",
+                  "attn_mask.npy: is [4,6], expected 3 or more rows of 65", 1},
                  {"--data", scratch("pixel.npy"),
                   "row 1, column 7 is 17, which is no pixel from 0 to 16", 1},
                  {"--data", scratch("label.npy"), "row 2, column 64 is 3.5, which is no digit", 1},
@@ -82,6 +99,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_networks_read_digits_they_never_saw),
+        cmocka_unit_test(a_digit_without_images_has_no_weights),
         cmocka_unit_test(what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
