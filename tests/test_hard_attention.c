@@ -52,6 +52,33 @@ static void every_method_learns_where_to_look(void **state)
     ran_free(&r);
 }
 
+/* A copy of the digits in which all images to be tested on are said to be of the next digit. */
+static void write_mislabelled(const char *path)
+{
+    enum { TESTED = 599, COLUMNS = 65 };
+    size_t bytes;
+    char *file = read_file(DIGITS, &bytes), *label = file + bytes - 1;
+    for (int i = 0; i < TESTED; i++, label -= COLUMNS) *label = (char)((*label + 1) % 10);
+    write_file(path, file, bytes);
+    free(file);
+}
+
+static void accuracy_is_that_of_the_test_images(void **state)
+{
+    (void)state;
+    write_mislabelled(scratch("wrong.npy"));
+    ran r = run(ARGV("--data", scratch("wrong.npy"), "--epochs", "6", "--seeds", "1", "--measure",
+                     "0", "--plot", ""),
+                NULL);
+    if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
+    double accuracy;
+    numbers_after(r.out, "\n  soft ", &accuracy, 1);
+    assert_true(accuracy < 5);
+    numbers_after(r.out, "\n  straight-through ", &accuracy, 1);
+    assert_true(accuracy < 10);
+    ran_free(&r);
+}
+
 static void learning_is_drawn_without_measurements(void **state)
 {
     (void)state;
@@ -89,6 +116,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_method_learns_where_to_look),
+        cmocka_unit_test(accuracy_is_that_of_the_test_images),
         cmocka_unit_test(learning_is_drawn_without_measurements),
         cmocka_unit_test(a_wrong_command_line_is_exit_2_and_a_bad_file_exit_1),
     };

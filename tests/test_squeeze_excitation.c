@@ -55,6 +55,20 @@ static void write_digits(const char *path, const char *type, size_t size, size_t
     write_file(path, file, HEADER + ROWS * COLUMNS * size);
 }
 
+/* Two images of a 0 to learn from; the same image is tested on, and said to be of a 1. */
+static void accuracy_is_that_of_the_test_images(void **state)
+{
+    (void)state;
+    write_digits(scratch("one.npy"), "|u1", 1, ROWS * COLUMNS - 1, &(unsigned char){1});
+    ran r = run(ARGV("--data", scratch("one.npy"), "--epochs", "9", "--seeds", "1", "--plot", ""),
+                NULL);
+    if (r.exit_code) fail_msg("exit code %d: %s", r.exit_code, r.err);
+    double accuracy[2];
+    numbers_after(r.out, "\nmean ", accuracy, 2);
+    for (int i = 0; i < 2; i++) assert_close(accuracy[i], 0, 0);
+    ran_free(&r);
+}
+
 /* One image to be tested on, of a 0: there is no digit whose weights could differ from it. */
 static void a_digit_without_images_has_no_weights(void **state)
 {
@@ -99,6 +113,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(both_networks_read_digits_they_never_saw),
+        cmocka_unit_test(accuracy_is_that_of_the_test_images),
         cmocka_unit_test(a_digit_without_images_has_no_weights),
         cmocka_unit_test(what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2),
     };
