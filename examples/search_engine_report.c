@@ -168,9 +168,10 @@ void print_answer(const engine *e, qkv_tape *t, const char *text, const bag *que
     for (long i = 0; i < top && i < c->n; i++) {
         const pair *p = &c->pairs[order[i]];
         double w = weights[order[i]];
-        say("  %.3f  %-*.*s  %s%s%.*s%s", w, BAR, (int)lround(BAR * w), full,
-            p->name ? p->name : "", p->name ? ": " : "", fitting(p->query, SHOWN_BYTES), p->query,
-            order[i] == own ? "  <- its own" : "");
+        int shown = fitting(p->query, SHOWN_BYTES);
+        say("  %.3f  %-*.*s  %s%s%.*s%s%s", w, BAR, (int)lround(BAR * w), full,
+            p->name ? p->name : "", p->name ? ": " : "", shown, p->query,
+            p->query[shown] ? "\u2026" : "", order[i] == own ? "  <- its own" : "");
     }
     free(order), free(weights);
 }
