@@ -106,4 +106,8 @@ static inline real FN(qkv_normal_cdf)(real x)
 /* The density as operations of the tape. */
 qkv_var qkv_normal_density_of(qkv_tape *tape, qkv_var x);
 
+/* x, but for an infinity a number where the density is 0 as well: of infinity times 0 a derivative
+ * would be NaN. */
+qkv_var qkv_normal_near(qkv_tape *tape, qkv_var x);
+
 #endif

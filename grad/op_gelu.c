@@ -37,8 +37,9 @@ const qkv_op FN(qkv_op_gelu) = {.shape = qkv_shape_same, .forward = forward, .ba
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
 void qkv_differentiate_gelu(qkv_tape *t, const qkv_reverse *r)
 {
-    qkv_var x = r->x[0], rising = qkv_mul(t, x, qkv_normal_density_of(t, x));
-    r->dx[0] = qkv_mul(t, r->dy, qkv_add(t, qkv_normal_cdf(t, x), rising));
+    qkv_var near = qkv_normal_near(t, r->x[0]);
+    qkv_var rising = qkv_mul(t, near, qkv_normal_density_of(t, near));
+    r->dx[0] = qkv_mul(t, r->dy, qkv_add(t, qkv_normal_cdf(t, r->x[0]), rising));
 }
 
 qkv_var qkv_gelu(qkv_tape *tape, qkv_var x)

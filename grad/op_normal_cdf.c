@@ -29,9 +29,35 @@ const qkv_op FN(qkv_op_normal_cdf) = {
     .shape = qkv_shape_same, .forward = forward, .backward = backward};
 
 #if QKV_REAL == 64 /* what has no dtype is compiled once */
+static bool has_infinity(qkv_tape *t, qkv_var x)
+{
+    const qkv_node *node = qkv_node_of(t, x, "qkv_grad");
+    bool found = false;
+    for (size_t i = 0; node && i < node->size; i++)
+        found |= t->dtype == QKV_F32 ? isinf(((const float *)node->value)[i])
+                                     : isinf(((const double *)node->value)[i]);
+    return found;
+}
+
+/* max(x, least) of each element. */
+static qkv_var at_least(qkv_tape *t, qkv_var x, double least)
+{
+    const qkv_shape row = qkv_shape2(1, (ptrdiff_t)qkv_size_of(t, x));
+    const qkv_var rows[] = {qkv_reshape(t, x, row), qkv_broadcast(t, qkv_constant(t, least), row)};
+    qkv_var larger = qkv_max(t, qkv_concat(t, rows, 2, 0), (const int[]){0}, 1, false);
+    return qkv_reshape(t, larger, qkv_shape_of(t, x));
+}
+
+qkv_var qkv_normal_near(qkv_tape *t, qkv_var x)
+{
+    const double end = 40; /* here the density is 0 in either dtype */
+    if (!has_infinity(t, x)) return x;
+    return qkv_neg(t, at_least(t, qkv_neg(t, at_least(t, x, -end)), -end));
+}
+
 void qkv_differentiate_normal_cdf(qkv_tape *t, const qkv_reverse *r)
 {
-    r->dx[0] = qkv_mul(t, r->dy, qkv_normal_density_of(t, r->x[0]));
+    r->dx[0] = qkv_mul(t, r->dy, qkv_normal_density_of(t, qkv_normal_near(t, r->x[0])));
 }
 
 qkv_var qkv_normal_density_of(qkv_tape *t, qkv_var x)

@@ -106,6 +106,27 @@ static void gelu_has_limits_and_so_has_its_slope(void **state)
     }
 }
 
+/* Recorded, the slopes are those of backward, and so are theirs: 0 at the infinities. */
+static void recorded_slopes_have_limits(void **state)
+{
+    (void)state;
+    qkv_var (*const of[])(qkv_tape *, qkv_var) = {qkv_gelu, qkv_normal_cdf};
+    const double peak = 0.3989422804014327, at_2 = 0.05399096651318806, phi_2 = 0.9772498680518208;
+    const double slope[2][5] = {{0, 1, NAN, 0.5, phi_2 + 2 * at_2}, {0, 0, NAN, peak, at_2}},
+                 bend[2][5] = {{0, 0, NAN, 2 * peak, -2 * at_2}, {0, 0, NAN, 0, -2 * at_2}};
+    x[0] = -INFINITY, x[1] = INFINITY, x[2] = NAN, x[3] = 0, x[4] = 2;
+    for (int k = 0; k < 2; k++) {
+        qkv_var in = leaf(qkv_shape1(5)), sum = qkv_sum(tape, of[k](tape, in), NULL, 0, false), g;
+        assert_ok(qkv_grad(tape, sum, &in, 1, &g));
+        memset(dx, 0, sizeof dx);
+        add_gradient_of_sum(g);
+        for (int i = 0; i < 5; i++) {
+            assert_close((double)FN(qkv_value)(tape, g)[i], slope[k][i], 4 * REAL_EPSILON);
+            assert_close((double)dx[i], bend[k][i], 4 * REAL_EPSILON);
+        }
+    }
+}
+
 /* ---- Layer normalization --------------------------------------------------------------------- */
 
 enum { ROWS = 6, N = 37 };
@@ -337,6 +358,7 @@ int main(void)
         TEST(the_tails_keep_their_digits),
         TEST(phi_ends_softly),
         TEST(gelu_has_limits_and_so_has_its_slope),
+        TEST(recorded_slopes_have_limits),
         TEST(layer_norm_is_its_formula),
         TEST(an_offset_of_a_row_costs_layer_norm_no_digits),
         TEST(rows_of_any_size_are_normalized),
