@@ -220,12 +220,20 @@ static const char *describe(int rank, const size_t *dim, char text[SIZES_TEXT])
     return text;
 }
 
+/* The bytes of x's whole characters within the first most. */
+static int most_of(qkv_json_text x, int most)
+{
+    int n = x.n < (size_t)most ? (int)x.n : most;
+    while (!qkv_is_utf8(x.text, (size_t)n, false)) n--;
+    return n;
+}
+
 /* What the file has is what is expected. */
 static qkv_status match(const source *s, const qkv_tensor *t, const entry *e)
 {
     if (!qkv_json_is(e->dtype, dtypes[t->dtype]))
-        return malformed(s, "'%s' is of dtype %.20s, expected %s", t->name, e->dtype.text,
-                         dtypes[t->dtype]);
+        return malformed(s, "'%s' is of dtype %.*s, expected %s", t->name, most_of(e->dtype, 20),
+                         e->dtype.text, dtypes[t->dtype]);
     size_t dim[QKV_TENSOR_MAX_RANK];
     bool same = e->rank == t->rank;
     for (int i = 0; i < t->rank; i++) {
@@ -241,14 +249,6 @@ static qkv_status match(const source *s, const qkv_tensor *t, const entry *e)
         return malformed(s, "'%s' has %zu bytes, but is said to be bytes %zu to %zu of %zu",
                          t->name, t->bytes, e->offset[0], e->offset[1], s->data_bytes);
     return QKV_OK;
-}
-
-/* The bytes of x's whole characters within the first most. */
-static int most_of(qkv_json_text x, int most)
-{
-    int n = x.n < (size_t)most ? (int)x.n : most;
-    while (!qkv_is_utf8(x.text, (size_t)n, false)) n--;
-    return n;
 }
 
 static qkv_status read_tensor(source *s, qkv_json_text name)

@@ -423,6 +423,9 @@ static void malformed_files_are_refused_with_what_is_wrong(void **state)
         {"{\"a\\u009b\":3}", "a control character in the name"},
         {"{\"a\":{\"dtype\":\"BF16\",\"shape\":[2],\"data_offsets\":" FIRST "}",
          "'a' is of dtype BF16, expected " DTYPE},
+        {"{\"a\":{\"dtype\":\"nineteen_characters\xc3\xa9\",\"shape\":[2],\"data_offsets\":" FIRST
+         "}",
+         "'a' is of dtype nineteen_characters, expected " DTYPE},
         {"{\"a\":{\"shape\":2}}", "expected ["},
         {"{\"a\":{\"shape\":[-2]}}", "expected a number, 0 or more"},
         {"{\"a\":{\"shape\":[2.0]}}", "expected , or ]"},
