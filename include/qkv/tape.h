@@ -296,7 +296,7 @@ QKV_API qkv_var qkv_log_softmax(qkv_tape *tape, qkv_var x, int axis);
  *
  * weight and bias are [n]; {0}: without. epsilon 0: 1e-5; QKV_E_ARG if negative or not finite. An
  * offset common to a row costs no digits but those that x itself has lost, and no row of finite
- * numbers overflows (beyond the first order, its squares may). */
+ * numbers overflows (in what qkv_grad records its squares may). */
 QKV_API qkv_var qkv_layer_norm(qkv_tape *tape, qkv_var x, qkv_var weight, qkv_var bias,
                                double epsilon);
 
