@@ -268,7 +268,7 @@ static void share_right(const batch *b, const ptrdiff_t *symbol, double right[TA
 /* ---- Learning ----------------------------------------------------------------------------------
  */
 
-enum { POINTS = 40, ASKED = 256 }; /* of the curves; questions asked for each point */
+enum { POINTS = 40, ASKED = 256 }; /* of the curves; questions asked at once, for each point */
 
 typedef struct history {
     size_t n;
@@ -345,13 +345,32 @@ static const char *spelled(char text[LONGEST + 1], const ptrdiff_t *symbol, ptrd
     return text;
 }
 
+/* Questions first to last - 1 of b, whose arrays they share. */
+static batch part_of(const batch *b, ptrdiff_t first, ptrdiff_t last)
+{
+    const ptrdiff_t at = first * b->width;
+    return (batch){.n = last - first,
+                   .width = b->width,
+                   .source = b->source + at,
+                   .said = b->said + at,
+                   .target = b->target + at,
+                   .length = b->length + first};
+}
+
+/* In parts: what the tape keeps grows with the questions asked at once. */
 static void report(model *m, const settings *s)
 {
     batch b = new_batch(TASKS * s->asked, s->longest);
     ptrdiff_t *symbol = allocate((size_t)(b.n * b.width), sizeof *symbol);
     double right[TASKS];
     draw_questions(&b, s, true, HELD_OUT_END);
-    write_answers(m, &b, symbol);
+    progress bar = {.label = "asking", .total = b.n};
+    for (ptrdiff_t first = 0, last; first < b.n; first = last) {
+        last = first + ASKED < b.n ? first + ASKED : b.n;
+        batch part = part_of(&b, first, last);
+        write_answers(m, &part, symbol + first * b.width);
+        progress_show(&bar, last, "sequences");
+    }
     share_right(&b, symbol, right);
     printf("Sequences of %ld to %ld letters that training left out, written by the model itself, "
            "right\nfrom the first letter to the last:\n",
@@ -379,7 +398,8 @@ static void set_letters(letters *l, const ptrdiff_t *symbol, ptrdiff_t n)
     }
 }
 
-/* One row of the figure for each layer, one column for each head. */
+/* One row of the figure for each layer, one column for each head; grey: hidden, for it is yet to be
+ * said. */
 static void draw_attention(const model *m, const settings *s, int kind, const char *name,
                            ptrdiff_t n, const letters *rows, const char *row_label,
                            const letters *columns, const char *column_label)
@@ -391,8 +411,10 @@ static void draw_attention(const model *m, const settings *s, int kind, const ch
         for (ptrdiff_t head = 0; head < HEADS; head++)
             for (ptrdiff_t i = 0; i < n; i++)
                 for (ptrdiff_t j = 0; j < n; j++, at++) {
-                    *at = m->weights[((layer * n + i) * HEADS + head) * n + j];
-                    largest = fmax(largest, *at);
+                    const bool hidden = kind == DECODER_SELF && j > i;
+                    const double weight = m->weights[((layer * n + i) * HEADS + head) * n + j];
+                    *at = hidden ? (double)NAN : weight;
+                    largest = fmax(largest, weight);
                 }
     char label[LAYERS][64];
     const char *labels[LAYERS];
@@ -488,7 +510,8 @@ static const command transformer = {
         [STEPS] = {"steps", "N", "Steps of training (default: 1200)."},
         [ASK] = {"ask", "N", "Held-out sequences asked at the end, for each task (default: 1000)."},
         [SEQUENCE] = {"sequence", "TEXT",
-                      "Show what becomes of this one, of letters a to p (default: bookkeeping)."},
+                      "Show what becomes of this one, of letters a to p (default: bookkeeping); "
+                      "other lengths than --lengths are not learned."},
         [SEED] = {"seed", "N", "Seed of sequences and weights (default: 1)."},
         [LOAD] = {"load", "FILE", "Start from these weights (safetensors)."},
         [SAVE] = {"save", "FILE", "Write the weights that were learned (safetensors)."},

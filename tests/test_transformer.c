@@ -1,9 +1,11 @@
 /* test_transformer.c - the transformer learns two short tasks, on sequences that it never saw. */
 #include "support.h"
 
+#include <stdbool.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "process.h"
@@ -48,8 +50,11 @@ static void it_reverses_and_sorts_what_it_never_saw(void **state)
         char name[64];
         size_t bytes;
         snprintf(name, sizeof name, "drawn/transformer_%s.svg", figures[i]);
-        free(read_file(scratch(name), &bytes));
+        char *svg = read_file(scratch(name), &bytes);
         assert_true(bytes > 1000);
+        const bool some_is_hidden = strstr(svg, "rgb(224, 224, 224)") != NULL;
+        assert_int_equal(some_is_hidden, strcmp(figures[i], "decoder") == 0);
+        free(svg);
     }
 
     ran again = transform(ARGV("--steps", "0", "--ask", "300", "--sequence", "pond", "--load",
@@ -72,6 +77,27 @@ static void without_learning_it_knows_nothing(void **state)
     assert_true(number_after(r.out, "  reverse ") < 5);
     assert_true(number_after(r.out, "  sort ") < 5);
     ran_free(&r);
+}
+
+/* MiB, the most that a program run so far has had. */
+static double most_memory(void)
+{
+    struct rusage r;
+    assert_int_equal(getrusage(RUSAGE_CHILDREN, &r), 0);
+    return (double)r.ru_maxrss / 1024;
+}
+
+/* Asked at once, so many would take another 800 MiB. */
+static void memory_does_not_grow_with_the_questions(void **state)
+{
+    (void)state;
+    ran few = transform(ARGV("--steps", "0", "--ask", "128", "--plot", ""));
+    const double before = most_memory();
+    ran many = transform(ARGV("--steps", "0", "--ask", "3000", "--plot", ""));
+    assert_true(most_memory() < before + 300);
+    assert_true(number_after(many.out, "  sort ") < 5);
+    ran_free(&few);
+    ran_free(&many);
 }
 
 static void a_wrong_command_line_is_exit_2_and_a_bad_file_exit_1(void **state)
@@ -103,6 +129,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(it_reverses_and_sorts_what_it_never_saw),
         cmocka_unit_test(without_learning_it_knows_nothing),
+        cmocka_unit_test(memory_does_not_grow_with_the_questions),
         cmocka_unit_test(a_wrong_command_line_is_exit_2_and_a_bad_file_exit_1),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
