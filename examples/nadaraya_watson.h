@@ -145,7 +145,7 @@ void print_account(const settings *o, const session *s, const account *a);
 
 /* What a person should know. */
 typedef struct warnings {
-    char *text[8 + 2 * MAX_COLUMNS]; /* owned */
+    char *text[8 + 3 * MAX_COLUMNS]; /* owned */
     int n;
 } warnings;
 

@@ -127,8 +127,8 @@ static void print_search(const trial *t, ptrdiff_t d)
 {
     const qkv_regression_fit_report *f = &t->report;
     if (f->evaluations == 0) return;
-    say("search         %td evaluations, %d starts, %td steps from the best: %s", f->evaluations,
-        f->starts, f->steps,
+    say("search         %td evaluations, %d start%s, %td step%s from the best: %s", f->evaluations,
+        f->starts, f->starts == 1 ? "" : "s", f->steps, f->steps == 1 ? "" : "s",
         f->converged           ? "converged"
         : f->steps < MAX_STEPS ? "no step lowers the objective any more"
                                : "not converged");
@@ -173,7 +173,7 @@ static void warn_of_fit(const session *s, const account *a, warnings *w)
 {
     const trial *t = &a->found->trials[s->model.r.kernel];
     for (ptrdiff_t c = 0; c < columns_x(s); c++)
-        if (c < 64 && t->report.smoothed_out >> c & 1)
+        if (c < 64 && t->report.smoothed_out >> c & 1 && s->low[c] < s->high[c])
             add_warning(w, print_text("'%s' is smoothed out: its bandwidth, %.3g, is so large that "
                                       "it takes no part",
                                       s->model.x_names[c], s->model.bandwidth[c]));
@@ -190,15 +190,38 @@ static double largest_y(const session *s)
     return most;
 }
 
+static bool is_constant(const session *s, ptrdiff_t k)
+{
+    const qkv_regression *r = &s->model.r;
+    for (ptrdiff_t i = 1, d_y = columns_y(s); i < r->n; i++)
+        if (r->y[i * d_y + k] != r->y[k]) return false;
+    return true;
+}
+
+/* What is the same in all rows. */
+static void warn_of_constants(const session *s, warnings *w)
+{
+    const qkv_regression_model *m = &s->model;
+    for (ptrdiff_t c = 0; c < columns_x(s); c++)
+        if (s->low[c] == s->high[c])
+            add_warning(w, print_text("'%s' is %g in all rows: it predicts nothing", m->x_names[c],
+                                      s->low[c]));
+    for (ptrdiff_t k = 0; k < columns_y(s) && (m->classes || k < MAX_COLUMNS); k++) {
+        if (!is_constant(s, k)) continue;
+        if (!m->classes)
+            add_warning(w, print_text("'%s' is %g in all rows: there is nothing to learn",
+                                      m->y_names[k], m->r.y[k]));
+        else if (m->r.y[k] > 0)
+            add_warning(w, print_text("all rows are of the class '%s'", m->y_names[k]));
+    }
+}
+
 static void warn_of_data(const session *s, const account *a, warnings *w)
 {
     if (s->dropped)
         add_warning(w, print_text("%td of %td rows have missing cells and are left out", s->dropped,
                                   s->rows.n));
-    for (ptrdiff_t c = 0; c < columns_x(s); c++)
-        if (s->low[c] == s->high[c])
-            add_warning(w, print_text("'%s' is %g in all rows: it predicts nothing",
-                                      s->model.x_names[c], s->low[c]));
+    warn_of_constants(s, w);
     double y = largest_y(s);
     if (y > 1e150 || (y > 0 && y < 1e-150))
         add_warning(w, print_text("y is up to %.3g: a double has not its squares, so that errors, "

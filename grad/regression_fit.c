@@ -342,6 +342,31 @@ static qkv_status refine(search *s, candidate *at)
     return QKV_OK;
 }
 
+static bool is_constant(const qkv_sample *s)
+{
+    for (ptrdiff_t k = 0; k < s->d_y; k++)
+        for (ptrdiff_t i = 1; i < s->n; i++)
+            if (s->y[k * s->stride + i] != s->y[k * s->stride]) return false;
+    return true;
+}
+
+/* Why the criterion is finite nowhere. */
+static qkv_status fail_everywhere(const search *s)
+{
+    const qkv_sample *rows = s->d.s;
+    ptrdiff_t least = 4 + (rows->r->degree ? rows->d : 0); /* tr S is at least 1, of lines 1 + d */
+    if (is_constant(rows))
+        return qkv_fail(QKV_E_DOMAIN, "qkv_regression_fit: y is the same in all rows: every "
+                                      "bandwidth fits it, and none is the best");
+    if (s->options->criterion == QKV_REGRESSION_AICC && rows->n < least)
+        return qkv_fail(QKV_E_DOMAIN,
+                        "qkv_regression_fit: rows: %td, expected at least %td for AICc", rows->n,
+                        least);
+    return qkv_fail(QKV_E_DOMAIN,
+                    "qkv_regression_fit: at every bandwidth of the grid the criterion is infinite "
+                    "or undefined: is y - y squared finite?");
+}
+
 static qkv_status search_all(search *s)
 {
     int starts = s->options->starts ? s->options->starts : 3;
@@ -351,11 +376,7 @@ static qkv_status search_all(search *s)
     if (s->options->start && smooth) return descend_from(s, s->options->start);
     qkv_status status = search_multiples(s);
     if (status == QKV_OK && smooth) status = search_columns(s);
-    if (status == QKV_OK && s->n_grid == 0)
-        return qkv_fail(QKV_E_DOMAIN,
-                        "qkv_regression_fit: at every bandwidth of the grid the criterion is "
-                        "undefined for some row: is y - y squared finite, and the criterion for so "
-                        "few rows?");
+    if (status == QKV_OK && s->n_grid == 0) return fail_everywhere(s);
     sort(s->grid, s->n_grid);
     s->every = s->d.s->every;
     for (ptrdiff_t i = 0; i < s->n_grid && i < starts && status == QKV_OK && !s->stopped; i++) {

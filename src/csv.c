@@ -160,6 +160,9 @@ static qkv_status find_column(const reader *d, bool header, const char *wanted, 
                         caller, d->path, d->record_line, r->fields, d->o.n, wanted);
     char there[200];
     list_columns(r, header, there, sizeof there);
+    if (d->o.by_place) /* it is the file that is wrong, not who asked */
+        return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: expected a column '%.60s', found %s",
+                        caller, d->path, d->record_line, wanted, there);
     return qkv_fail(QKV_E_FORMAT, "%s: %s, line %zu: no column '%.60s': expected %s", caller,
                     d->path, d->record_line, wanted, there);
 }

@@ -549,7 +549,7 @@ static void queries_come_from_a_file_by_name(void **state)
     assert_contains(text, "\nNA,NA,NA,NA,NA,NA,NA\n"); /* all of it */
     free(text);
     write_text("query.csv", "note\n1\n");
-    assert_refused(line, 1, "query.csv, line 1: no column 'speed': expected 'note'");
+    assert_refused(line, 1, "query.csv, line 1: expected a column 'speed', found 'note'\n");
 }
 
 /* Without a header columns go by their places: those of x alone, or those of the data. */

@@ -113,6 +113,12 @@ static void what_a_person_should_know_is_said(void **state)
                  {"x,c,y\n1,7,1\n2,7,3\n4,7,4\n",
                   {"--bandwidth", "1"},
                   "warning: 'c' is 7 in all rows: it predicts nothing\n"},
+                 {"x,y\n1,7\n2,7\n4,7\n",
+                  {"--bandwidth", "1"},
+                  "warning: 'y' is 7 in all rows: there is nothing to learn\n"},
+                 {"x,y\n1,u\n2,u\n4,u\n",
+                  {"--bandwidth", "1", "--y", "y", "--classify"},
+                  "warning: all rows are of the class 'u'\n"},
                  {"x,y\n1,1\n2,3\n9,5\n",
                   {"--bandwidth", "1", "--kernel", "boxcar"},
                   "warning: 1 of 3 rows have no other in reach: leave-one-out does without them\n"},
@@ -266,6 +272,31 @@ static void what_is_out_of_range_is_told_what_the_range_is(void **state)
         assert_refused(cases[i].options, 2, cases[i].message);
 }
 
+static void a_criterion_that_is_finite_nowhere_is_told_why(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *csv, *options[3], *message;
+    } cases[] = {
+        {"x,y\n1,7\n2,7\n3,7\n4,7\n5,7\n",
+         {"--kernel", "boxcar"},
+         "y is the same in all rows: every bandwidth fits it, and none is the best\n"},
+        {"x,y\n1,2\n2,5\n3,1\n", {NULL}, "rows: 3, expected at least 4 for AICc\n"},
+        {"x,y\n1,2\n2,5\n3,1\n5,9\n", {"--degree", "1"}, "rows: 4, expected at least 5 for AICc\n"},
+        {"x,y\n1,1e200\n2,3e200\n4,1e199\n5,9e200\n", {NULL}, "is y - y squared finite?\n"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const char *line[10] = {"--data", "-", "--select", "aicc"};
+        memcpy(line + 4, cases[i].options, sizeof cases[i].options);
+        ran r = regress(line, cases[i].csv);
+        assert_int_equal(r.exit_code, 1);
+        assert_contains(r.err, cases[i].message);
+        ran_free(&r);
+    }
+    succeed(ARGUMENTS("--data", "-", "--select", "aicc"), "x,y\n1,2\n2,5\n3,1\n5,9\n");
+    succeed(ARGUMENTS("--data", "-", "--select", "aicc", "--degree", "1"),
+            "x,y\n1,2\n2,5\n3,1\n5,9\n6,2\n");
+}
+
 /* Where there is no number NA is printed, not a NaN with whatever sign it has. */
 static void no_number_is_na(void **state)
 {
@@ -392,6 +423,7 @@ int main(void)
         cmocka_unit_test(bad_files_are_exit_1_with_line_and_column_and_write_nothing),
         cmocka_unit_test(a_wrong_command_line_is_exit_2),
         cmocka_unit_test(what_is_out_of_range_is_told_what_the_range_is),
+        cmocka_unit_test(a_criterion_that_is_finite_nowhere_is_told_why),
         cmocka_unit_test(no_number_is_na),
         cmocka_unit_test(names_do_not_steer_the_terminal),
         cmocka_unit_test(what_cannot_be_written_is_exit_1),
