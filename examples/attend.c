@@ -51,8 +51,7 @@ static void load_queries_keys_values(problem *p)
     p->rank = q.rank;
     if (type != QKV_NPY_F32 && type != QKV_NPY_F64)
         fail_with("%s has type %s, expected float32 or float64", given[QUERY], type_name(type));
-    if (q.rank < 2 || q.rank > 4)
-        fail_with("%s has %d axes, expected 2 to 4", given[QUERY], q.rank);
+    if (q.rank < 2 || q.rank > 4) refuse_axes(QUERY, q.rank, "2 to 4");
     qkv_npy_free(&q);
     long heads = given[HEADS] ? integer_argument("heads", given[HEADS], 1, 1 << 20) : 1;
     long kv_heads =
@@ -92,8 +91,7 @@ static void load_mask(problem *p)
     const ptrdiff_t full[4] = {p->a.batch, p->a.heads, p->a.n_q, p->a.n_k};
     p->mask = load(MASK);
     const qkv_npy *m = &p->mask;
-    if (m->rank < 1 || m->rank > 4)
-        fail_with("%s has %d axes, expected 1 to 4", given[MASK], m->rank);
+    if (m->rank < 1 || m->rank > 4) refuse_axes(MASK, m->rank, "1 to 4");
     bool boolean = m->type == QKV_NPY_BOOL;
     if (!boolean && m->type != QKV_NPY_F16 && m->type != QKV_NPY_F32 && m->type != QKV_NPY_F64)
         fail_with("%s has type %s, expected bool (true: attend) or a float (added)", given[MASK],
@@ -128,8 +126,7 @@ static operand load_heads(int option, const qkv_attention *a)
 {
     qkv_npy x = load(option);
     bool each = x.rank == 2;
-    if (x.rank < 1 || x.rank > 2)
-        fail_with("%s has %d axes, expected 1 or 2", given[option], x.rank);
+    if (x.rank < 1 || x.rank > 2) refuse_axes(option, x.rank, "1 or 2");
     expect(option, "the number of heads", x.dim[x.rank - 1], a->heads);
     if (each) expect(option, "the batch", x.dim[0], a->batch);
     operand y = packed(each ? a->batch : 1, a->heads, 1, 1);
@@ -142,9 +139,9 @@ static operand load_heads(int option, const qkv_attention *a)
 static void load_lengths(problem *p)
 {
     qkv_npy x = load(LENGTHS);
-    if (x.type != QKV_NPY_I64 || x.rank != 1)
-        fail_with("%s has type %s and %d axes, expected int64 [batch]", given[LENGTHS],
-                  type_name(x.type), x.rank);
+    if (x.type != QKV_NPY_I64)
+        fail_with("%s has type %s, expected int64", given[LENGTHS], type_name(x.type));
+    if (x.rank != 1) refuse_axes(LENGTHS, x.rank, "1, [batch]");
     expect(LENGTHS, "the batch", x.dim[0], p->a.batch);
     p->lengths = x.data;
     for (ptrdiff_t b = 0; b < p->a.batch; b++)
@@ -464,27 +461,40 @@ static void write_gradients(problem *p, const results *r)
     if (given[GRAD_BANDWIDTH]) save(GRAD_BANDWIDTH, 1, &p->a.bandwidths, g.bandwidth);
 }
 
-/* Something is written, each file once. */
-static void check_written(void)
+static const int files[] = {
+    QUERY,      KEY,       VALUE,          MASK,          LENGTHS,    ALIBI,
+    SINK,       PAST_KEY,  PAST_VALUE,     GRAD_OUT,      OUT,        WEIGHTS,
+    LSE,        SCORES,    PRESENT_KEY,    PRESENT_VALUE, GRAD_QUERY, GRAD_KEY,
+    GRAD_VALUE, GRAD_MASK, GRAD_BANDWIDTH, GRAD_SCALE};
+enum { READ = 10, FILES = sizeof files / sizeof *files };
+
+/* Something is written, and replaces neither what is read nor what is written besides. */
+static void check_files(void)
 {
-    static const int writes[] = {
-        OUT,        WEIGHTS,  LSE,        SCORES,    PRESENT_KEY,    PRESENT_VALUE,
-        GRAD_QUERY, GRAD_KEY, GRAD_VALUE, GRAD_MASK, GRAD_BANDWIDTH, GRAD_SCALE};
-    const int n = sizeof writes / sizeof *writes;
     bool any = false, gradient = false;
-    for (int i = 0; i < n; i++) {
-        const char *path = given[writes[i]];
+    for (int i = READ; i < FILES; i++) {
+        const char *path = given[files[i]];
         if (!path) continue;
         any = true;
-        gradient |= writes[i] >= GRAD_QUERY;
+        gradient |= files[i] >= GRAD_QUERY;
         for (int j = 0; j < i; j++)
-            if (given[writes[j]] && !strcmp(given[writes[j]], path))
-                usage_error("--%s and --%s are both %s", attend.options[writes[j]].name,
-                            attend.options[writes[i]].name, path);
+            if (given[files[j]] && same_file(given[files[j]], path))
+                usage_error("--%s and --%s are the same file, '%s'", attend.options[files[j]].name,
+                            attend.options[files[i]].name, path);
     }
     if (given[GRAD_OUT] && !gradient)
         usage_error("--grad-out needs --grad-query or another of the gradients to write");
     if (!any) usage_error("nothing to write: give --out");
+}
+
+/* What cannot be written is told before the work. */
+static void expect_files(void)
+{
+    for (int i = READ; i < FILES; i++) {
+        char *option = print_text("--%s", attend.options[files[i]].name);
+        expect_creatable(option, given[files[i]]);
+        free(option);
+    }
 }
 
 static void check_options(void)
@@ -506,15 +516,21 @@ static void check_options(void)
         if (given[needs[i][0]] && !given[needs[i][1]])
             usage_error("--%s needs --%s", attend.options[needs[i][0]].name,
                         attend.options[needs[i][1]].name);
+    if (given[CAUSAL_OFFSET] && !given[CAUSAL] && !given[WINDOW] && !given[ALIBI])
+        usage_error("--causal-offset goes with --causal, --window or --alibi");
     parse_stage();
-    check_written();
+    check_files();
 }
 
 int main(int argc, char **argv)
 {
     clean_up_on_signals();
-    for (int option; (option = command_next(&attend, argc, argv)) >= 0;)
-        given[option] = optarg ? text_argument(attend.options[option].name, optarg) : "";
+    for (int i; (i = command_next(&attend, argc, argv)) >= 0;) {
+        const command_option *option = &attend.options[i];
+        given[i] = !option->argument                   ? ""
+                   : !strcmp(option->argument, "FILE") ? path_argument(option->name, optarg)
+                                                       : text_argument(option->name, optarg);
+    }
     if (optind < argc) usage_error("unexpected argument '%s'", argv[optind]);
     check_options();
     if (given[THREADS])
@@ -529,6 +545,7 @@ int main(int argc, char **argv)
     if (given[SINK]) p.sink = load_heads(SINK, &p.a);
     set_offsets(&p);
     if (given[GRAD_OUT]) load_cotangent(&p);
+    expect_files();
     const qkv_attention *a = &p.a;
     r.o = packed_as(p.rank, a->batch, a->heads, a->n_q, a->d_v);
     r.row_max = rows_of(a, 1);

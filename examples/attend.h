@@ -75,6 +75,7 @@ qkv_npy load(int option);
 const char *type_name(qkv_npy_type of);
 /* Queries, keys, values: their axes as [batch, heads, rows, columns]. */
 operand load_operand(int option, int rank, ptrdiff_t heads);
+_Noreturn void refuse_axes(int option, int found, const char *expected);
 /* What both have on an axis must be the same. */
 void expect(int option, const char *what, ptrdiff_t found, ptrdiff_t expected);
 void save(int option, int rank, const ptrdiff_t *dim, const void *data);

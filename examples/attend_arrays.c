@@ -61,13 +61,19 @@ const char *type_name(qkv_npy_type of)
     return names[of];
 }
 
+_Noreturn void refuse_axes(int option, int found, const char *expected)
+{
+    fail_with("%s has %d ax%s, expected %s", given[option], found, found == 1 ? "is" : "es",
+              expected);
+}
+
 operand load_operand(int option, int rank, ptrdiff_t heads)
 {
     qkv_npy a = load(option);
     if (a.type != type)
         fail_with("%s has type %s, expected that of the queries, %s", given[option],
                   type_name(a.type), type_name(type));
-    if (a.rank != rank) fail_with("%s has %d axes, expected %d", given[option], a.rank, rank);
+    if (a.rank != rank) refuse_axes(option, a.rank, (const char[]){(char)('0' + rank), '\0'});
     operand x = {.data = a.data};
     const ptrdiff_t *n = a.dim;
     if (rank == 3 && n[2] % heads)

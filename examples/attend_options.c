@@ -18,7 +18,8 @@ const command attend = {
         [KV_HEADS] = {"kv-heads", "N", "Heads of keys with 3 axes (default: as --heads)."},
         [SCORE] = {"score", "NAME",
                    "scaled-dot (default), dot, cosine, gaussian, laplace or cauchy."},
-        [BANDWIDTH] = {"bandwidth", "H[,H..]", "Of the distances: one, or one a coordinate."},
+        [BANDWIDTH] = {"bandwidth", "H[,H..]",
+                       "Of the distances: one, or one a coordinate (default: 1)."},
         [SCALE] = {"scale", "S", "Scores are times S (default: scaled-dot 1/sqrt(d), else 1)."},
         [SOFTCAP] = {"softcap", "C", "Scores become C tanh(s / C)."},
         [CAUSAL] = {"causal", NULL, "Query i sees keys up to i + offset."},
@@ -40,7 +41,8 @@ const command attend = {
         [NORMALIZE] =
             {"normalize", "NAME",
              "softmax (default), boxcar, triangular, epanechnikov, biweight, triweight, "
-             "tricube, cosine, constant, top-k, top-k-uniform (nearest neighbours), hard, "
+             "tricube, cosine, constant (these with --score gaussian), top-k, top-k-uniform "
+             "(nearest neighbours), hard, "
              "uniform, sparsemax, entmax (1.5); none (that is exp), sigmoid, identity: no "
              "sum."},
         [TOP_K] = {"top-k", "N", "How many keys top-k and top-k-uniform select at most."},

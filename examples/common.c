@@ -250,6 +250,12 @@ const char *text_argument(const char *option, const char *text)
     return text;
 }
 
+const char *path_argument(const char *option, const char *text)
+{
+    if (!strcmp(text, "-")) usage_error("--%s: '-' is no stream here: expected a path", option);
+    return text_argument(option, text);
+}
+
 const char *format_argument(const char *option, const char *text)
 {
     static const char *const formats[] = {"svg", "png", "pdf"};
@@ -258,12 +264,29 @@ const char *format_argument(const char *option, const char *text)
     usage_error("--%s: '%s' is none of svg, png, pdf", option, text);
 }
 
+static bool same_node(const struct stat *s, const struct stat *t)
+{
+    return s->st_dev == t->st_dev && s->st_ino == t->st_ino;
+}
+
+/* What path is called in its directory. */
+static const char *split_path(const char *path, struct stat *directory)
+{
+    const char *slash = strrchr(path, '/');
+    char *parent = slash ? print_text("%.*s", (int)(slash + 1 - path), path) : print_text(".");
+    if (stat(parent, directory) != 0) *directory = (struct stat){0};
+    free(parent);
+    return slash ? slash + 1 : path;
+}
+
 bool same_file(const char *a, const char *b)
 {
     struct stat s, t;
     if (!strcmp(a, b)) return true;
-    if (stat(a, &s) || stat(b, &t) || !S_ISREG(s.st_mode)) return false;
-    return s.st_dev == t.st_dev && s.st_ino == t.st_ino;
+    bool there = stat(a, &s) == 0;
+    if ((stat(b, &t) == 0) != there) return false;
+    if (there) return S_ISREG(s.st_mode) && same_node(&s, &t);
+    return !strcmp(split_path(a, &s), split_path(b, &t)) && same_node(&s, &t);
 }
 
 void make_directories(const char *path)

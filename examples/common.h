@@ -73,6 +73,9 @@ long integer_argument(const char *option, const char *text, long lower, long upp
 /* text, which must not be empty; a usage_error naming --option otherwise. */
 const char *text_argument(const char *option, const char *text);
 
+/* The same of a path: "-" is refused, for a file of that name would be a surprise. */
+const char *path_argument(const char *option, const char *text);
+
 /* "svg", "png" or "pdf", whichever text is; a usage_error naming --option otherwise. */
 const char *format_argument(const char *option, const char *text);
 

@@ -79,7 +79,7 @@ static settings read_settings(int argc, char **argv)
             s.seed = (uint64_t)integer_argument("seed", optarg, 0, 1L << 62);
             break;
         case JSON:
-            s.json = text_argument("json", optarg);
+            s.json = path_argument("json", optarg);
             break;
         case SELF_TEST:
             s.self_test = true;
@@ -91,7 +91,7 @@ static settings read_settings(int argc, char **argv)
             s.corruption = find_corruption(optarg);
             break;
         case REPLAY:
-            s.replay = text_argument("replay", optarg);
+            s.replay = path_argument("replay", optarg);
             break;
         default:
             s.replay_to = text_argument("replay-to", optarg);

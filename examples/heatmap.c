@@ -84,7 +84,7 @@ int main(int argc, char **argv)
     const char **titles = allocate((size_t)argc, sizeof *titles);
     ptrdiff_t n_titles = 0, shape[4];
     for (int option; (option = command_next(&heatmap, argc, argv)) >= 0;) {
-        if (option == OUTPUT) options.figure.path = text_argument("output", optarg);
+        if (option == OUTPUT) options.figure.path = path_argument("output", optarg);
         if (option == PALETTE || option == SIZE || option == KEEP_SCRIPT)
             figure = heatmap.options[option].name;
         if (option == PALETTE) options.palette = parse_palette(optarg);
@@ -101,6 +101,8 @@ int main(int argc, char **argv)
     if (argc - optind > 1) usage_error("more than one file: %s", argv[optind + 1]);
     if (figure && !options.figure.path) usage_error("--%s needs --output", figure);
 
+    if (optind < argc && !strcmp(argv[optind], "-"))
+        usage_error("'-' is no stream here: expected a path");
     double *matrices = optind < argc ? load_matrices(argv[optind], shape) : identity(10, shape);
     if (n_titles > shape[1]) {
         free(matrices);

@@ -490,13 +490,13 @@ static settings read_settings(int argc, char **argv)
         if (o == SEED) s.seed = integer_argument("seed", optarg, 0, 1L << 62);
         if (o == DIRECTORY) s.directory = text_argument("directory", optarg);
         if (o == KEEP) s.keep = true;
-        if (o == OWN_KEYS) s.keys = text_argument("keys", optarg);
-        if (o == OWN_VALUES) s.values = text_argument("values", optarg);
-        if (o == OWN_QUERIES) s.ask = text_argument("ask", optarg);
+        if (o == OWN_KEYS) s.keys = path_argument("keys", optarg);
+        if (o == OWN_VALUES) s.values = path_argument("values", optarg);
+        if (o == OWN_QUERIES) s.ask = path_argument("ask", optarg);
         if (o == MEMORY) s.memory = integer_argument("memory", optarg, 1, 1L << 30);
         if (o == SHARD) s.shard = integer_argument("shard", optarg, 1, 1L << 40);
-        if (o == OUTPUT) s.output = text_argument("output", optarg);
-        if (o == GRADIENT) s.gradient = text_argument("gradient", optarg);
+        if (o == OUTPUT) s.output = path_argument("output", optarg);
+        if (o == GRADIENT) s.gradient = path_argument("gradient", optarg);
         if (o == SWEEP_TO) s.sweep = integer_argument("sweep", optarg, 0, 1L << 20);
         if (o == NO_CHECK) s.check = false;
         if (o == PLOT) s.plot = *optarg ? optarg : NULL;

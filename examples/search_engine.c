@@ -512,8 +512,8 @@ static void read_option(settings *s, int o)
     if (o == RATE) s->rate = number_argument("rate", optarg, 1e-9, 10);
     if (o == DROPOUT) s->dropout = number_argument("dropout", optarg, 0, 1);
     if (o == MISMATCH) s->mismatch = true;
-    if (o == SAVE) s->save = text_argument("save", optarg);
-    if (o == LOAD) s->load = text_argument("load", optarg);
+    if (o == SAVE) s->save = path_argument("save", optarg);
+    if (o == LOAD) s->load = path_argument("load", optarg);
     if (o == SEED) s->seed = integer_argument("seed", optarg, 0, 1L << 62);
     if (o == PLOT) s->plot = *optarg ? optarg : NULL;
     if (o == FORMAT) s->format = format_argument("format", optarg);

@@ -546,8 +546,8 @@ static settings read_settings(int argc, char **argv)
         if (option == ASK) s.asked = integer_argument("ask", optarg, 1, 100000);
         if (option == SEQUENCE) s.sequence = text_argument("sequence", optarg);
         if (option == SEED) s.seed = integer_argument("seed", optarg, 0, 1L << 62);
-        if (option == LOAD) s.load = text_argument("load", optarg);
-        if (option == SAVE) s.save = text_argument("save", optarg);
+        if (option == LOAD) s.load = path_argument("load", optarg);
+        if (option == SAVE) s.save = path_argument("save", optarg);
         if (option == PLOT) s.plot = *optarg ? optarg : NULL;
         if (option == FORMAT) s.format = format_argument("format", optarg);
     }

@@ -413,6 +413,8 @@ static void what_is_wrong_is_said(void **state)
     assert_ok(qkv_npy_save(&bools, scratch("bool.npy")));
     const qkv_npy wholes = {.type = QKV_NPY_I64, .rank = 1, .dim = {1}, .data = &(int64_t){9}};
     const char *whole = scratch("whole.npy");
+    const qkv_npy square = {.type = QKV_NPY_I64, .rank = 2, .dim = {1, 1}, .data = &(int64_t){1}};
+    assert_ok(qkv_npy_save(&square, scratch("long2.npy")));
     assert_ok(qkv_npy_save(&wholes, whole));
 #define PLAIN "--query", q, "--key", q, "--value", q, "--out", scratch("y2.npy")
     assert_fails(ARGV("--query", q), 2, "--key is required");
@@ -439,21 +441,39 @@ static void what_is_wrong_is_said(void **state)
     assert_fails(ARGV(PLAIN, "--normalize", "hard", "--lse", scratch("l.npy")), 2,
                  "--lse does not go with --normalize hard");
     assert_fails(ARGV(PLAIN, "--window", "1.5,2"), 2, "'1.5' is not a whole number");
-    assert_fails(ARGV(PLAIN, "--causal-offset", "0.5"), 2, "'0.5' is not a whole number");
+    assert_fails(ARGV(PLAIN, "--causal", "--causal-offset", "0.5"), 2,
+                 "'0.5' is not a whole number");
     assert_fails(ARGV(PLAIN, "--scores", scratch("s.npy"), "--scores-stage", "foo"), 2,
                  "'foo' is none of raw");
-    assert_fails(ARGV(PLAIN, "--weights", scratch("y2.npy")), 2, "--out and --weights are both");
+    assert_fails(ARGV(PLAIN, "--weights", scratch("y2.npy")), 2,
+                 "--out and --weights are the same file");
+    assert_fails(ARGV(PLAIN, "--weights", scratch("./y2.npy")), 2,
+                 "--out and --weights are the same file");
+    assert_fails(ARGV("--query", q, "--key", q, "--value", q, "--out", q), 2,
+                 "--query and --out are the same file");
+    assert_fails(ARGV("--query", q, "--key", q, "--value", q, "--out", "-"), 2,
+                 "--out: '-' is no stream here: expected a path");
+    assert_fails(ARGV(PLAIN, "--causal-offset", "1"), 2,
+                 "--causal-offset goes with --causal, --window or --alibi");
+    assert_fails(ARGV(PLAIN, "--weights", scratch("absent/w.npy")), 1, "--weights: cannot create");
     assert_fails(ARGV(PLAIN, "--grad-out", q), 2, "--grad-out needs --grad-query");
     assert_fails(ARGV(PLAIN, "--grad-out", wide, "--grad-query", scratch("g.npy")), 1,
                  "wide.npy: the size of a value is 5, expected 3");
     assert_fails(ARGV(PLAIN, "--mask", whole), 1, "whole.npy has type int64, expected bool");
     assert_fails(ARGV(PLAIN, "--lengths", whole), 1,
                  "whole.npy: length 0 is 9, expected 0 to the number of keys, 4");
-    assert_fails(ARGV(PLAIN, "--lengths", q), 1, "q2.npy has type float64 and 2 axes");
+    assert_fails(ARGV(PLAIN, "--lengths", q), 1, "q2.npy has type float64, expected int64");
     assert_fails(ARGV("--query", whole, "--key", q, "--value", q, "--out", scratch("y2.npy")), 1,
                  "whole.npy has type int64, expected float32 or float64");
     assert_fails(ARGV("--query", q, "--key", whole, "--value", q, "--out", scratch("y2.npy")), 1,
                  "whole.npy has type int64, expected that of the queries, float64");
+    const qkv_npy one = {.type = QKV_NPY_F64, .rank = 1, .dim = {3}, .data = x};
+    assert_ok(qkv_npy_save(&one, scratch("one.npy")));
+    assert_fails(
+        ARGV("--query", scratch("one.npy"), "--key", q, "--value", q, "--out", scratch("y2.npy")),
+        1, "one.npy has 1 axis, expected 2 to 4");
+    assert_fails(ARGV(PLAIN, "--lengths", scratch("long2.npy")), 1,
+                 "long2.npy has 2 axes, expected 1, [batch]");
     assert_int_equal(access(scratch("y2.npy"), F_OK), -1); /* wrong is found before writing */
     assert_fails(ARGV(PLAIN, "--past-key", three), 2, "--past-key and --past-value go together");
     assert_fails(ARGV("--query", scratch("none.npy"), "--key", q, "--value", q, "--out", "y"), 1,
