@@ -18,7 +18,7 @@ static const command gradcheck = {
     "element, whole gradients along random directions, and float against double. Exits with 1 if "
     "one is wrong.",
     (const command_option[]){
-        [OP] = {"op", "NAME", "Only this operation."},
+        [OP] = {"op", "NAME", "Only this operation; 'list' lists them."},
         [SEED] = {"seed", "N", "Of the inputs and directions (default: 1)."},
         [JSON] = {"json", "FILE", "Write the figures here, too."},
         [SELF_TEST] = {"self-test", NULL,
@@ -51,6 +51,15 @@ static int find_corruption(const char *name)
     usage_error("--corrupt: '%s' is none of what --corrupt list lists", name);
 }
 
+static const char *find_op(const char *name)
+{
+    for (int op = 0; op < qkv_op_count(); op++)
+        if (!strcmp(name, qkv_op_name(op))) return name;
+    for (int op = 0; op < qkv_op_count() && !strcmp(name, "list"); op++) say("%s", qkv_op_name(op));
+    if (!strcmp(name, "list")) exit(finish());
+    usage_error("--op: '%s' is none of what --op list lists", name);
+}
+
 /* What would be read past in silence. */
 static void refuse_what_does_not_go_together(const settings *s)
 {
@@ -73,7 +82,7 @@ static settings read_settings(int argc, char **argv)
     for (int option; (option = command_next(&gradcheck, argc, argv)) >= 0; s.given[option] = true)
         switch (option) {
         case OP:
-            s.op = optarg;
+            s.op = find_op(optarg);
             break;
         case SEED:
             s.seed = (uint64_t)integer_argument("seed", optarg, 0, 1L << 62);
@@ -98,10 +107,6 @@ static settings read_settings(int argc, char **argv)
         }
     if (optind < argc) usage_error("'%s' is not expected", argv[optind]);
     refuse_what_does_not_go_together(&s);
-    for (int op = 0; s.op && op <= qkv_op_count(); op++) {
-        if (op == qkv_op_count()) usage_error("--op: there is no operation '%s'", s.op);
-        if (!strcmp(s.op, qkv_op_name(op))) break;
-    }
     return s;
 }
 
@@ -146,8 +151,9 @@ static bool check_cases(const settings *s, line *l)
 static void print_line(const line *l)
 {
     const qkv_check_report *r = &l->report;
-    printf("%-16s %8zu %10.1e %10.1e %10zu %11.1e %9.2f %9.1f\n", qkv_op_name(l->op), r->checked,
-           r->error, r->bound, r->directions, r->certificate, r->float_error, l->seconds * 1e3);
+    printf("%-15s %8zu %8.1e %8.1e %10zu %11.1e %9.2f %6g %7.1f\n", qkv_op_name(l->op), r->checked,
+           r->error, r->bound, r->directions, r->certificate, r->float_error, r->float_bound,
+           l->seconds * 1e3);
 }
 
 /* JSON has no other word for what is no number. */
@@ -189,8 +195,8 @@ static bool check_all(const settings *s)
     double begin = seconds();
     qkv_output out;
     if (s->json) check(qkv_output_open(&out, s->json, "--json"));
-    printf("%-16s %8s %10s %10s %10s %11s %9s %9s\n", "operation", "elements", "worst", "bound",
-           "directions", "certificate", "float eps", "ms");
+    printf("%-15s %8s %8s %8s %10s %11s %9s %6s %7s\n", "operation", "elements", "worst", "bound",
+           "directions", "certificate", "float eps", "bound", "ms");
     for (int op = 0; op < qkv_op_count(); op++) {
         if (s->op && strcmp(s->op, qkv_op_name(op))) continue;
         line *l = &lines[n++];
@@ -207,7 +213,8 @@ static bool check_all(const settings *s)
         elements += l->report.checked;
         if (right) print_line(l);
     }
-    say("%d operations, %zu elements: %d wrong; %.2f s", n, elements, wrong, seconds() - begin);
+    say("%d operation%s, %zu elements: %d wrong; %.2f s", n, n == 1 ? "" : "s", elements, wrong,
+        seconds() - begin);
     say("each certificate holds with a confidence of 1 - %g", QKV_CHECK_DELTA);
     if (s->json) {
         write_json(out.stream, s, lines, n);

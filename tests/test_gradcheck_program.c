@@ -44,7 +44,7 @@ static void every_operation_has_a_line_and_a_record(void **state)
     assert_non_null(strstr(r.out, " 0 wrong"));
     free(record);
     ran_free(&r);
-    assert_says(ARGV("--op", "tanh"), 0, "1 operations, 12 elements: 0 wrong");
+    assert_says(ARGV("--op", "tanh"), 0, "\n1 operation, 12 elements: 0 wrong");
 }
 
 static void a_failure_leaves_a_file_that_runs_again(void **state)
@@ -139,7 +139,9 @@ static void a_record_of_failures_is_json(void **state)
 static void mistakes_on_the_command_line_are_named(void **state)
 {
     (void)state;
-    assert_says(ARGV("--op", "nothing"), 2, "there is no operation 'nothing'");
+    assert_says(ARGV("--op", "nothing"), 2, "'nothing' is none of what --op list lists");
+    assert_says(ARGV("--op", "list"), 0, "\nlayer_norm\n");
+    assert_says(ARGV("--op", "tanh"), 0, "     32 "); /* what float may be off is said */
     assert_says(ARGV("--corrupt", "badly"), 2, "--corrupt list");
     assert_says(ARGV("--corrupt", "list"), 0, "heads swapped");
     assert_says(ARGV("--seeds", "0"), 2, "seeds");
