@@ -56,9 +56,9 @@ def run_shell(block, tree):
             run(["sh", "-ec", line], tree)
 
 
-def run_program(block, expected, source, build, tree):
+def run_program(block, expected, libraries, source, build, tree):
     (tree / "program.c").write_text(block)
-    flags = [f"-I{source}/include", f"-L{build}", "-lqkv", "-lm", f"-Wl,-rpath,{build}"]
+    flags = [f"-I{source}/include", f"-L{build}", "-lqkv", *libraries, f"-Wl,-rpath,{build}"]
     command = ["cc", "-std=c17", "-Wall", "-Wextra", "-Wconversion", "-Werror", "program.c", "-o", "program"]
     run(command + FLAGS.split() + flags, tree)
     printed = run(["./program"], tree)
@@ -68,18 +68,21 @@ def run_program(block, expected, source, build, tree):
 
 def main():
     source, build = (pathlib.Path(path).resolve() for path in sys.argv[1:3])
-    blocks = re.findall(r"^```(\w+)\n(.*?)^```$", (source / "README.md").read_text(), re.S | re.M)
+    text = (source / "README.md").read_text()
+    blocks = list(re.finditer(r"^```(\w+)\n(.*?)^```$", text, re.S | re.M))
     tree = pathlib.Path(tempfile.mkdtemp(prefix="qkv-readme-"))
     try:
         make_tree(source, build, tree)
         counts = {"sh": 0, "c": 0}
-        for i, (language, block) in enumerate(blocks):
+        for i, (language, block) in enumerate(match.groups() for match in blocks):
             if language == "sh":
                 run_shell(block, tree)
             elif language == "c":
-                if i + 1 == len(blocks) or blocks[i + 1][0] != "text":
+                if i + 1 == len(blocks) or blocks[i + 1][1] != "text":
                     sys.exit("README: a program is not followed by its output")
-                run_program(block, blocks[i + 1][1], source, build, tree)
+                said = text[blocks[i - 1].end() if i else 0:blocks[i].start()]
+                libraries = ["-lm"] if "`-lm`" in said else []  # not unless the reader is told
+                run_program(block, blocks[i + 1][2], libraries, source, build, tree)
             if language in counts:
                 counts[language] += 1
         if not counts["sh"] or not counts["c"]:
