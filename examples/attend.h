@@ -72,7 +72,6 @@ operand packed(ptrdiff_t batch, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t colum
 operand packed_as(int rank, ptrdiff_t batch, ptrdiff_t heads, ptrdiff_t rows, ptrdiff_t columns);
 ptrdiff_t place(const operand *x, ptrdiff_t b, ptrdiff_t h, ptrdiff_t i, ptrdiff_t c);
 qkv_npy load(int option);
-const char *type_name(qkv_npy_type of);
 /* Queries, keys, values: their axes as [batch, heads, rows, columns]. */
 operand load_operand(int option, int rank, ptrdiff_t heads);
 _Noreturn void refuse_axes(int option, int found, const char *expected);

@@ -53,14 +53,6 @@ qkv_npy load(int option)
     return a;
 }
 
-const char *type_name(qkv_npy_type of)
-{
-    static const char *const names[] = {"float32", "float64", "int64",  "bool",
-                                        "float16", "int8",    "int16",  "int32",
-                                        "uint8",   "uint16",  "uint32", "uint64"};
-    return names[of];
-}
-
 _Noreturn void refuse_axes(int option, int found, const char *expected)
 {
     fail_with("%s has %d ax%s, expected %s", given[option], found, found == 1 ? "is" : "es",

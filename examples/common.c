@@ -331,6 +331,27 @@ char *print_text(const char *format, ...)
     return text;
 }
 
+const char *type_name(qkv_npy_type of)
+{
+    static const char *const names[] = {"float32", "float64", "int64",  "bool",
+                                        "float16", "int8",    "int16",  "int32",
+                                        "uint8",   "uint16",  "uint32", "uint64"};
+    return names[of];
+}
+
+char *describe_array(const qkv_npy *a)
+{
+    char *text = print_text("%s [", type_name(a->type));
+    for (int i = 0; i < a->rank; i++) {
+        char *longer = print_text("%s%s%td", text, i ? ", " : "", a->dim[i]);
+        free(text);
+        text = longer;
+    }
+    char *whole = print_text("%s]", text);
+    free(text);
+    return whole;
+}
+
 char *join_path(const char *directory, const char *name)
 {
     return print_text("%s/%s", directory, name);

@@ -9,6 +9,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 
+#include "qkv/npy.h"
 #include "qkv/status.h"
 
 enum { EXIT_FAILED = 1, EXIT_USAGE = 2 };
@@ -92,6 +93,10 @@ void expect_creatable(const char *option, const char *path);
 
 /* What printf would print, to be freed. */
 char *print_text(const char *format, ...) __attribute__((format(printf, 1, 2)));
+
+/* "float32", as NumPy calls it, and "float32 [5, 8]", what there is of an array, to be freed. */
+const char *type_name(qkv_npy_type of);
+char *describe_array(const qkv_npy *a);
 
 /* "directory/name", to be freed. */
 char *join_path(const char *directory, const char *name);

@@ -17,7 +17,8 @@ static rows_file open_rows(const char *path)
     rows_file f;
     check(qkv_npy_header(&header, path, &f.offset));
     if (header.type != QKV_NPY_F32 || header.rank != 2 || qkv_npy_size(&header) == 0)
-        fail_with("%s: expected a matrix of 32-bit floats with a row and a column at least", path);
+        fail_with("%s: expected a matrix of float32 with a row and a column at least, found %s",
+                  path, describe_array(&header));
     f.rows = header.dim[0];
     f.columns = header.dim[1];
     f.file = open(path, O_RDONLY | O_CLOEXEC);
@@ -133,8 +134,8 @@ static qkv_npy load_queries(const settings *s, const database *d)
     qkv_npy q;
     check(qkv_npy_load(&q, s->ask));
     if (q.type != QKV_NPY_F32 || q.rank != 2 || q.dim[0] == 0 || q.dim[1] != d->keys.columns)
-        fail_with("%s: expected a matrix of 32-bit floats with %td columns, as the keys have",
-                  s->ask, d->keys.columns);
+        fail_with("%s: expected a matrix of float32 with %td columns, as the keys have, found %s",
+                  s->ask, d->keys.columns, describe_array(&q));
     return q;
 }
 

@@ -172,6 +172,8 @@ static void heatmap_tells_wrong_usage_from_failure(void **state)
     assert_run(ARGV(HEATMAP, "--size", "3,3"), 2, "", "--size needs --output");
     assert_run(ARGV(HEATMAP, "--palette", "Reds"), 2, "", "--palette needs --output");
     assert_run(ARGV(HEATMAP, "--output", ""), 2, "", "--output: the argument");
+    assert_run(ARGV(HEATMAP, "--output", "-"), 2, "", "--output: '-' is no stream here");
+    assert_run(ARGV(HEATMAP, "-"), 2, "", "'-' is no stream here: expected a path");
     setenv("QKV_GNUPLOT", "/no/such/gnuplot", 1);
     assert_run(ARGV(HEATMAP, "--output", scratch("none.svg")), 1, "", "/no/such/gnuplot");
     unsetenv("QKV_GNUPLOT");

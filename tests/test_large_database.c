@@ -135,7 +135,12 @@ static void own_files_are_attended_to(void **state)
     assert_ok(qkv_npy_save(&a, scratch("wide.npy")));
     r = run(ARGV("--keys", scratch("wide.npy"), "--values", values, "--ask", queries), NULL);
     assert_int_equal(r.exit_code, 1);
-    assert_non_null(strstr(r.err, "wide.npy: expected a matrix of 32-bit floats"));
+    assert_non_null(strstr(r.err, "wide.npy: expected a matrix of float32 with a row and a column "
+                                  "at least, found float64 [2, 1]\n"));
+    ran_free(&r);
+    r = run(ARGV("--keys", keys, "--values", values, "--ask", scratch("wide.npy")), NULL);
+    assert_int_equal(r.exit_code, 1);
+    assert_non_null(strstr(r.err, "columns, as the keys have, found float64 [2, 1]\n"));
     ran_free(&r);
 }
 
