@@ -13,11 +13,9 @@ digits load_digits(const char *path)
 {
     qkv_npy a;
     check(qkv_npy_load(&a, path));
-    if (a.rank != 2)
-        fail_with("%s: has %d axes, expected images in rows of %d", path, a.rank, PIXELS + 1);
-    if (a.dim[1] != PIXELS + 1 || a.dim[0] < 3)
-        fail_with("%s: is [%td,%td], expected 3 or more rows of %d", path, a.dim[0], a.dim[1],
-                  PIXELS + 1);
+    if (a.rank != 2 || a.dim[1] != PIXELS + 1 || a.dim[0] < 3)
+        fail_with("%s: expected an array of 3 or more rows and %d columns, found %s", path,
+                  PIXELS + 1, describe_array(&a));
     digits d = {.n = a.dim[0], .n_train = a.dim[0] * 2 / 3};
     d.pixels = allocate((size_t)(d.n * PIXELS), sizeof *d.pixels);
     d.label = allocate((size_t)d.n, sizeof *d.label);

@@ -91,9 +91,9 @@ static void what_are_no_digits_is_exit_1_and_a_wrong_command_line_exit_2(void **
         const char *option, *value, *message;
         int exit_code;
     } cases[] = {{"--data", "/no/such/file", "/no/such/file", 1},
-                 {"--data", ONNX "/Q.npy", "Q.npy: has 4 axes, expected images in rows of 65", 1},
+                 {"--data", ONNX "/Q.npy", "columns, found float32 [", 1},
                  {"--data", ONNX "/attn_mask.npy",
-                  "attn_mask.npy: is [4,6], expected 3 or more rows of 65", 1},
+                  "expected an array of 3 or more rows and 65 columns, found bool [4, 6]\n", 1},
                  {"--data", scratch("pixel.npy"),
                   "row 1, column 7 is 17, which is no pixel from 0 to 16", 1},
                  {"--data", scratch("label.npy"), "row 2, column 64 is 3.5, which is no digit", 1},
