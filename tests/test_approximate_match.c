@@ -101,6 +101,25 @@ static void widths_far_apart_agree_too(void **state)
     }
 }
 
+/* The softmax loses its slope as its temperature falls, where that of the range does not change. */
+static void a_cold_softmax_has_no_slope(void **state)
+{
+    (void)state;
+    static const char *const temperatures[] = {"0.003", "0.0003"};
+    row soft[2], range[2];
+    for (int i = 0; i < 2; i++) {
+        ran r = run(ARGV("--records", "2000", "--queries", "20", "--plot", "", "--temperature",
+                         temperatures[i]),
+                    NULL);
+        assert_int_equal(r.exit_code, 0);
+        soft[i] = read_row(r.out, "nearest, nearly");
+        range[i] = read_row(r.out, "fading range");
+        ran_free(&r);
+    }
+    assert_true(soft[0].steepness > 1 && soft[1].steepness < 1e-3);
+    assert_close(range[1].steepness, range[0].steepness, 0);
+}
+
 static void it_draws_the_map_and_what_sharpness_costs(void **state)
 {
     (void)state;
@@ -145,6 +164,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {cmocka_unit_test(attention_finds_what_a_search_finds),
                                        cmocka_unit_test(widths_far_apart_agree_too),
+                                       cmocka_unit_test(a_cold_softmax_has_no_slope),
                                        cmocka_unit_test(it_draws_the_map_and_what_sharpness_costs),
                                        cmocka_unit_test(more_than_two_coordinates_have_no_map),
                                        cmocka_unit_test(a_wrong_command_line_is_exit_2)};
