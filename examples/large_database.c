@@ -80,16 +80,28 @@ typedef struct stream {
     size_t bytes;
 } stream;
 
+static qkv_attention attention_to(const database *d, ptrdiff_t n_q)
+{
+    return (qkv_attention){.batch = 1,
+                           .heads = 1,
+                           .n_q = n_q,
+                           .n_k = d->shard,
+                           .d_k = d->keys.columns,
+                           .d_v = d->values.columns};
+}
+
+static size_t workspace_of(const qkv_attention *a)
+{
+    size_t forward, backward;
+    check(qkv_attention_workspace(a, QKV_FORWARD, QKV_F32, &forward));
+    check(qkv_attention_workspace(a, QKV_BACKWARD, QKV_F32, &backward));
+    return forward > backward ? forward : backward;
+}
+
 static stream make_stream(const database *d, float *q, ptrdiff_t n_q)
 {
-    stream x = {.d = d, .q = q};
-    x.a = (qkv_attention){.batch = 1,
-                          .heads = 1,
-                          .n_q = n_q,
-                          .n_k = d->shard,
-                          .d_k = d->keys.columns,
-                          .d_v = d->values.columns};
-    size_t n = (size_t)n_q, width = (size_t)x.a.d_v, backward;
+    stream x = {.d = d, .q = q, .a = attention_to(d, n_q)};
+    size_t n = (size_t)n_q, width = (size_t)x.a.d_v;
     qkv_partial_f64 *const partials[] = {&x.total, &x.part};
     for (int i = 0; i < 2; i++)
         *partials[i] =
@@ -98,11 +110,17 @@ static stream make_stream(const database *d, float *q, ptrdiff_t n_q)
     x.row_max = allocate(n, sizeof *x.row_max);
     x.row_log_sum = allocate(n, sizeof *x.row_log_sum);
     x.gradient = allocate(n * (size_t)x.a.d_k, sizeof *x.gradient);
-    check(qkv_attention_workspace(&x.a, QKV_FORWARD, QKV_F32, &x.bytes));
-    check(qkv_attention_workspace(&x.a, QKV_BACKWARD, QKV_F32, &backward));
-    if (backward > x.bytes) x.bytes = backward;
+    x.bytes = workspace_of(&x.a);
     x.workspace = allocate(x.bytes, 1);
     return x;
+}
+
+/* What a stream of n queries takes, they among it. */
+static double stream_mebibytes(const database *d, ptrdiff_t n)
+{
+    const qkv_attention a = attention_to(d, n);
+    const double floats = (double)(2 * a.d_k + a.d_v + 2), doubles = (double)(2 * (a.d_v + 1));
+    return ((double)n * (4 * floats + 8 * doubles) + (double)workspace_of(&a)) / 0x1p20;
 }
 
 static void free_stream(stream *x)
@@ -404,6 +422,17 @@ static void tell_limit(const database *d, double limit)
                                            : "cannot be mapped: there is no room");
 }
 
+/* Better told before the work than in the middle of it. */
+static void expect_room(const database *d, const settings *s, ptrdiff_t n)
+{
+    const ptrdiff_t most = n > s->sweep ? n : s->sweep;
+    const double mebi = stream_mebibytes(d, most);
+    if (mebi > (double)s->memory)
+        fail_with("%td queries and their answers take %.0f MiB beside a shard: allow more --memory "
+                  "or fewer of them (--queries, --sweep)",
+                  most, ceil(mebi));
+}
+
 /* A made query is a noisy copy of one key. */
 static void tell_found(const stream *x, const settings *s)
 {
@@ -538,6 +567,7 @@ int main(int argc, char **argv)
     database d = open_database(&s);
     qkv_npy q = open_queries(&s, &d);
     if (!there) rmdir(s.directory); /* if nothing is kept in it */
+    expect_room(&d, &s, q.dim[0]);
 
     wake_threads();
     double limit = mapped_mebibytes() + (double)s.memory;

@@ -186,6 +186,22 @@ static void what_was_made_goes_with_the_program(void **state)
     ran_free(&r);
 }
 
+static void queries_that_do_not_fit_are_told_before_the_work(void **state)
+{
+    (void)state;
+    static const char *const options[] = {"--queries", "--sweep"};
+    for (int i = 0; i < 2; i++) {
+        ran r = run(ARGV("--records", "5", "--memory", "4", "--sweep", "0", "--plot", "",
+                         "--directory", scratch("gone"), options[i], "65536"),
+                    NULL);
+        assert_int_equal(r.exit_code, 1);
+        assert_non_null(strstr(r.err, "65536 queries and their answers take "));
+        assert_non_null(strstr(r.err, " MiB beside a shard: allow more --memory or fewer of them"));
+        assert_string_equal(r.out, "");
+        ran_free(&r);
+    }
+}
+
 static void a_wrong_command_line_is_told_at_once(void **state)
 {
     (void)state;
@@ -210,10 +226,12 @@ static void a_wrong_command_line_is_told_at_once(void **state)
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(shards_answer_as_the_whole),
-                                       cmocka_unit_test(own_files_are_attended_to),
-                                       cmocka_unit_test(nothing_is_written_over),
-                                       cmocka_unit_test(what_was_made_goes_with_the_program),
-                                       cmocka_unit_test(a_wrong_command_line_is_told_at_once)};
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(shards_answer_as_the_whole),
+        cmocka_unit_test(own_files_are_attended_to),
+        cmocka_unit_test(nothing_is_written_over),
+        cmocka_unit_test(what_was_made_goes_with_the_program),
+        cmocka_unit_test(queries_that_do_not_fit_are_told_before_the_work),
+        cmocka_unit_test(a_wrong_command_line_is_told_at_once)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
