@@ -264,7 +264,8 @@ QKV_API qkv_var qkv_concat(qkv_tape *tape, const qkv_var *xs, int n, int axis);
 
 /* The rows index[0..n) of one axis (negative: from the end); a row may repeat, its gradients add
  * up. On axis 0 of a table [words, d] this is an embedding, [n, d]; for [batch, length, d] reshape
- * it. index is copied; QKV_E_ARG for one not in [0, size of the axis), and for NULL with n > 0. */
+ * it. index is copied; QKV_E_ARG for one not in [0, size of the axis), a negative n, and NULL with
+ * n > 0. */
 QKV_API qkv_var qkv_gather(qkv_tape *tape, qkv_var x, int axis, const ptrdiff_t *index,
                            ptrdiff_t n);
 
