@@ -143,6 +143,11 @@ static void what_a_person_should_know_is_said(void **state)
     assert_contains(r.err, "warning: the objective has 2 minima: the lowest was taken\n");
     assert_contains(r.out, "other minimum  1.53");
     ran_free(&r);
+    r = regress(ARGUMENTS("--data", "-"), "x,y\n1,2\n1,5\n1,1\n1,9\n"); /* one warning is enough */
+    assert_contains(r.err, "warning: 'x' is 1 in all rows: it predicts nothing\n");
+    assert_null(strstr(r.err, "smoothed out"));
+    assert_contains(r.out, "2 evaluations, 1 start, 0 steps");
+    ran_free(&r);
 }
 
 static void progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere(void **state)
