@@ -7,7 +7,8 @@
 #include "qkv/npy.h"
 #include "src/csv.h"
 
-static const double too_few = 2; /* effective rows: fewer are hardly a mean */
+enum { PARTS = 20, LEAST_PART = 10000 }; /* queries predicted at a time */
+static const double too_few = 2;         /* effective rows: fewer are hardly a mean */
 
 /* P(|Z| > z) = erfc(z / sqrt 2) falls from 1 to 0 over z. */
 double normal_quantile(double level)
@@ -104,9 +105,30 @@ static void judge(const session *s, predictions *p)
     }
 }
 
-predictions predict_at(const settings *o, const session *s, query_set queries)
+/* A part of many queries at a time, so that one sees how far it is: each part sorts the rows again,
+ * which is little beside so many predictions. */
+static void predict_parts(const session *s, predictions *p, double *norm, double *gradient_norm)
 {
     const qkv_regression_model *m = &s->model;
+    ptrdiff_t n = p->queries.n, d = columns_x(s), d_y = columns_y(s);
+    ptrdiff_t part = n > PARTS * LEAST_PART ? (n + PARTS - 1) / PARTS : LEAST_PART;
+    if (m->r.empty == QKV_EMPTY_ERROR) part = n; /* whose message counts all that are empty */
+    progress bar = {.label = "predict", .total = (n + part - 1) / part};
+    for (ptrdiff_t at = 0; at < n; at += part) {
+        ptrdiff_t some = n - at < part ? n - at : part;
+        qkv_regression_results results = {.mean = p->mean + at * d_y,
+                                          .gradient = p->gradient + at * d_y * d,
+                                          .norm = norm + at,
+                                          .gradient_norm = gradient_norm + at * d,
+                                          .n_effective = p->n_effective + at};
+        check(qkv_regression_predict(&m->r, m->bandwidth, p->queries.x + at * d, some, &results));
+        p->empty += results.empty;
+        if (bar.total > 1) progress_show(&bar, at / part + 1, "%td queries", at + some);
+    }
+}
+
+predictions predict_at(const settings *o, const session *s, query_set queries)
+{
     size_t n = (size_t)queries.n, d = (size_t)columns_x(s), d_y = (size_t)columns_y(s);
     predictions p = {.queries = queries,
                      .mean = allocate(n * d_y, sizeof(double)),
@@ -118,13 +140,7 @@ predictions predict_at(const settings *o, const session *s, query_set queries)
                      .gradient_se = allocate(n * d_y * d, sizeof(double)),
                      .beyond = allocate(n, sizeof(bool))};
     double *norm = allocate(n, sizeof *norm), *gradient_norm = allocate(n * d, sizeof *norm);
-    qkv_regression_results results = {.mean = p.mean,
-                                      .gradient = p.gradient,
-                                      .norm = norm,
-                                      .gradient_norm = gradient_norm,
-                                      .n_effective = p.n_effective};
-    check(qkv_regression_predict(&m->r, m->bandwidth, queries.x, queries.n, &results));
-    p.empty = results.empty;
+    predict_parts(s, &p, norm, gradient_norm);
     fill_errors(s, &p, norm, gradient_norm);
     fill_bands(o, s, &p);
     judge(s, &p);

@@ -161,6 +161,22 @@ static void progress_is_a_bar_on_a_terminal_and_a_few_lines_elsewhere(void **sta
     assert_null(strchr(r.err, '\r'));
     ran_free(&r);
 
+    const char *some = scratch("some.csv"), *many = scratch("many.csv"); /* predicted in parts */
+    succeed(ARGUMENTS("--data", CARS, "--kernel", "boxcar", "--bandwidth", "0.3001", "--grid",
+                      "251", "--predict", some),
+            NULL);
+    r = regress(ARGUMENTS("--data", CARS, "--kernel", "boxcar", "--bandwidth", "0.3001", "--grid",
+                          "25001", "--predict", many),
+                NULL);
+    assert_contains(r.err, "predict 2/3  20000 queries\npredict 3/3  25001 queries\n");
+    assert_contains(r.err, "12139 of 25001 queries have no row in reach");
+    assert_refused(ARGUMENTS("--data", CARS, "--kernel", "boxcar", "--bandwidth", "0.3001",
+                             "--grid", "25001", "--predict", many, "--empty", "error"),
+                   1, "12139 of 25001 queries");
+    double *expected = column(many, "lower", NULL);
+    assert_column(some, "lower", expected, 251, 100, 1e-12);
+    ran_free(&r), free(expected);
+
     char command[512];
     snprintf(command, sizeof command, "'%s' --plot ''", NADARAYA_WATSON);
     r = run(ARGUMENTS("script", "-qec", command, "/dev/null"), "");
