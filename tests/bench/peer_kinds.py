@@ -57,13 +57,18 @@ class Torch(Peer):
         torch = self.torch
         q, k, v = (torch.from_numpy(x).requires_grad_(case.backward)
                    for x in (data.q, data.k, data.v))
+        pairs = torch.from_numpy(data.pairs) if case.pairs else None
+        if case.pairs == "bias":
+            pairs.requires_grad_(case.backward)
         d_o = torch.from_numpy(data.d_o)
         attend = torch.nn.functional.scaled_dot_product_attention
 
         def run():
-            o = attend(q, k, v, is_causal=case.causal)
+            o = attend(q, k, v, attn_mask=pairs, is_causal=case.causal)
             if case.backward:
                 q.grad = k.grad = v.grad = None
+                if pairs is not None:
+                    pairs.grad = None
                 o.backward(d_o)
             return o
 
@@ -109,10 +114,11 @@ class OnnxRuntime(Peer):
         self.version = onnxruntime.__version__
 
     def session(self, case, node, domain, opset, shapes):
-        helper = self.onnx.helper
-        real = getattr(self.onnx.TensorProto, "FLOAT" if case.dtype == "f32" else "DOUBLE")
-        values = [helper.make_tensor_value_info(n, real, s) for n, s in shapes.items()]
-        graph = helper.make_graph([node], "g", values[:3], values[3:])
+        helper, types = self.onnx.helper, self.onnx.TensorProto
+        real = types.FLOAT if case.dtype == "f32" else types.DOUBLE
+        values = [helper.make_tensor_value_info(n, types.BOOL if n == "mask" else real, s)
+                  for n, s in shapes.items()]
+        graph = helper.make_graph([node], "g", values[:-1], values[-1:])
         opsets = [helper.make_opsetid("", opset)] + [helper.make_opsetid(domain, 1)] * bool(domain)
         model = helper.make_model(graph, opset_imports=opsets, ir_version=10)
         options = self.runtime.SessionOptions()
@@ -143,13 +149,20 @@ class OnnxRuntime(Peer):
 class OnnxMultiHead(OnnxRuntime):
     name = "ORT MultiHeadAttention"
 
+    def does(self, case):
+        return case.pairs != "mask" and super().does(case)
+
     def prepare(self, case, data):
         self.heads = case.heads
         inputs = {n: getattr(data, n)[0].swapaxes(0, 1).reshape(1, -1, case.heads * d).copy()
                   for n, d in (("q", case.d_k), ("k", case.d_k), ("v", case.d_v))}
+        names = ["q", "k", "v"]
+        if case.pairs:
+            inputs["bias"] = data.pairs
+            names += ["", "", "bias"]
         shapes = {n: x.shape for n, x in inputs.items()}
         shapes["o"] = (1, case.n_q, case.heads * case.d_v)
-        node = self.onnx.helper.make_node("MultiHeadAttention", ["q", "k", "v"], ["o"],
+        node = self.onnx.helper.make_node("MultiHeadAttention", names, ["o"],
                                           domain="com.microsoft", num_heads=case.heads,
                                           unidirectional=int(case.causal))
         return self.bound(self.session(case, node, "com.microsoft", 17, shapes), inputs)
@@ -164,9 +177,11 @@ class OnnxAttention(OnnxRuntime):
 
     def prepare(self, case, data):
         inputs = {n: getattr(data, n) for n in "qkv"}
+        if case.pairs:
+            inputs[case.pairs] = data.pairs
         shapes = {n: x.shape for n, x in inputs.items()}
         shapes["o"] = data.d_o.shape
-        node = self.onnx.helper.make_node("Attention", ["q", "k", "v"], ["o"],
+        node = self.onnx.helper.make_node("Attention", list(inputs), ["o"],
                                           is_causal=int(case.causal))
         return self.bound(self.session(case, node, "", 23, shapes), inputs)
 
@@ -207,15 +222,20 @@ class Jax(Peer):
         q, k, v, d_o = (jax.numpy.asarray(x.swapaxes(1, 2))
                         for x in (data.q, data.k, data.v, data.d_o))
 
-        def attend(q, k, v):
-            return jax.nn.dot_product_attention(q, k, v, is_causal=case.causal)
+        pairs = jax.numpy.asarray(data.pairs) if case.pairs else None
+        mask = pairs if case.pairs == "mask" else None
+        inputs = (q, k, v, pairs) if case.pairs == "bias" else (q, k, v)
 
-        def both(q, k, v):
-            o, pull = jax.vjp(attend, q, k, v)
+        def attend(q, k, v, bias=None):
+            return jax.nn.dot_product_attention(q, k, v, bias=bias, mask=mask,
+                                                is_causal=case.causal)
+
+        def both(*inputs):
+            o, pull = jax.vjp(attend, *inputs)
             return o, pull(d_o)
 
         f = jax.jit(both if case.backward else attend)
-        return lambda: jax.block_until_ready(f(q, k, v))
+        return lambda: jax.block_until_ready(f(*inputs))
 
     def kernel_regression(self, data):
         jax = self.jax

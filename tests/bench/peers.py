@@ -3,11 +3,12 @@
 
     tests/bench/peers.py [--filter TEXT] [--csv FILE] ..        (--help)
 
-prints how many times our time each peer needs, case by case, and the geometric means. A case is
-`bench_attention --list`'s; one whose pass is "backward" is forward + backward here, since that is
-what a peer can be asked for. What is not installed, and what a peer cannot do, is skipped with a
-line that says so; "backward" of ONNX Runtime, and all but kernel regression of KeOps and R, are not
-asked for. Every peer's result is compared with ours.
+prints how many times our time each peer needs, case by case, and the geometric means. A case is one
+of `bench_attention --list`, of those that peers have a word for (ASKED); one whose pass is "backward"
+is forward + backward here, since that is what a peer can be asked for. What is not installed, and
+what a peer cannot do, is skipped with a line that says so; "backward" and, of MultiHeadAttention, a
+boolean mask of ONNX Runtime, and all but kernel regression of KeOps and R, are not asked for. Every
+peer's result is compared with ours.
 
 How to install each (Python packages are best put into an environment of their own: python3 -m venv
 DIR, then DIR/bin/pip install .., DIR/bin/python tests/bench/peers.py; on Debian, apt install
@@ -47,6 +48,9 @@ SETTLE = 5e-3  # between measurements: another library's idle threads spin a whi
 
 # ---- Cases
 
+ASKED = ("dense", "odd", "narrow", "wide", "unequal", "causal", "bias", "mask", "heads", "decode",
+         "nadaraya_watson", "tiny")
+
 
 class Case:
     """One line of bench_attention --list: name/dtype/pass/n_qxn_k/dD[+D][/N heads]."""
@@ -58,6 +62,7 @@ class Case:
         self.d_k, self.d_v = (map(int, d[1:].split("+"))) if "+" in d else (int(d[1:]),) * 2
         self.heads = int(heads[0].split()[0]) if heads else 1
         self.causal = self.name == "causal"
+        self.pairs = self.name if self.name in ("bias", "mask") else None  # an array [n_q, n_k]
         self.kernel_regression = self.name.startswith("nadaraya_watson")
         self.tiny = self.name.startswith("tiny")
         self.backward = self.passes == "backward"
@@ -73,12 +78,12 @@ class Case:
 def cases(bench, quick):
     listed = subprocess.run([bench, "--list"] + ["--quick"] * quick, check=True, text=True,
                             stdout=subprocess.PIPE).stdout
-    own = ("speedup", "memory")  # only ours are asked that
-    return [Case(label) for label in listed.splitlines() if not label.startswith(own)]
+    return [Case(label) for label in listed.splitlines() if label.startswith(ASKED)]
 
 
 class Data:
-    """q, k, v and the cotangent d_o, [1, heads, n, d]."""
+    """q, k, v and the cotangent d_o, [1, heads, n, d]; pairs, [1, 1, n_q, n_k], or None: a bias, or
+    which keys are seen, two in three."""
 
     def __init__(self, case, np):
         random = np.random.default_rng(1)
@@ -88,6 +93,10 @@ class Data:
         for name, shape in shapes.items():
             x = random.uniform(-1, 1, (1, case.heads) + shape).astype(real)
             setattr(self, name, np.ascontiguousarray(x))
+        self.pairs = None
+        if case.pairs:
+            x = random.uniform(-1, 1, (1, 1, case.n_q, case.n_k))
+            self.pairs = x < 1 / 3 if case.pairs == "mask" else x.astype(real)
 
 
 # ---- Ours, through ctypes: the structures of qkv/attention.h
@@ -153,7 +162,10 @@ class Ours:
                       mask=Mask(causal=case.causal))
         o, row_max, row_log_sum = (np.empty_like(data.d_o) for _ in range(3))
         d = {x: np.zeros_like(getattr(data, x)) for x in "qkv"}
-        inputs = slots(Operands, q=data.q, k=data.k, v=data.v)
+        extra = {case.pairs: data.pairs} if case.pairs else {}
+        if case.pairs == "bias":
+            d["bias"] = np.zeros_like(data.pairs)
+        inputs = slots(Operands, q=data.q, k=data.k, v=data.v, **extra)
         out = slots(Results, o=o, row_max=row_max, row_log_sum=row_log_sum)
         d_out, d_in = slots(Results, o=data.d_o), slots(Operands, **d)
         work = [self.workspace(a, i, case.dtype, np) for i in range(2)]
