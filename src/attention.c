@@ -53,18 +53,26 @@ static void write_row(const FN(qkv_view) *to, const FN(qkv_block) *t, int i, rea
     if (to->data) *FN(qkv_at)(to, t->batch, t->head, t->q0 + i) = x;
 }
 
+/* 1 over what o is divided by. A row that sees keys but has no weight is 0 / 0, and says so. */
+static void invert_sums(const FN(qkv_block) *t, bool sums)
+{
+    const real *sum = t->sum, *any = t->any;
+    real *restrict rescale = t->rescale;
+    for (int i = 0; i < QKV_LANES; i++) {
+        real x = sum[i];
+        rescale[i] = 1 / (!sums || any[i] == 0 ? 1 : x);
+    }
+}
+
 /* The pooled sums become outputs; the number of rows of the block whose kernel support is empty. */
 static ptrdiff_t finish(FN(qkv_block) *t, const FN(qkv_outputs) *out)
 {
     ptrdiff_t d = t->in->a.d_v, empty = 0;
     bool sums = qkv_has_sum(&t->in->a);
-    for (int i = 0; i < QKV_LANES; i++) {
-        /* A row that sees keys but has no weight is 0 / 0, and says so. */
-        real divisor = !sums || t->any[i] == 0 ? 1 : t->sum[i];
-        t->rescale[i] = 1 / divisor;
-    }
+    bool logs = out->row_log_sum.data || out->lse.data || out->weights.data;
+    invert_sums(t, sums);
     for (int i = 0; i < t->n_q; i++) {
-        real log_sum = sums ? log(t->sum[i]) : 0, max = sums ? t->max[i] : 0;
+        real log_sum = sums && logs ? log(t->sum[i]) : 0, max = sums ? t->max[i] : 0;
         empty += sums && t->any[i] != 0 && t->sum[i] == 0;
         write_row(&out->row_max, t, i, max);
         write_row(&out->row_log_sum, t, i, log_sum);
