@@ -473,15 +473,10 @@ static void check_files(void)
 {
     bool any = false, gradient = false;
     for (int i = READ; i < FILES; i++) {
-        const char *path = given[files[i]];
-        if (!path) continue;
-        any = true;
-        gradient |= files[i] >= GRAD_QUERY;
-        for (int j = 0; j < i; j++)
-            if (given[files[j]] && same_file(given[files[j]], path))
-                usage_error("--%s and --%s are the same file, '%s'", attend.options[files[j]].name,
-                            attend.options[files[i]].name, path);
+        any |= given[files[i]] != NULL;
+        gradient |= given[files[i]] && files[i] >= GRAD_QUERY;
     }
+    expect_different_files(attend.options, given, files, READ, FILES);
     if (given[GRAD_OUT] && !gradient)
         usage_error("--grad-out needs --grad-query or another of the gradients to write");
     if (!any) usage_error("nothing to write: give --out");

@@ -65,7 +65,7 @@ operand load_operand(int option, int rank, ptrdiff_t heads)
     if (a.type != type)
         fail_with("%s has type %s, expected that of the queries, %s", given[option],
                   type_name(a.type), type_name(type));
-    if (a.rank != rank) refuse_axes(option, a.rank, (const char[]){(char)('0' + rank), '\0'});
+    if (a.rank != rank) refuse_axes(option, a.rank, print_text("%d", rank));
     operand x = {.data = a.data};
     const ptrdiff_t *n = a.dim;
     if (rank == 3 && n[2] % heads)

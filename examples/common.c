@@ -289,6 +289,18 @@ bool same_file(const char *a, const char *b)
     return !strcmp(split_path(a, &s), split_path(b, &t)) && same_node(&s, &t);
 }
 
+void expect_different_files(const command_option *options, const char *const *given,
+                            const int *files, int read, int n)
+{
+    for (int i = read; i < n; i++) {
+        const char *path = given[files[i]];
+        for (int j = 0; j < i && path && strcmp(path, "-") != 0; j++)
+            if (given[files[j]] && same_file(given[files[j]], path))
+                usage_error("--%s and --%s are the same file, '%s'", options[files[j]].name,
+                            options[files[i]].name, path);
+    }
+}
+
 void make_directories(const char *path)
 {
     char *part = strdup(path);

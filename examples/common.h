@@ -83,6 +83,12 @@ const char *format_argument(const char *option, const char *text);
 /* Do both name one file that is there, or the same that is not? */
 bool same_file(const char *a, const char *b);
 
+/* Of the options files[0 .. n), the first read name what is read, the others what is written: a
+ * usage_error where given[an option] of these is the file of one before it. NULL: not given; "-" is
+ * a stream. */
+void expect_different_files(const command_option *options, const char *const *given,
+                            const int *files, int read, int n);
+
 /* Makes the directory and its parents (mkdir -p); exits with a message if it cannot, or if no file
  * can be created there. */
 void make_directories(const char *path);

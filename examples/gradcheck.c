@@ -41,23 +41,15 @@ typedef struct settings {
     bool given[REPLAY_TO + 1];
 } settings;
 
-static int find_corruption(const char *name)
+/* The index of a name among n; "list" prints them and exits. */
+static int find(const char *option, const char *name, int n, const char *(*name_of)(int))
 {
-    for (int i = 0; i < corruption_count(); i++)
-        if (!strcmp(name, corruption_name(i))) return i;
-    for (int i = 0; i < corruption_count() && !strcmp(name, "list"); i++)
-        say("%s", corruption_name(i));
-    if (!strcmp(name, "list")) exit(finish());
-    usage_error("--corrupt: '%s' is none of what --corrupt list lists", name);
-}
-
-static const char *find_op(const char *name)
-{
-    for (int op = 0; op < qkv_op_count(); op++)
-        if (!strcmp(name, qkv_op_name(op))) return name;
-    for (int op = 0; op < qkv_op_count() && !strcmp(name, "list"); op++) say("%s", qkv_op_name(op));
-    if (!strcmp(name, "list")) exit(finish());
-    usage_error("--op: '%s' is none of what --op list lists", name);
+    for (int i = 0; i < n; i++)
+        if (!strcmp(name, name_of(i))) return i;
+    if (strcmp(name, "list") != 0)
+        usage_error("--%s: '%s' is none of what --%s list lists", option, name, option);
+    for (int i = 0; i < n; i++) say("%s", name_of(i));
+    exit(finish());
 }
 
 /* What would be read past in silence. */
@@ -82,7 +74,7 @@ static settings read_settings(int argc, char **argv)
     for (int option; (option = command_next(&gradcheck, argc, argv)) >= 0; s.given[option] = true)
         switch (option) {
         case OP:
-            s.op = find_op(optarg);
+            s.op = qkv_op_name(find("op", optarg, qkv_op_count(), qkv_op_name));
             break;
         case SEED:
             s.seed = (uint64_t)integer_argument("seed", optarg, 0, 1L << 62);
@@ -97,7 +89,7 @@ static settings read_settings(int argc, char **argv)
             s.seeds = integer_argument("seeds", optarg, 1, 1000000);
             break;
         case CORRUPT:
-            s.corruption = find_corruption(optarg);
+            s.corruption = find("corrupt", optarg, corruption_count(), corruption_name);
             break;
         case REPLAY:
             s.replay = path_argument("replay", optarg);

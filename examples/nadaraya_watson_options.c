@@ -221,11 +221,7 @@ static void check_files(void)
 {
     static const int files[] = {DATA, AT, LOAD, PREDICT, REPORT, WEIGHTS, SAVE};
     enum { READ = 3, FILES = sizeof files / sizeof *files };
-    for (int i = READ; i < FILES; i++)
-        for (int j = 0; j < i && given[files[i]] && !is_standard(files[i]); j++)
-            if (given[files[j]] && same_file(given[files[j]], given[files[i]]))
-                usage_error("--%s and --%s are the same file, '%s'", options[files[j]].name,
-                            options[files[i]].name, given[files[i]]);
+    expect_different_files(options, given, files, READ, FILES);
 }
 
 /* "-" is a stream where text goes through it; a file of that name would be a surprise. */
