@@ -34,13 +34,6 @@ void assert_refused(const char *const *arguments, int exit_code, const char *mes
     ran_free(&r);
 }
 
-double number_after(const char *text, const char *label)
-{
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("'%s' is not in: %s", label, text);
-    return strtod(at + strlen(label), NULL);
-}
-
 void write_text(const char *name, const char *text)
 {
     write_file(scratch(name), text, strlen(text));

@@ -20,8 +20,6 @@ void assert_contains(const char *text, const char *part);
 
 void assert_refused(const char *const *arguments, int exit_code, const char *message);
 
-double number_after(const char *text, const char *label);
-
 void write_text(const char *name, const char *text);
 
 /* A column of a CSV, NaN where it has NA, to be freed. */

@@ -136,6 +136,13 @@ void numbers_after(const char *text, const char *label, double *x, int n)
     }
 }
 
+double number_after(const char *text, const char *label)
+{
+    double x;
+    numbers_after(text, label, &x, 1);
+    return x;
+}
+
 /* glibc's newlocale leaks its copy of LOCPATH; that is not ours to fix. */
 __attribute__((visibility("default"))) const char *__lsan_default_suppressions(void)
 {

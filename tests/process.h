@@ -29,6 +29,7 @@ void ran_free(ran *r);
 const char *text_after(const char *text, const char *label);
 /* The n numbers that stand there, each perhaps with " %" behind it. */
 void numbers_after(const char *text, const char *label, double *x, int n);
+double number_after(const char *text, const char *label);
 
 /* A locale that writes 1,5 for 1.5: an installed one, or one made by localedef; 0 without either.
  */

@@ -56,13 +56,6 @@ static void every_program_explains_itself(void **state)
 }
 
 /* The last number of the line that says so. */
-static double number_after(const char *text, const char *what)
-{
-    const char *at = strstr(text, what);
-    assert_non_null(at);
-    return strtod(at + strlen(what), NULL);
-}
-
 static void the_jacobian_of_attention_is_the_same_four_ways(void **state)
 {
     (void)state;

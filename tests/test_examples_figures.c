@@ -39,13 +39,6 @@ static char *regress(const char *name, const char *const *arguments)
     return draw(QKV_BIN_DIR "/nadaraya_watson", name, arguments);
 }
 
-static double number_after(const char *text, const char *label)
-{
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("'%s' is not in: %s", label, text);
-    return strtod(at + strlen(label), NULL);
-}
-
 static char *read_figure(const char *directory, const char *name)
 {
     char path[64];

@@ -19,13 +19,6 @@
 /* The last of 59 shards has fewer rows than the others. */
 enum { RECORDS = 60000, DIM = 32, QUERIES = 16 };
 
-static double number_after(const char *text, const char *label)
-{
-    const char *at = strstr(text, label);
-    if (!at) fail_msg("'%s' is not in: %s", label, text);
-    return strtod(at + strlen(label), NULL);
-}
-
 /* A matrix in double, to be freed. */
 static double *load(const char *name, ptrdiff_t rows)
 {

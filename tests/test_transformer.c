@@ -13,13 +13,6 @@
 #define TRANSFORMER QKV_BIN_DIR "/transformer"
 #define ARGV(...) ((const char *const[]){TRANSFORMER, "--lengths", "2,4", __VA_ARGS__, NULL})
 
-static double number_after(const char *text, const char *label)
-{
-    double x;
-    numbers_after(text, label, &x, 1);
-    return x;
-}
-
 static ran transform(const char *const *argv)
 {
     ran r = run(argv, NULL);
