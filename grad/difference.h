@@ -74,8 +74,8 @@ double qkv_length(const double *x, size_t n);
 
 /* f at the inputs as given. Errors as the public calls. */
 qkv_status qkv_evaluate(const qkv_differences *d, double *value);
-/* QKV_E_GRADIENT unless f, called twice, has given the same bits. */
-qkv_status qkv_expect(const qkv_differences *d, double first, double second);
+/* QKV_E_GRADIENT unless f, called again, has given the same bits. */
+qkv_status qkv_expect(const qkv_differences *d, double expected, double found);
 /* Sets the first step. */
 void qkv_line_begin(const qkv_differences *d, qkv_line *line);
 qkv_status qkv_measure_noise(const qkv_differences *d, qkv_line *line);

@@ -257,13 +257,13 @@ static void merge(const FN(qkv_inputs) *in, const FN(qkv_outputs) *out, real *pa
             real *to = parts + (size_t)c * step, *from = to + (size_t)far * step;
             for (ptrdiff_t d = 0; d <= a->d_v; d++) to[1 + d] += from[1 + d];
         }
-    real sum = parts[1];
+    real sum = parts[1], log_sum = log(sum);
     bool sees = IN(qkv_span_of)(in, b, i).end > 0;
     for (ptrdiff_t d = 0; d < a->d_v; d++)
         o[d * out->o.stride[3]] = sees ? parts[2 + d] / sum : parts[2 + d];
     write_row(&out->row_max, b, h, i, max);
-    write_row(&out->row_log_sum, b, h, i, log(sum));
-    write_row(&out->lse, b, h, i, sum == 0 ? (real)-INFINITY : max * (real)(1 / LOG2E) + log(sum));
+    write_row(&out->row_log_sum, b, h, i, log_sum);
+    write_row(&out->lse, b, h, i, sum == 0 ? (real)-INFINITY : max * (real)(1 / LOG2E) + log_sum);
 }
 
 typedef struct job {
